@@ -1,0 +1,1 @@
+"""Small Protocols between the floors: why capabilities need not import each other.  Pure."""

@@ -1,0 +1,254 @@
+"""Bytes in, commands or named errors out.
+
+The decoder is fed whatever a read delivered and gives back whole lines' worth of results.  Guarantees:
+
+* any bytes, cut anywhere, give the same results (property-tested);
+* a line past the limit is dropped up to its LF in constant memory and reported once;
+* no input raises: what is wrong with a line is a :class:`Refused` in its place.
+
+Source: protocol v1, sections 1, 2 and 8.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from nous.errors import NousError
+from nous.protocol.commands import COMMANDS, FIELDS, Command, Payload
+
+DEFAULT_MAX_LINE_BYTES: Final = 8 * 1024 * 1024
+MAX_DEPTH: Final = 64
+
+_WHITESPACE: Final = b" \t\r\n\x0b\x0c"
+# Strings (with a colon behind them where they are keys) and brackets of a text already known to be JSON.
+# Possessive, so that a string of any length costs no backtracking state.
+_STRUCTURE: Final = re.compile(rb'("(?:[^"\\]++|\\.)*+")(\s*+:)?|[{}\[\]]', re.DOTALL)
+_FIELD_PATH: Final = re.compile(r" - at `(\$[^`]*)`$")
+_MISSING: Final = re.compile(r"^Object missing required field `([^`]*)`")
+
+
+class Refused(Struct, frozen=True):
+    """A line that is not a command: the ``id`` to answer to (``""`` if it could not be read) and why."""
+
+    id: str
+    error: NousError
+
+
+class TooLong(Struct, frozen=True):
+    """Stands for a line that was longer than the limit; its bytes are gone."""
+
+
+class LineDecoder:
+    """Cuts a byte stream into lines at LF, with a bound on what it holds.
+
+    ``feed`` returns the lines completed by ``data`` (without LF and one trailing CR; empty and whitespace-only
+    lines are left out), and a :class:`TooLong` where a line passed ``max_line_bytes``.  ``finish`` returns the
+    last line if the stream ended without an LF.
+    """
+
+    def __init__(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
+        self._limit = max_line_bytes
+        self._parts: list[bytes] = []
+        self._held = 0
+        self._skipping = False
+
+    def feed(self, data: bytes) -> list[bytes | TooLong]:
+        out: list[bytes | TooLong] = []
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            self._take(data[start:end])
+            start = end + 1
+            self._complete(out)
+        if start < len(data):
+            self._take(data[start:])
+        return out
+
+    def finish(self) -> list[bytes | TooLong]:
+        out: list[bytes | TooLong] = []
+        if self._held or self._skipping:
+            self._complete(out)
+        return out
+
+    def _take(self, piece: bytes) -> None:
+        if self._skipping:
+            return
+        self._held += len(piece)
+        # One byte of grace: a CR before the LF does not count.
+        if self._held > self._limit + 1:
+            self._skipping = True
+            self._parts.clear()
+            return
+        self._parts.append(piece)
+
+    def _complete(self, out: list[bytes | TooLong]) -> None:
+        skipped, line = self._skipping, b"".join(self._parts)
+        self._parts.clear()
+        self._held = 0
+        self._skipping = False
+        if line.endswith(b"\r"):
+            line = line[:-1]
+        if skipped or len(line) > self._limit:
+            out.append(TooLong())
+        elif line.strip(_WHITESPACE):
+            out.append(line)
+
+
+class _Envelope(Struct, frozen=True):
+    v: Raw = Raw(b'"1"')
+    id: Raw = Raw(b"")
+    type: Raw = Raw(b"")
+    payload: Raw = Raw(b"{}")
+
+
+_envelopes = msgspec.json.Decoder(_Envelope)
+_any = msgspec.json.Decoder()
+_payloads: Final[dict[str, msgspec.json.Decoder[Payload]]] = {
+    name: msgspec.json.Decoder(cls) for name, cls in COMMANDS.items()
+}
+
+
+class CommandDecoder:
+    """Turns bytes into commands.  ``strict`` (set by ``hello``) refuses unknown fields by name."""
+
+    def __init__(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
+        self._lines = LineDecoder(max_line_bytes)
+        self.strict = False
+
+    def feed(self, data: bytes) -> Iterator[Command | Refused]:
+        """Yield what ``data`` completed.  Lazily, so that a ``hello`` takes effect on the line after it."""
+        for line in self._lines.feed(data):
+            yield self._decode(line)
+
+    def finish(self) -> Iterator[Command | Refused]:
+        """Yield the command of a last line that had no LF."""
+        for line in self._lines.finish():
+            yield self._decode(line)
+
+    def _decode(self, line: bytes | TooLong) -> Command | Refused:
+        if isinstance(line, TooLong):
+            return Refused("", NousError("line_too_long"))
+        return decode_command(line, strict=self.strict)
+
+
+def decode_command(line: bytes, *, strict: bool = False) -> Command | Refused:
+    """Decode one line.  Never raises."""
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return Refused("", NousError("invalid_command", "invalid_utf8"))
+    too_deep, duplicate = _check_structure(line)
+    if too_deep:
+        return Refused("", NousError("invalid_command", "too_deep"))
+    try:
+        envelope = _envelopes.decode(line)
+    except msgspec.ValidationError:
+        return Refused("", NousError("invalid_command", _non_object_cause(line)))
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return Refused("", NousError("invalid_command", "invalid_json"))
+    command_id = _string(envelope.id) or ""
+    if duplicate:
+        return Refused(command_id, NousError("invalid_command", "duplicate_key"))
+    try:
+        return _decode_envelope(envelope, command_id, line, strict)
+    except NousError as error:
+        return Refused(command_id, error)
+
+
+def _decode_envelope(envelope: _Envelope, command_id: str, line: bytes, strict: bool) -> Command:
+    if bytes(envelope.v) not in (b'"1"', b"1") and _string(envelope.v) != "1":
+        raise NousError("invalid_command", "invalid_version")
+    if not command_id:
+        raise NousError("invalid_command", "missing_id")
+    kind = _string(envelope.type)
+    if not kind:
+        raise NousError("invalid_command", "missing_type")
+    decoder = _payloads.get(kind)
+    if decoder is None:
+        raise NousError("invalid_command", "unknown_command")
+    raw = bytes(envelope.payload)
+    if strict:
+        _refuse_unknown(line, raw, kind)
+    try:
+        return Command(command_id, decoder.decode(raw), raw)
+    except msgspec.ValidationError as error:
+        raise NousError("invalid_payload", field_cause(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise NousError("invalid_command", "invalid_json") from None
+
+
+def field_cause(error: msgspec.ValidationError) -> str:
+    """Return ``field: what is wrong`` for a struct that did not fit; never a value from the input."""
+    text = str(error)
+    path, problem = "", text
+    if match := _FIELD_PATH.search(text):
+        path, problem = match.group(1).removeprefix("$").removeprefix("."), text[: match.start()]
+    if match := _MISSING.match(problem):
+        path, problem = f"{path}.{match.group(1)}".removeprefix("."), "required"
+    if problem.startswith("Invalid enum value"):
+        problem = "not one of the allowed values"
+    return f"{path or 'payload'}: {problem}"
+
+
+def _string(raw: Raw) -> str | None:
+    """Return the string a raw value holds, or None if it is something else."""
+    data = bytes(raw)
+    if not data.startswith(b'"'):
+        return None
+    try:
+        value = _any.decode(data)
+    except (msgspec.DecodeError, ValueError):
+        return None
+    return value if isinstance(value, str) else None
+
+
+def _non_object_cause(line: bytes) -> str:
+    return "not_an_object" if not line.lstrip().startswith(b"{") else "invalid_json"
+
+
+def _check_structure(line: bytes) -> tuple[bool, bool]:
+    """Return (deeper than MAX_DEPTH, a key twice in the envelope).  Needs no valid JSON to be safe."""
+    depth = 0
+    keys: set[bytes] = set()
+    duplicate = False
+    for match in _STRUCTURE.finditer(line):
+        string, colon = match.groups()
+        if string is not None:
+            if colon is not None and depth == 1:
+                key = _plain_key(string)
+                duplicate = duplicate or key in keys
+                keys.add(key)
+        elif match.group() in b"{[":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True, duplicate
+        else:
+            depth -= 1
+    return False, duplicate
+
+
+def _plain_key(string: bytes) -> bytes:
+    if b"\\" not in string:
+        return string[1:-1]
+    try:
+        return str(_any.decode(string)).encode("utf-8", "replace")
+    except (msgspec.DecodeError, ValueError):
+        return string
+
+
+_ENVELOPE_FIELDS: Final = frozenset({"v", "id", "type", "payload", "ts", "meta"})
+
+
+def _refuse_unknown(line: bytes, raw_payload: bytes, kind: str) -> None:
+    for name in msgspec.json.decode(line, type=dict[str, Raw]):
+        if name not in _ENVELOPE_FIELDS:
+            raise NousError("invalid_payload", f"{name}: unknown field of the envelope")
+    if not raw_payload.startswith(b"{"):
+        return
+    for name in msgspec.json.decode(raw_payload, type=dict[str, Raw]):
+        if name not in FIELDS[kind]:
+            raise NousError("invalid_payload", f"{name}: unknown field")

@@ -1,0 +1,231 @@
+"""The commands of protocol v1: one frozen struct per payload, and the table that names them.
+
+Source: protocol v1, sections 4 and 6.  A field that is null means the same as one that is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+QueueMode = Literal["one-at-a-time", "all"]
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The payload of one command; ``kind`` is the command's ``type`` on the wire."""
+
+    kind: ClassVar[str]
+
+
+class Ping(Payload, frozen=True):
+    kind = "ping"
+
+
+class Image(Struct, frozen=True, kw_only=True):
+    """An image that goes with a prompt: ``data`` is base64."""
+
+    mime_type: str
+    data: str
+
+
+class Prompt(Payload, frozen=True):
+    """Run the agent on ``text``.  ``wait`` left out means true, unless ``hello`` said otherwise."""
+
+    kind = "prompt"
+    text: Text
+    wait: bool | None = None
+    leaf_id: str | None = None
+    session_id: str | None = None
+    output_schema: dict[str, Any] | None = None
+    images: list[Image] | None = None
+
+
+class Steer(Payload, frozen=True):
+    kind = "steer"
+    text: Text
+    run_id: str | None = None
+
+
+class FollowUp(Payload, frozen=True):
+    kind = "follow_up"
+    text: Text
+    run_id: str | None = None
+
+
+class Abort(Payload, frozen=True):
+    kind = "abort"
+    run_id: str | None = None
+
+
+class SetActiveTools(Payload, frozen=True):
+    kind = "set_active_tools"
+    tools: list[str]
+
+
+class SetSteeringMode(Payload, frozen=True):
+    kind = "set_steering_mode"
+    mode: QueueMode
+
+
+class SetFollowUpMode(Payload, frozen=True):
+    kind = "set_follow_up_mode"
+    mode: QueueMode
+
+
+class GetState(Payload, frozen=True):
+    kind = "get_state"
+    session_id: str | None = None
+
+
+class GetMessages(Payload, frozen=True):
+    kind = "get_messages"
+    session_id: str | None = None
+    leaf_id: str | None = None
+    cursor: str | None = None
+
+
+class SetLeaf(Payload, frozen=True):
+    kind = "set_leaf"
+    leaf_id: str
+    session_id: str | None = None
+
+
+class GetTree(Payload, frozen=True):
+    kind = "get_tree"
+    session_id: str | None = None
+    cursor: str | None = None
+
+
+class CompactSession(Payload, frozen=True):
+    kind = "compact_session"
+    session_id: str | None = None
+    instruction: str | None = None
+
+
+class NewSession(Payload, frozen=True):
+    kind = "new_session"
+
+
+class SwitchSession(Payload, frozen=True):
+    kind = "switch_session"
+    session_id: str
+
+
+class BranchSession(Payload, frozen=True):
+    """``parent_id`` is the old name of ``session_id``; one of them is required."""
+
+    kind = "branch_session"
+    session_id: str | None = None
+    parent_id: str | None = None
+    leaf_id: str | None = None
+
+    @property
+    def source_id(self) -> str | None:
+        return self.session_id if self.session_id is not None else self.parent_id
+
+
+class ExtensionCommand(Payload, frozen=True):
+    kind = "extension_command"
+    name: str
+    payload: dict[str, Any] | None = None
+
+
+class ClientInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str | None = None
+    version: str | None = None
+
+
+class Hello(Payload, frozen=True):
+    kind = "hello"
+    client: ClientInfo | None = None
+    features: list[str] | None = None
+    strict: bool | None = None
+    prompt_wait: bool | None = None
+
+
+class ListTools(Payload, frozen=True):
+    kind = "list_tools"
+
+
+class Shutdown(Payload, frozen=True):
+    kind = "shutdown"
+
+
+class GetEvents(Payload, frozen=True):
+    """Read a run's events from disk.  ``limit`` counts events; ``features`` adds feature events."""
+
+    kind = "get_events"
+    run_id: str
+    after_seq: Annotated[int, Meta(ge=0)] | None = None
+    limit: Annotated[int, Meta(ge=1)] | None = None
+    features: list[str] | None = None
+
+
+class ListRuns(Payload, frozen=True):
+    kind = "list_runs"
+    session_id: str | None = None
+    limit: Annotated[int, Meta(ge=1)] | None = None
+    cursor: str | None = None
+
+
+class ExportTrace(Payload, frozen=True):
+    kind = "export_trace"
+    run_id: str
+    format: Literal["fixture", "events"] | None = None
+
+
+_FROZEN: Final[tuple[type[Payload], ...]] = (
+    Ping,
+    Prompt,
+    Steer,
+    FollowUp,
+    Abort,
+    SetActiveTools,
+    SetSteeringMode,
+    SetFollowUpMode,
+    GetState,
+    GetMessages,
+    SetLeaf,
+    GetTree,
+    CompactSession,
+    NewSession,
+    SwitchSession,
+    BranchSession,
+    ExtensionCommand,
+)
+_ADDED: Final[tuple[type[Payload], ...]] = (Hello, ListTools, Shutdown, GetEvents, ListRuns, ExportTrace)
+
+COMMANDS: Final[dict[str, type[Payload]]] = {c.kind: c for c in (*_FROZEN, *_ADDED)}
+"""Every command this version decodes, by its ``type`` on the wire."""
+
+FROZEN_COMMANDS: Final = tuple(c.kind for c in _FROZEN)
+
+READ_ONLY: Final = frozenset(
+    {"ping", "hello", "get_state", "get_messages", "get_tree", "get_events", "list_runs", "list_tools"}
+)
+"""Commands that change nothing: always run anew, never remembered by id (section 6)."""
+
+UNORDERED: Final = READ_ONLY | {"abort", "steer", "follow_up"}
+"""Commands that never wait for a session's turn (section 3)."""
+
+
+class Command(Struct, frozen=True):
+    """One decoded command line: who asked (``id``), what for, and the bytes it was asked with."""
+
+    id: str
+    payload: Payload
+    raw_payload: bytes = b"{}"
+
+    @property
+    def type(self) -> str:
+        return self.payload.kind
+
+
+FIELDS: Final[dict[str, frozenset[str]]] = {
+    name: frozenset(f.encode_name for f in msgspec.structs.fields(cls))
+    for name, cls in COMMANDS.items()
+}
+"""The known field names of each payload, for connections that asked for ``strict``."""

@@ -1,0 +1,94 @@
+"""Messages of a conversation, as they stand in a session and in the answer to ``get_messages``.
+
+Source: protocol v1, section 4 (messages).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Role = Literal["user", "assistant", "tool_result"]
+TurnKind = Literal["prompt", "steer", "follow_up"]
+StopReason = Literal["stop", "length", "tool_use", "refusal", "error", "aborted"]
+
+
+class TextBlock(Struct, frozen=True, tag="text"):
+    text: str
+
+
+class ThinkingBlock(Struct, frozen=True, tag="thinking", omit_defaults=True):
+    """What the model thought; ``signature`` is what some vendors want back unchanged."""
+
+    text: str
+    signature: str | None = None
+
+
+class ToolCallBlock(Struct, frozen=True, tag="tool_call"):
+    """A call the model asked for; ``arguments`` is the JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolResultBlock(Struct, frozen=True, tag="tool_result"):
+    tool_call_id: str
+    tool_name: str
+    text: str
+    is_error: bool
+
+
+class ImageBlock(Struct, frozen=True, tag="image"):
+    """An image; ``data`` is base64."""
+
+    mime_type: str
+    data: str
+
+
+Block = TextBlock | ThinkingBlock | ToolCallBlock | ToolResultBlock | ImageBlock
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Tokens of one model call, or of all calls of a run."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def plus(self, other: Usage) -> Usage:
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+class Message(Struct, frozen=True, kw_only=True, tag="message", omit_defaults=True):
+    """One message of a session.  ``id`` is the session entry's id and the ``message_id`` of its events.
+
+    ``parent_id`` is ``""`` (left out on the wire) at the root.  ``created_at`` is RFC 3339 UTC.
+    """
+
+    id: str
+    parent_id: str = ""
+    role: Role
+    text: str
+    run_id: str = ""
+    turn_kind: TurnKind | None = None
+    created_at: str
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def tool_calls(self) -> tuple[ToolCallBlock, ...]:
+        return tuple(b for b in self.blocks if isinstance(b, ToolCallBlock))
+
+
+class TreeNode(Struct, frozen=True, kw_only=True):
+    id: str
+    parent_id: str
+    role: Role
+    snippet: str

@@ -1,0 +1,259 @@
+"""The answers of protocol v1: one frozen struct per success payload, and how a response line is written.
+
+Source: protocol v1, sections 2, 4 and 6.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from nous.errors import NousError
+from nous.protocol.commands import QueueMode
+from nous.protocol.messages import Message, TreeNode
+
+PROTOCOL_VERSION: Final = "1"
+
+RunState = Literal["idle", "running", "aborting"]
+
+
+class Answer(Struct, frozen=True, kw_only=True, tag_field=None):
+    """The payload of a success response; ``duplicate`` marks the repeated answer to a repeated id."""
+
+
+class Pong(Answer, frozen=True):
+    message: str = "pong"
+
+
+class Accepted(Answer, frozen=True, omit_defaults=True):
+    """A command took effect, or a run was started; the fields besides ``command`` depend on it."""
+
+    command: str
+    run_id: str | UnsetType = UNSET
+    session_id: str | UnsetType = UNSET
+    leaf_id: str | UnsetType = UNSET
+    count: int | UnsetType = UNSET
+    mode: QueueMode | UnsetType = UNSET
+
+
+class Result(Answer, frozen=True):
+    """What a sync prompt answers.  ``events`` is the run's events, flattened for old clients."""
+
+    output: str
+    events: list[dict[str, Any]]
+    session_id: str
+    run_id: str
+    leaf_id: str | UnsetType = UNSET
+    events_truncated: bool | UnsetType = UNSET
+
+
+class PendingCounts(Struct, frozen=True):
+    steer: int = 0
+    follow_up: int = 0
+
+
+class RunInfo(Struct, frozen=True, kw_only=True):
+    """An active run: ``seq`` is the last event it has published, ``started_at`` RFC 3339 UTC."""
+
+    run_id: str
+    session_id: str
+    run_state: RunState
+    started_at: str
+    seq: int
+    pending_counts: PendingCounts
+
+
+class State(Answer, frozen=True):
+    run_state: RunState
+    run_id: str
+    session_id: str
+    steering_mode: QueueMode
+    follow_up_mode: QueueMode
+    pending_counts: PendingCounts
+    runs: list[RunInfo]
+    active_tools: list[str]
+    provider: str
+    model: str
+    provider_builds: int
+    epoch: str
+
+
+class Messages(Answer, frozen=True):
+    session_id: str
+    messages: list[Message]
+    leaf_id: str | UnsetType = UNSET
+    next_cursor: str | UnsetType = UNSET
+
+
+class Leaf(Answer, frozen=True):
+    session_id: str
+    leaf_id: str
+
+
+class Tree(Answer, frozen=True):
+    session_id: str
+    nodes: list[TreeNode]
+    leaf_id: str | UnsetType = UNSET
+    next_cursor: str | UnsetType = UNSET
+
+
+class Compaction(Answer, frozen=True):
+    session_id: str
+    summary: str
+    first_kept_entry_id: str
+    tokens_before: int
+    trigger: Literal["manual", "threshold", "overflow"]
+
+
+class SessionAnswer(Answer, frozen=True):
+    session_id: str
+    active: bool
+    parent_id: str | UnsetType = UNSET
+
+
+class ExtensionResult(Answer, frozen=True):
+    """What the extension returned, under ``result``."""
+
+    result: Any = None
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    max_line_bytes: int
+    max_event_bytes: int
+    max_message_bytes: int
+    max_runs: int
+    abort_grace_ms: int
+    command_timeout_ms: int
+
+
+class HelloAnswer(Answer, frozen=True):
+    server: str
+    version: str
+    protocol: str
+    epoch: str
+    features: list[str]
+    commands: list[str]
+    limits: Limits
+    schema_digest: str
+
+
+class ToolInfo(Struct, frozen=True, kw_only=True):
+    name: str
+    description: str
+    source: str
+    active: bool
+    schema: dict[str, Any]
+
+
+class Tools(Answer, frozen=True):
+    tools: list[ToolInfo]
+
+
+class Events(Answer, frozen=True):
+    """Events of a run as they stand on disk.  ``done``: the run has ended and this is its last page."""
+
+    run_id: str
+    events: list[msgspec.Raw]
+    done: bool
+    next_after_seq: int | UnsetType = UNSET
+
+
+class RunSummary(Struct, frozen=True, kw_only=True):
+    run_id: str
+    session_id: str
+    status: str
+    started_at: str
+    events: int
+    ended_at: str | UnsetType = UNSET
+
+
+class Runs(Answer, frozen=True):
+    runs: list[RunSummary]
+    next_cursor: str | UnsetType = UNSET
+
+
+class TraceAnswer(Answer, frozen=True):
+    """Where the export stands: ``path`` is relative to the state directory."""
+
+    run_id: str
+    path: str
+
+
+ANSWERS: Final[dict[str, type[Answer]]] = {
+    "pong": Pong,
+    "accepted": Accepted,
+    "result": Result,
+    "state": State,
+    "messages": Messages,
+    "leaf": Leaf,
+    "tree": Tree,
+    "compaction": Compaction,
+    "session": SessionAnswer,
+    "extension_result": ExtensionResult,
+    "hello": HelloAnswer,
+    "tools": Tools,
+    "events": Events,
+    "runs": Runs,
+    "trace": TraceAnswer,
+}
+"""Every success response, by its ``type`` on the wire."""
+
+_TYPE_OF: Final[dict[type[Answer], str]] = {cls: name for name, cls in ANSWERS.items()}
+
+_encoder = msgspec.json.Encoder()
+
+
+class WireError(Struct, frozen=True, omit_defaults=True):
+    """The ``error`` object of a response."""
+
+    code: str
+    message: str
+    category: str
+    retryable: bool
+    cause: str | None = None
+    hint: str | None = None
+    retry_after_ms: int | None = None
+    correlation_id: str | None = None
+
+
+def wire_error(error: NousError) -> WireError:
+    return WireError(
+        code=error.code,
+        message=error.message,
+        category=error.category,
+        retryable=error.retryable,
+        cause=error.cause,
+        hint=error.hint,
+        retry_after_ms=error.retry_after_ms,
+    )
+
+
+def encode_answer(answer: Answer) -> tuple[str, bytes]:
+    """Return an answer's ``type`` and its payload as JSON."""
+    return _TYPE_OF[type(answer)], _encoder.encode(answer)
+
+
+def success_line(command_id: str, kind: str, payload: bytes) -> bytes:
+    """Return one response line (LF included) for a command that was answered."""
+    return b'{"v":"1","id":%b,"type":"%b","payload":%b,"ok":true}\n' % (
+        _encoder.encode(command_id),
+        kind.encode(),
+        payload,
+    )
+
+
+def error_line(command_id: str, error: NousError) -> bytes:
+    """Return one response line (LF included) for a command that failed."""
+    return b'{"v":"1","id":%b,"type":"error","payload":%b,"ok":false,"error":%b}\n' % (
+        _encoder.encode(command_id),
+        _encoder.encode(error.data),
+        _encoder.encode(wire_error(error)),
+    )
+
+
+def mark_duplicate(payload: bytes) -> bytes:
+    """Return an answer's payload with ``duplicate:true`` added."""
+    body = payload[1:-1]
+    return b'{"duplicate":true%b%b}' % (b"," if body else b"", body)
