@@ -81,9 +81,7 @@ WIRE_CODES: Final[dict[str, CodeInfo]] = {
     "invalid_command": CodeInfo(
         "invalid_input", "The line is not a command.", "See protocol/v1 for the shape of a command."
     ),
-    "invalid_payload": CodeInfo(
-        "invalid_input", "The command's payload is not valid.", "The cause names the field."
-    ),
+    "invalid_payload": CodeInfo("invalid_input", "The command's payload is not valid.", "The cause names the field."),
     "line_too_long": CodeInfo(
         "invalid_input",
         "The line is longer than max_line_bytes.",

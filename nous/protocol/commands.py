@@ -225,7 +225,6 @@ class Command(Struct, frozen=True):
 
 
 FIELDS: Final[dict[str, frozenset[str]]] = {
-    name: frozenset(f.encode_name for f in msgspec.structs.fields(cls))
-    for name, cls in COMMANDS.items()
+    name: frozenset(f.encode_name for f in msgspec.structs.fields(cls)) for name, cls in COMMANDS.items()
 }
 """The known field names of each payload, for connections that asked for ``strict``."""
