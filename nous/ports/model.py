@@ -121,5 +121,5 @@ class Provider(Protocol):
     async def aclose(self) -> None: ...
 
 
-MAX_DELTA_BYTES: Final = 256 * 1024
-"""Providers' deltas are split so that none is longer: an event line must stay under max_event_bytes."""
+MAX_DELTA_BYTES: Final = 128 * 1024
+"""Deltas are split so that none is longer: as JSON (up to six bytes a character) a line stays under 1 MiB."""

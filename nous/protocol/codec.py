@@ -231,6 +231,11 @@ def _check_structure(line: bytes) -> tuple[bool, bool]:
     return False, duplicate
 
 
+def nests_too_deep(data: bytes) -> bool:
+    """Whether a JSON text nests deeper than :data:`MAX_DEPTH`; safe on any bytes."""
+    return _check_structure(data)[0]
+
+
 def _plain_key(string: bytes) -> bytes:
     if b"\\" not in string:
         return string[1:-1]

@@ -110,6 +110,8 @@ class ToolExecutionEnd(InTurn, frozen=True):
     tool_call_id: str
     tool_name: str
     result: str
+    result_bytes: int | UnsetType = UNSET
+    result_omitted: bool | UnsetType = UNSET
     is_error: Annotated[bool | UnsetType, Always] = UNSET
     duration_ms: Annotated[int | UnsetType, Always] = UNSET
     truncated: Annotated[bool | UnsetType, Always] = UNSET

@@ -1,0 +1,45 @@
+"""Numbers events and writes their lines.  ``seq`` counts frozen events; feature events hang after one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from nous.protocol.events import DeltaTemplate, Feature, encode_json, event_line, feature_line
+
+
+class Event(NamedTuple):
+    """One event as it goes out: ``line`` is the envelope with its LF; ``feature`` who must have asked for it."""
+
+    type: type[Struct]
+    seq: int
+    feature: Feature | None
+    line: bytes
+
+
+class Emitter:
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id.encode()
+        self.seq = 0
+        self._k = 0
+        self.ts = b""
+        self.out: list[Event] = []
+
+    def emit(self, payload: Struct) -> None:
+        self.seq += 1
+        self._k = 0
+        self.out.append(Event(type(payload), self.seq, None, event_line(self._run_id, self.seq, self.ts, payload)))
+
+    def emit_feature(self, feature: Feature, payload: Struct) -> None:
+        self._k += 1
+        line = feature_line(self._run_id, self.seq, self._k, self.ts, payload)
+        self.out.append(Event(type(payload), self.seq, feature, line))
+
+    def emit_delta(self, kind: type[Struct], template: DeltaTemplate, text: str) -> int:
+        """Emit one text delta by its template; return the size of ``text`` as JSON, in bytes."""
+        delta = encode_json(text)
+        self.seq = seq = self.seq + 1
+        self._k = 0
+        self.out.append(Event(kind, seq, None, template.line(seq, self.ts, delta)))
+        return len(delta) - 2

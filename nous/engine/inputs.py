@@ -1,0 +1,131 @@
+"""What can happen to a run, in the past tense.  Tagged, because a trace records them (``kind`` and ``data``)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from nous.ports.model import ModelItem
+from nous.ports.tool import Outcome
+from nous.protocol.commands import QueueMode
+
+
+class Stamp(Struct, frozen=True):
+    """When an input entered: ``ts`` RFC 3339 UTC for people, ``mono_ns`` for durations."""
+
+    ts: str
+    mono_ns: int
+
+
+class RunStarted(Struct, frozen=True, tag="run_started"):
+    """The prompt that made the run.  Always the first input."""
+
+    command_id: str
+    text: str
+
+
+class Steered(Struct, frozen=True, tag="steered"):
+    command_id: str
+    text: str
+
+
+class FollowedUp(Struct, frozen=True, tag="followed_up"):
+    command_id: str
+    text: str
+
+
+AbortReason = Literal["client", "eof", "signal", "client_gone", "shutdown"]
+
+
+class AbortRequested(Struct, frozen=True, tag="abort_requested"):
+    command_id: str
+    reason: AbortReason = "client"
+
+
+class SteeringModeSet(Struct, frozen=True, tag="steering_mode_set"):
+    mode: QueueMode
+
+
+class FollowUpModeSet(Struct, frozen=True, tag="follow_up_mode_set"):
+    mode: QueueMode
+
+
+class ToolsSet(Struct, frozen=True, tag="tools_set"):
+    tools: tuple[str, ...]
+
+
+class ModelProduced(Struct, frozen=True, tag="model_produced"):
+    """Items of one network read.  How items are grouped makes no difference to what the run does."""
+
+    call: int
+    items: list[ModelItem]
+
+
+class ModelDone(Struct, frozen=True, tag="model_done"):
+    """The call's stream has ended in good order."""
+
+    call: int
+
+
+class ModelFailed(Struct, frozen=True, tag="model_failed", omit_defaults=True):
+    """The call ended otherwise; ``code`` is a code of the taxonomy."""
+
+    call: int
+    code: str
+    cause: str | None = None
+    retry_after_ms: int | None = None
+
+
+class PolicyAnswered(Struct, frozen=True, tag="policy_answered", omit_defaults=True):
+    tool_call_id: str
+    allow: bool
+    reason: str | None = None
+
+
+class ToolProgressed(Struct, frozen=True, tag="tool_progressed"):
+    tool_call_id: str
+    text: str
+
+
+class ToolDone(Struct, frozen=True, tag="tool_done"):
+    tool_call_id: str
+    text: str
+    outcome: Outcome
+    truncated: bool
+
+
+class EntryStored(Struct, frozen=True, tag="entry_stored"):
+    """The session holds the entry: it survives the death of this process."""
+
+    entry_id: str
+
+
+class EntryFailed(Struct, frozen=True, tag="entry_failed", omit_defaults=True):
+    entry_id: str
+    code: str
+    cause: str | None = None
+
+
+class TimerFired(Struct, frozen=True, tag="timer_fired"):
+    timer: Literal["abort_grace"]
+
+
+Input = (
+    RunStarted
+    | Steered
+    | FollowedUp
+    | AbortRequested
+    | SteeringModeSet
+    | FollowUpModeSet
+    | ToolsSet
+    | ModelProduced
+    | ModelDone
+    | ModelFailed
+    | PolicyAnswered
+    | ToolProgressed
+    | ToolDone
+    | EntryStored
+    | EntryFailed
+    | TimerFired
+)

@@ -1,0 +1,167 @@
+"""The model calls of a run: each one's answer while it streams, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from nous.engine.answer import Answer
+from nous.engine.effects import CallModel, StopModel
+from nous.engine.inputs import EntryStored, ModelDone, ModelFailed, ModelProduced
+from nous.engine.spec import request_digest
+from nous.engine.transitions import State
+from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
+from nous.protocol.events import DeltaTemplate, MessageUpdate, ThinkingUpdate, ToolArgumentsUpdate
+from nous.protocol.messages import StopReason, Usage
+
+if TYPE_CHECKING:
+    from nous.engine.machine import RunMachine
+
+_BYTES_PER_CHARACTER: Final = 6
+"""The most that one character of a delta takes as JSON (a control character)."""
+
+
+class ModelCalls:
+    """Part of a :class:`RunMachine`: what it does from a model call to the entry that holds its answer."""
+
+    def __init__(self, run: RunMachine) -> None:
+        self._run = run
+        self.made_in_turn = 0
+        self.usage = Usage()
+        self._made = 0
+        self._answer: Answer | None = None
+        self._template: DeltaTemplate | None = None
+        self._call_ids: set[str] = set()
+
+    def begin(self) -> None:
+        run = self._run
+        self._made += 1
+        self.made_in_turn += 1
+        self._answer = Answer(run.next_message_id(), self._call_ids)
+        run.state = State.CALLING
+        run.effects.append(
+            CallModel(
+                call=self._made,
+                purpose="answer",
+                messages=run.messages,
+                tools=run.active_tools,
+                digest=request_digest(run.context_digest, run.spec.system_digest, run.active_tools),
+            )
+        )
+
+    def stop(self) -> None:
+        self._run.effects.append(StopModel(self._made))
+
+    def elides(self, items: Sequence[ModelItem]) -> bool:
+        """Whether ``items`` is plain text into an open answer, far from its size limit."""
+        answer = self._answer
+        if answer is None or not answer.opened:
+            return False
+        left = self._run.spec.limits.max_message_bytes - answer.size_bytes
+        for item in items:
+            if type(item) is not TextDelta:
+                return False
+            left -= len(item.text) * _BYTES_PER_CHARACTER
+        return left > 0
+
+    def on_model_produced(self, item: ModelProduced) -> None:
+        answer, run = self._answer, self._run
+        if answer is None or item.call != self._made:
+            return
+        if not answer.opened:
+            self._open(answer)
+        template = self._template
+        assert template is not None
+        limit = run.spec.limits.max_message_bytes
+        for piece in item.items:
+            if type(piece) is TextDelta:
+                answer.text.append(piece.text)
+                answer.size_bytes += run.emitter.emit_delta(MessageUpdate, template, piece.text)
+            else:
+                self._take_other(answer, piece)
+            if answer.size_bytes > limit:
+                self.stop()
+                run.fail("provider_error", f"message_too_large: the answer passed {limit} bytes")
+                return
+
+    def _open(self, answer: Answer) -> None:
+        answer.opened = True
+        self._template = DeltaTemplate(self._run.spec.run_id, self._run.turn_id, answer.message_id)
+        self._run.emit_message_start(answer.message_id, "assistant")
+
+    def _take_other(self, answer: Answer, piece: ModelItem) -> None:
+        run_id, turn_id, message_id = self._run.spec.run_id, self._run.turn_id, answer.message_id
+        emitter = self._run.emitter
+        if isinstance(piece, ThinkingDelta):
+            answer.add_thinking(piece.text, piece.signature)
+            if piece.text:
+                emitter.emit_feature(
+                    "thinking",
+                    ThinkingUpdate(run_id=run_id, turn_id=turn_id, message_id=message_id, delta=piece.text),
+                )
+        elif isinstance(piece, ToolCallDelta):
+            call_id = answer.add_call(piece)
+            if piece.arguments:
+                emitter.emit_feature(
+                    "tool_arguments",
+                    ToolArgumentsUpdate(
+                        run_id=run_id,
+                        turn_id=turn_id,
+                        message_id=message_id,
+                        tool_call_id=call_id,
+                        delta=piece.arguments,
+                    ),
+                )
+        elif isinstance(piece, UsageReport):
+            answer.usage = piece.usage
+        elif isinstance(piece, Finish):
+            answer.finish = piece.reason
+
+    def on_model_done(self, item: ModelDone) -> None:
+        answer, run = self._answer, self._run
+        if answer is None or item.call != self._made:
+            return
+        if answer.finish is None:
+            run.fail("provider_unavailable", "cut: the stream ended without a finish")
+        elif answer.finish == "refusal":
+            run.fail("content_refused", None)
+        else:
+            if not answer.opened:
+                self._open(answer)
+            text = answer.full_text()
+            message = run.make_message(answer.message_id, "assistant", text, blocks=answer.blocks(text))
+            run.store(message, State.STORING_ANSWER)
+
+    def on_model_failed(self, item: ModelFailed) -> None:
+        if self._answer is not None and item.call == self._made:
+            self._run.fail(item.code, item.cause)
+
+    def on_answer_stored(self, item: EntryStored) -> None:
+        run, answer = self._run, self._answer
+        message = run.stored(item)
+        if message is None or answer is None:
+            return
+        calls = message.tool_calls
+        run.stop_reason = "tool_use" if calls else ("length" if answer.finish == "length" else "stop")
+        self._close(run.stop_reason, message.text)
+        if run.end_if_aborting():
+            return
+        if calls:
+            run.tools.begin(calls)
+        else:
+            run.next_turn()
+
+    def close(self, stop_reason: StopReason) -> None:
+        """Close an answer that is still open because the run ends now."""
+        if self._answer is not None:
+            self._close(stop_reason, self._answer.full_text())
+
+    def _close(self, stop_reason: StopReason, text: str) -> None:
+        answer = self._answer
+        assert answer is not None
+        self._answer = self._template = None
+        self.usage = self.usage.plus(answer.usage)
+        if answer.opened:
+            self._run.emit_message_end(
+                answer.message_id, "assistant", text, stop_reason=stop_reason, usage=answer.usage
+            )

@@ -1,0 +1,56 @@
+"""The two queues of a run: what the user said while it was busy."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal, NamedTuple
+
+from nous.protocol.commands import QueueMode
+from nous.protocol.events import Discarded
+
+QueueKind = Literal["steer", "follow_up"]
+
+
+class Queued(NamedTuple):
+    command_id: str
+    text: str
+
+
+class InputQueues:
+    """``take`` gives the next turn's inputs: steers first; one of them, or in mode ``all`` all of that kind."""
+
+    def __init__(self, steering_mode: QueueMode, follow_up_mode: QueueMode) -> None:
+        self._queues: dict[QueueKind, deque[Queued]] = {"steer": deque(), "follow_up": deque()}
+        self.modes: dict[QueueKind, QueueMode] = {"steer": steering_mode, "follow_up": follow_up_mode}
+
+    @property
+    def steered(self) -> bool:
+        return bool(self._queues["steer"])
+
+    def count(self, kind: QueueKind) -> int:
+        return len(self._queues[kind])
+
+    def add(self, kind: QueueKind, command_id: str, text: str) -> None:
+        self._queues[kind].append(Queued(command_id, text))
+
+    def take(self) -> tuple[QueueKind, list[Queued]] | None:
+        for kind, queue in self._queues.items():
+            if queue:
+                count = len(queue) if self.modes[kind] == "all" else 1
+                return kind, [queue.popleft() for _ in range(count)]
+        return None
+
+    def discard(self, inline_bytes: int) -> tuple[Discarded, ...]:
+        """Empty both queues and hand their inputs back, texts inline up to ``inline_bytes`` in all."""
+        out: list[Discarded] = []
+        left = inline_bytes
+        for kind, queue in self._queues.items():
+            for command_id, text in queue:
+                size = len(text.encode())
+                if size <= left:
+                    left -= size
+                    out.append(Discarded(command_id=command_id, kind=kind, text=text))
+                else:
+                    out.append(Discarded(command_id=command_id, kind=kind, text="", text_bytes=size, text_omitted=True))
+            queue.clear()
+        return tuple(out)

@@ -1,0 +1,61 @@
+"""What a run is made with: everything about it that is known before its first input."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from nous.protocol.commands import QueueMode
+from nous.protocol.messages import Message
+
+ENGINE_VERSION: Final = 1
+"""Raised by a change that makes the same inputs give other events or effects."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class EngineLimits(Struct, frozen=True, kw_only=True):
+    """Bounds that decide what a run does; they stand in its trace."""
+
+    max_model_calls: int = 64
+    abort_grace_ms: int = 2000
+    max_message_bytes: int = 32 * 1024 * 1024
+    inline_text_bytes: int = 256 * 1024
+
+
+class RunSpec(Struct, frozen=True, kw_only=True):
+    """The fixed part of a run.
+
+    ``leaf_id`` is the entry the run attaches to (``""``: the root); ``context_digest`` stands for the messages up
+    to it and ``system_digest`` for the system prompt.  ``known_tools`` are all registered tools, ``active_tools``
+    those offered to the model.
+    """
+
+    run_id: str
+    session_id: str
+    leaf_id: str
+    provider: str
+    model: str
+    context_digest: str
+    system_digest: str
+    known_tools: tuple[str, ...]
+    active_tools: tuple[str, ...]
+    steering_mode: QueueMode
+    follow_up_mode: QueueMode
+    limits: EngineLimits
+
+
+EMPTY_CONTEXT: Final = hashlib.sha256(b"nous context v1").hexdigest()
+
+
+def chain_digest(previous: str, message: Message) -> str:
+    """Return the digest of a context from the digest of all but its last message, and that message."""
+    return hashlib.sha256(previous.encode() + b"\n" + _encode(message)).hexdigest()
+
+
+def request_digest(context: str, system: str, tools: tuple[str, ...]) -> str:
+    """Return the digest of a provider-neutral request."""
+    return hashlib.sha256("\n".join((context, system, *tools)).encode()).hexdigest()

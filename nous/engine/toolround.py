@@ -1,0 +1,190 @@
+"""The tool calls of one answer: each in order, asked about, run, its result stored; skipped if a steer waits."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import UNSET
+
+from nous.engine.answer import parse_arguments
+from nous.engine.effects import AskPolicy, RunTool
+from nous.engine.inputs import EntryStored, PolicyAnswered, ToolDone, ToolProgressed
+from nous.engine.transitions import State
+from nous.errors import bound_text
+from nous.ports.tool import Outcome
+from nous.protocol.events import ToolExecutionEnd, ToolExecutionStart, ToolExecutionUpdate
+from nous.protocol.messages import StopReason, ToolCallBlock, ToolResultBlock
+
+if TYPE_CHECKING:
+    from nous.engine.machine import RunMachine
+
+SKIPPED_TEXT: Final = "Skipped due to queued user message."
+
+_WARNINGS: Final[dict[Outcome, tuple[str, str]]] = {
+    "error": ("tool_execution_error", "The tool failed."),
+    "crashed": ("tool_execution_error", "The tool crashed."),
+    "not_found": ("tool_not_found", "There is no such tool."),
+    "not_active": ("tool_not_active", "The tool is not active."),
+    "invalid_arguments": ("tool_validation_error", "The tool's arguments are not valid."),
+    "blocked": ("tool_blocked", "The tool call was blocked."),
+}
+
+
+class ToolRound:
+    """Part of a :class:`RunMachine`: what it does between an answer with tool calls and the next model call."""
+
+    def __init__(self, run: RunMachine) -> None:
+        self._run = run
+        self._pending: deque[ToolCallBlock] = deque()
+        self._current: ToolCallBlock | None = None
+        self._arguments: dict[str, Any] = {}
+        self._started_ns = 0
+        self._announced = False
+        self._result: ToolDone | None = None
+
+    @property
+    def current_id(self) -> str:
+        return "" if self._current is None else self._current.id
+
+    def begin(self, calls: tuple[ToolCallBlock, ...]) -> None:
+        self._pending.extend(calls)
+        self._next()
+
+    def _next(self) -> None:
+        run = self._run
+        if not self._pending:
+            run.before_call()
+            return
+        call = self._current = self._pending.popleft()
+        self._announced = False
+        arguments = parse_arguments(call.arguments)
+        if run.queues.steered:
+            run.warn("tool_execution_skipped", SKIPPED_TEXT, tool_call_id=call.id, tool_name=bound_text(call.name, 256))
+            self._announce(arguments)
+            self._store_result(ToolDone(call.id, SKIPPED_TEXT, "ok", truncated=False), is_error=True)
+        elif call.name not in run.spec.known_tools:
+            self._refuse(arguments, "not_found", f"There is no tool named {bound_text(call.name, 256)!r}.")
+        elif call.name not in run.active_tools:
+            self._refuse(arguments, "not_active", f"The tool {call.name!r} is not active.")
+        elif arguments is None:
+            self._refuse(None, "invalid_arguments", "The arguments must be one JSON object.")
+        else:
+            self._arguments = arguments
+            run.effects.append(AskPolicy(call.id, call.name, arguments))
+            run.state = State.ASKING
+
+    def _refuse(self, arguments: dict[str, Any] | None, outcome: Outcome, text: str) -> None:
+        """Answer a call that cannot run with a result the model can read."""
+        self._announce(arguments)
+        self._finish(ToolDone(self.current_id, text, outcome, truncated=False))
+
+    def on_policy_answered(self, item: PolicyAnswered) -> None:
+        call, run = self._current, self._run
+        if call is None or item.tool_call_id != call.id:
+            return
+        if not item.allow:
+            reason = f"Blocked: {item.reason}" if item.reason else "Blocked by policy."
+            self._refuse(self._arguments, "blocked", reason)
+            return
+        self._announce(self._arguments)
+        run.effects.append(RunTool(call.id, call.name, self._arguments))
+        run.state = State.RUNNING_TOOL
+
+    def _announce(self, arguments: dict[str, Any] | None) -> None:
+        call, run = self._current, self._run
+        assert call is not None
+        self._announced = True
+        self._started_ns = run.stamp.mono_ns
+        shown: dict[str, Any] = {"arguments": call.arguments if arguments is None else arguments}
+        if not run.fits_inline(shown):
+            shown = {"arguments_bytes": len(call.arguments.encode()), "arguments_omitted": True}
+        run.emitter.emit(
+            ToolExecutionStart(
+                run_id=run.spec.run_id,
+                turn_id=run.turn_id,
+                tool_call_id=call.id,
+                tool_name=bound_text(call.name, 256),
+                **shown,
+            )
+        )
+
+    def on_tool_progressed(self, item: ToolProgressed) -> None:
+        call, run = self._current, self._run
+        if call is None or item.tool_call_id != call.id:
+            return
+        run.emitter.emit(
+            ToolExecutionUpdate(
+                run_id=run.spec.run_id,
+                turn_id=run.turn_id,
+                tool_call_id=call.id,
+                tool_name=call.name,
+                delta=item.text,
+            )
+        )
+
+    def on_tool_done(self, item: ToolDone) -> None:
+        if item.tool_call_id == self.current_id:
+            self._finish(item)
+
+    def _finish(self, done: ToolDone) -> None:
+        warning = _WARNINGS.get(done.outcome)
+        if warning is not None and not self._run.aborting:
+            call = self._current
+            assert call is not None
+            self._run.warn(*warning, tool_call_id=call.id, tool_name=bound_text(call.name, 256))
+        self._store_result(done, is_error=done.outcome != "ok")
+
+    def _store_result(self, done: ToolDone, *, is_error: bool) -> None:
+        call, run = self._current, self._run
+        assert call is not None
+        self._result = done
+        block = ToolResultBlock(tool_call_id=call.id, tool_name=call.name, text=done.text, is_error=is_error)
+        message = run.make_message(run.next_message_id(), "tool_result", done.text, blocks=(block,))
+        run.store(message, State.STORING_RESULT)
+
+    def on_result_stored(self, item: EntryStored) -> None:
+        run, done = self._run, self._result
+        message = run.stored(item)
+        if message is None or done is None:
+            return
+        block = message.blocks[0]
+        assert isinstance(block, ToolResultBlock)
+        self._emit_end(done.text, is_error=block.is_error, truncated=done.truncated, message_id=message.id)
+        if not run.end_if_aborting():
+            self._next()
+
+    def _emit_end(self, text: str, *, is_error: bool, truncated: bool, message_id: str | None) -> None:
+        call, run = self._current, self._run
+        assert call is not None
+        self._current = self._result = None
+        shown: dict[str, Any] = {"result": text}
+        if not run.fits_inline(text):
+            shown = {"result": "", "result_bytes": len(text.encode()), "result_omitted": True}
+        run.emitter.emit(
+            ToolExecutionEnd(
+                run_id=run.spec.run_id,
+                turn_id=run.turn_id,
+                tool_call_id=call.id,
+                tool_name=bound_text(call.name, 256),
+                is_error=is_error,
+                duration_ms=run.ms_since(self._started_ns),
+                truncated=truncated,
+                message_id=UNSET if message_id is None else message_id,
+                **shown,
+            )
+        )
+
+    def close(self, stop_reason: StopReason) -> None:
+        """Close what is open because the run ends now; calls that never began are dropped."""
+        self._pending.clear()
+        if self._current is None or not self._announced:
+            self._current = None
+            return
+        if self._result is not None:
+            text = self._result.text
+        elif stop_reason == "aborted":
+            text = "The tool did not stop in time; the run was aborted."
+        else:
+            text = "The run failed before the tool ended."
+        self._emit_end(text, is_error=True, truncated=False, message_id=None)

@@ -1,0 +1,96 @@
+"""States and transitions of a run, as one table.  The diagram in the docs is drawn from it.
+
+A pair (state, input) that has no row is ignored: it is late news of something the run no longer waits for.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, NamedTuple
+
+from nous.engine.inputs import (
+    AbortRequested,
+    EntryFailed,
+    EntryStored,
+    FollowedUp,
+    FollowUpModeSet,
+    Input,
+    ModelDone,
+    ModelFailed,
+    ModelProduced,
+    PolicyAnswered,
+    RunStarted,
+    Steered,
+    SteeringModeSet,
+    TimerFired,
+    ToolDone,
+    ToolProgressed,
+    ToolsSet,
+)
+
+
+class State(Enum):
+    READY = "ready"
+    STORING_INPUT = "storing_input"
+    CALLING = "calling"
+    STORING_ANSWER = "storing_answer"
+    ASKING = "asking"
+    RUNNING_TOOL = "running_tool"
+    STOPPING_TOOL = "stopping_tool"
+    STORING_RESULT = "storing_result"
+    ENDED = "ended"
+
+
+class Row(NamedTuple):
+    """In ``state``, ``input`` is handled by ``handler``, which leads to one of ``to``."""
+
+    state: State
+    input: type[Input]
+    handler: str
+    to: frozenset[State]
+
+
+_ACTIVE: Final = tuple(s for s in State if s not in (State.READY, State.ENDED))
+
+# Where a run may stand once a turn's input, an answer or a result was dealt with.
+_NEXT_CALL: Final = frozenset({State.CALLING, State.STORING_INPUT, State.ENDED})
+_NEXT_TOOL: Final = _NEXT_CALL | {State.ASKING, State.STORING_RESULT}
+
+
+def _rows() -> list[Row]:
+    s = State
+    ended = frozenset({s.ENDED})
+    rows = [
+        Row(s.READY, RunStarted, "on_run_started", frozenset({s.STORING_INPUT})),
+        Row(s.STORING_INPUT, EntryStored, "on_input_stored", _NEXT_CALL),
+        Row(s.STORING_INPUT, EntryFailed, "on_entry_failed", ended),
+        Row(s.CALLING, ModelProduced, "calls.on_model_produced", frozenset({s.CALLING, s.ENDED})),
+        Row(s.CALLING, ModelDone, "calls.on_model_done", frozenset({s.STORING_ANSWER, s.ENDED})),
+        Row(s.CALLING, ModelFailed, "calls.on_model_failed", ended),
+        Row(s.STORING_ANSWER, EntryStored, "calls.on_answer_stored", _NEXT_TOOL),
+        Row(s.STORING_ANSWER, EntryFailed, "on_entry_failed", ended),
+        Row(s.ASKING, PolicyAnswered, "tools.on_policy_answered", frozenset({s.RUNNING_TOOL, s.STORING_RESULT})),
+        Row(s.RUNNING_TOOL, ToolProgressed, "tools.on_tool_progressed", frozenset({s.RUNNING_TOOL})),
+        Row(s.RUNNING_TOOL, ToolDone, "tools.on_tool_done", frozenset({s.STORING_RESULT})),
+        Row(s.STOPPING_TOOL, ToolProgressed, "tools.on_tool_progressed", frozenset({s.STOPPING_TOOL})),
+        Row(s.STOPPING_TOOL, ToolDone, "tools.on_tool_done", frozenset({s.STORING_RESULT})),
+        Row(s.STORING_RESULT, EntryStored, "tools.on_result_stored", _NEXT_TOOL),
+        Row(s.STORING_RESULT, EntryFailed, "on_entry_failed", ended),
+    ]
+    for state in _ACTIVE:
+        same = frozenset({state})
+        stopping = frozenset({s.STOPPING_TOOL}) if state is s.RUNNING_TOOL else same
+        at_once = state in (s.CALLING, s.ASKING)
+        rows += [
+            Row(state, AbortRequested, "on_abort_requested", ended if at_once else stopping),
+            Row(state, TimerFired, "on_timer_fired", same | ended),
+            Row(state, Steered, "on_steered", same),
+            Row(state, FollowedUp, "on_followed_up", same),
+            Row(state, SteeringModeSet, "on_steering_mode_set", same),
+            Row(state, FollowUpModeSet, "on_follow_up_mode_set", same),
+            Row(state, ToolsSet, "on_tools_set", same),
+        ]
+    return rows
+
+
+TRANSITIONS: Final[dict[tuple[State, type[Input]], Row]] = {(r.state, r.input): r for r in _rows()}
