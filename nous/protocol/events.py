@@ -28,11 +28,11 @@ class EventPayload(Struct, frozen=True, kw_only=True, omit_defaults=True):
     run_id: str
 
 
-class InTurn(EventPayload, frozen=True):
+class InTurn(EventPayload, frozen=True, kw_only=True):
     turn_id: str
 
 
-class AgentStart(EventPayload, frozen=True):
+class AgentStart(EventPayload, frozen=True, kw_only=True):
     session_id: Annotated[str | UnsetType, Always] = UNSET
     leaf_id: Annotated[str | UnsetType, Always] = UNSET
     provider: Annotated[str | UnsetType, Always] = UNSET
@@ -49,7 +49,7 @@ class Discarded(Struct, frozen=True, kw_only=True, omit_defaults=True):
     text_omitted: bool | UnsetType = UNSET
 
 
-class AgentEnd(EventPayload, frozen=True):
+class AgentEnd(EventPayload, frozen=True, kw_only=True):
     status: Annotated[RunStatus | UnsetType, Always] = UNSET
     stop_reason: Annotated[StopReason | UnsetType, Always] = UNSET
     usage: Annotated[Usage | UnsetType, Always] = UNSET
@@ -60,27 +60,27 @@ class AgentEnd(EventPayload, frozen=True):
     untraced: bool | UnsetType = UNSET
 
 
-class TurnStart(InTurn, frozen=True):
+class TurnStart(InTurn, frozen=True, kw_only=True):
     turn_kind: Annotated[TurnKind | UnsetType, Always] = UNSET
     command_id: Annotated[str | UnsetType, Always] = UNSET
     command_ids: tuple[str, ...] | UnsetType = UNSET
 
 
-class TurnEnd(TurnStart, frozen=True):
+class TurnEnd(TurnStart, frozen=True, kw_only=True):
     pass
 
 
-class MessageStart(InTurn, frozen=True):
+class MessageStart(InTurn, frozen=True, kw_only=True):
     message_id: str
     role: Role
 
 
-class MessageUpdate(InTurn, frozen=True):
+class MessageUpdate(InTurn, frozen=True, kw_only=True):
     message_id: str
     delta: str
 
 
-class MessageEnd(InTurn, frozen=True):
+class MessageEnd(InTurn, frozen=True, kw_only=True):
     message_id: str
     role: Annotated[Role | UnsetType, Always] = UNSET
     text: str | UnsetType = UNSET
@@ -90,7 +90,7 @@ class MessageEnd(InTurn, frozen=True):
     usage: Usage | UnsetType = UNSET
 
 
-class ToolExecutionStart(InTurn, frozen=True):
+class ToolExecutionStart(InTurn, frozen=True, kw_only=True):
     """``arguments`` is an object, or the model's text where it was not a JSON object."""
 
     tool_call_id: str
@@ -100,13 +100,13 @@ class ToolExecutionStart(InTurn, frozen=True):
     arguments_omitted: bool | UnsetType = UNSET
 
 
-class ToolExecutionUpdate(InTurn, frozen=True):
+class ToolExecutionUpdate(InTurn, frozen=True, kw_only=True):
     tool_call_id: str
     tool_name: str
     delta: str
 
 
-class ToolExecutionEnd(InTurn, frozen=True):
+class ToolExecutionEnd(InTurn, frozen=True, kw_only=True):
     tool_call_id: str
     tool_name: str
     result: str
@@ -151,7 +151,7 @@ class WarningEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit: int | UnsetType = UNSET
 
 
-class ErrorEvent(EventPayload, frozen=True):
+class ErrorEvent(EventPayload, frozen=True, kw_only=True):
     """Why a run failed."""
 
     code: str
@@ -162,12 +162,12 @@ class ErrorEvent(EventPayload, frozen=True):
     retryable: Annotated[bool | UnsetType, Always] = UNSET
 
 
-class ThinkingUpdate(InTurn, frozen=True):
+class ThinkingUpdate(InTurn, frozen=True, kw_only=True):
     message_id: str
     delta: str
 
 
-class ToolArgumentsUpdate(InTurn, frozen=True):
+class ToolArgumentsUpdate(InTurn, frozen=True, kw_only=True):
     message_id: str
     tool_call_id: str
     delta: str
