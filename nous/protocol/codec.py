@@ -26,8 +26,9 @@ MAX_DEPTH: Final = 64
 
 _WHITESPACE: Final = b" \t\r\n\x0b\x0c"
 # Strings (with a colon behind them where they are keys) and brackets of a text already known to be JSON.
-# Possessive, so that a string of any length costs no backtracking state.
-_STRUCTURE: Final = re.compile(rb'("(?:[^"\\]++|\\.)*+")(\s*+:)?|[{}\[\]]', re.DOTALL)
+# Possessive, so that a string of any length costs no backtracking state; the closing quote may be missing, or each
+# escaped quote of a string that never ends would be tried as the start of another one.
+_STRUCTURE: Final = re.compile(rb'("(?:[^"\\]++|\\.)*+"?+)(\s*+:)?|[{}\[\]]', re.DOTALL)
 _FIELD_PATH: Final = re.compile(r" - at `(\$[^`]*)`$")
 _MISSING: Final = re.compile(r"^Object missing required field `([^`]*)`")
 
@@ -53,42 +54,38 @@ class LineDecoder:
 
     def __init__(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
         self._limit = max_line_bytes
-        self._parts: list[bytes] = []
-        self._held = 0
+        self._held = bytearray()
         self._skipping = False
 
     def feed(self, data: bytes) -> list[bytes | TooLong]:
         out: list[bytes | TooLong] = []
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
-            self._take(data[start:end])
+            self._complete(data[start:end], out)
             start = end + 1
-            self._complete(out)
-        if start < len(data):
-            self._take(data[start:])
+        self._hold(data[start:])
         return out
 
     def finish(self) -> list[bytes | TooLong]:
         out: list[bytes | TooLong] = []
-        if self._held or self._skipping:
-            self._complete(out)
+        self._complete(b"", out)
         return out
 
-    def _take(self, piece: bytes) -> None:
+    def _hold(self, piece: bytes) -> None:
         if self._skipping:
             return
-        self._held += len(piece)
         # One byte of grace: a CR before the LF does not count.
-        if self._held > self._limit + 1:
+        if len(self._held) + len(piece) > self._limit + 1:
             self._skipping = True
-            self._parts.clear()
-            return
-        self._parts.append(piece)
+            self._held = bytearray()
+        else:
+            self._held += piece
 
-    def _complete(self, out: list[bytes | TooLong]) -> None:
-        skipped, line = self._skipping, b"".join(self._parts)
-        self._parts.clear()
-        self._held = 0
+    def _complete(self, rest: bytes, out: list[bytes | TooLong]) -> None:
+        skipped, line = self._skipping, rest
+        if self._held:
+            line = b"".join((self._held, rest))
+            self._held = bytearray()
         self._skipping = False
         if line.endswith(b"\r"):
             line = line[:-1]
@@ -143,7 +140,7 @@ def decode_command(line: bytes, *, strict: bool = False) -> Command | Refused:
         return Refused("", NousError("invalid_command", "invalid_utf8"))
     too_deep, duplicate = _check_structure(line)
     if too_deep:
-        return Refused("", NousError("invalid_command", "too_deep"))
+        return Refused(_id_of_deep(line), NousError("invalid_command", "too_deep"))
     try:
         envelope = _envelopes.decode(line)
     except msgspec.ValidationError:
@@ -207,7 +204,12 @@ def _string(raw: Raw) -> str | None:
 
 
 def _non_object_cause(line: bytes) -> str:
-    return "not_an_object" if not line.lstrip().startswith(b"{") else "invalid_json"
+    """Say what is wrong with a line that does not begin an object; safe, since it is not too deep."""
+    try:
+        _any.decode(line)
+    except (msgspec.DecodeError, ValueError):
+        return "invalid_json"
+    return "not_an_object"
 
 
 def _check_structure(line: bytes) -> tuple[bool, bool]:
@@ -229,6 +231,21 @@ def _check_structure(line: bytes) -> tuple[bool, bool]:
         else:
             depth -= 1
     return False, duplicate
+
+
+def _id_of_deep(line: bytes) -> str:
+    """Return the envelope's id, read without a JSON library: the line is too deep for one."""
+    depth = 0
+    key = b""
+    for match in _STRUCTURE.finditer(line):
+        string, colon = match.groups()
+        if string is None:
+            depth += 1 if match.group() in b"{[" else -1
+        elif depth == 1 and colon is not None:
+            key = _plain_key(string)
+        elif depth == 1 and key == b"id":
+            return _string(Raw(string)) or ""
+    return ""
 
 
 def nests_too_deep(data: bytes) -> bool:

@@ -122,6 +122,10 @@ class BranchSession(Payload, frozen=True):
     parent_id: str | None = None
     leaf_id: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.source_id is None:
+            raise ValueError("Object missing required field `session_id`")
+
     @property
     def source_id(self) -> str | None:
         return self.session_id if self.session_id is not None else self.parent_id

@@ -5,13 +5,14 @@ Source: protocol v1, sections 2, 4 and 6.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nous.errors import NousError
 from nous.protocol.commands import QueueMode
+from nous.protocol.events import Always
 from nous.protocol.messages import Message, TreeNode
 
 PROTOCOL_VERSION: Final = "1"
@@ -44,7 +45,7 @@ class Result(Answer, frozen=True):
     output: str
     events: list[dict[str, Any]]
     session_id: str
-    run_id: str
+    run_id: Annotated[str, Always]
     leaf_id: str | UnsetType = UNSET
     events_truncated: bool | UnsetType = UNSET
 
@@ -72,12 +73,12 @@ class State(Answer, frozen=True):
     steering_mode: QueueMode
     follow_up_mode: QueueMode
     pending_counts: PendingCounts
-    runs: list[RunInfo]
-    active_tools: list[str]
-    provider: str
-    model: str
-    provider_builds: int
-    epoch: str
+    runs: Annotated[list[RunInfo], Always]
+    active_tools: Annotated[list[str], Always]
+    provider: Annotated[str, Always]
+    model: Annotated[str, Always]
+    provider_builds: Annotated[int, Always]
+    epoch: Annotated[str, Always]
 
 
 class Messages(Answer, frozen=True):
@@ -210,8 +211,8 @@ class WireError(Struct, frozen=True, omit_defaults=True):
 
     code: str
     message: str
-    category: str
-    retryable: bool
+    category: Annotated[str, Always]
+    retryable: Annotated[bool, Always]
     cause: str | None = None
     hint: str | None = None
     retry_after_ms: int | None = None

@@ -24,8 +24,12 @@ Schema = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-_RUN: Final = "[A-Za-z0-9_-]{1,128}"
 _VERSION: Final[Schema] = {"const": "1"}
+_EVENT_ID: Final[Schema] = {
+    "description": "<run_id>.<seq>, <run_id>.<seq>.<k> without a seq of its own, evt-<n> outside any run.",
+    "type": "string",
+    "minLength": 1,
+}
 _TIMESTAMP: Final[Schema] = {
     "description": "RFC 3339, UTC.",
     "type": "string",
@@ -73,7 +77,7 @@ def _commands() -> Schema:
 def _command_line(name: str, payload: Schema) -> Schema:
     version = {"description": 'Missing means "1"; the integer is accepted for the string.', "enum": ["1", 1]}
     ignored = {"description": "Accepted and ignored."}
-    properties = {
+    properties: dict[str, Schema] = {
         "v": version,
         "id": {"description": "Chosen by the client, echoed in the answer.", "type": "string", "minLength": 1},
         "type": {"const": name},
@@ -130,56 +134,38 @@ def _events() -> Schema:
     feature_types = {name: cls for name, (_, cls) in events.FEATURE_EVENTS.items()}
     parts, shared = _components({**events.EVENTS, **feature_types}, outgoing=True)
     _close_error_codes(parts["error"], shared)
-    lines: dict[str, Schema] = {}
-    for name, payload in parts.items():
-        if name in feature_types:
-            lines[name] = _feature_line(name, payload)
-        elif "run_id" in payload["required"]:
-            lines[name] = _run_line(name, payload)
-        else:
-            lines[name] = _run_or_daemon_line(name, payload)
+    lines = {
+        name: _feature_line(name, payload) if name in feature_types else _event_line(name, payload)
+        for name, payload in parts.items()
+    }
     return _document("events", "A line that tells what happens: it has no `ok`.", lines, shared)
 
 
-def _run_line(name: str, payload: Schema) -> Schema:
-    properties = _event_properties(name, payload, rf"^{_RUN}\.[1-9][0-9]*$")
-    properties["seq"] = {
-        "description": "Counts a run's events from 1, without a hole.",
-        "type": "integer",
-        "minimum": 1,
+def _event_line(name: str, payload: Schema) -> Schema:
+    """A frozen event.  Only what names a run always counts; an earlier v1 wrote neither ``seq`` nor ``ts``."""
+    seq = {"description": "Counts a run's events from 1, without a hole; the daemon's own events have none."}
+    always = {"x-nous-always": True} if "run_id" in payload["required"] else {}
+    properties = {
+        "v": _VERSION,
+        "id": _EVENT_ID,
+        "type": {"const": name},
+        "seq": {**seq, **always, "type": "integer", "minimum": 1},
+        "ts": {**_TIMESTAMP, "x-nous-always": True},
+        "payload": payload,
     }
-    return _object(properties, list(properties), payload)
+    return _object(properties, ["v", "id", "type", "payload"], payload)
 
 
 def _feature_line(name: str, payload: Schema) -> Schema:
-    properties = _event_properties(name, payload, rf"^{_RUN}\.[0-9]+\.[0-9]+$")
-    properties["after_seq"] = {"description": "The event it came after.", "type": "integer", "minimum": 0}
-    line = _object(properties, list(properties), payload)
-    return {**line, "x-feature": events.FEATURE_EVENTS[name][0]}
-
-
-def _run_or_daemon_line(name: str, payload: Schema) -> Schema:
-    """A line that counts within a run if its payload names one, and else is the daemon's own, without ``seq``."""
-    line = _run_line(name, payload)
-    in_run = {key: line["properties"].pop(key) for key in ("id", "seq")}
-    line["properties"]["id"] = {"type": "string"}
-    line["required"].remove("seq")
-    return {
-        **line,
-        "if": {"properties": {"payload": {"required": ["run_id"]}}},
-        "then": {"properties": in_run, "required": ["seq"]},
-        "else": {"properties": {"id": {"pattern": "^evt-[0-9]+$"}, "seq": False}},
-    }
-
-
-def _event_properties(name: str, payload: Schema, id_pattern: str) -> dict[str, Schema]:
-    return {
+    properties = {
         "v": _VERSION,
-        "id": {"type": "string", "pattern": id_pattern},
+        "id": _EVENT_ID,
         "type": {"const": name},
+        "after_seq": {"description": "The seq of the event it came after.", "type": "integer", "minimum": 0},
         "ts": _TIMESTAMP,
         "payload": payload,
     }
+    return {**_object(properties, list(properties), payload), "x-feature": events.FEATURE_EVENTS[name][0]}
 
 
 def _close_error_codes(error: Schema, shared: dict[str, Schema]) -> None:

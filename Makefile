@@ -1,0 +1,50 @@
+# Everything here works from a fresh clone: each target that needs .venv makes it first.
+# Another interpreter (3.11 or newer): make setup PYTHON=/path/to/python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-full check schema bench lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Make .venv: pinned dependencies, then nous itself
+
+$(INSTALLED): requirements.lock pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+demo: $(INSTALLED) ## Show the main job: a daemon, commands in, events out (no key, no network)
+	@bash scripts/demo.sh
+
+test: check ## Set up, check and run the tests: what to type all day
+	$(BIN)/pytest -m "not full"
+
+test-full: $(INSTALLED) ## Run the heavy tests, and the property tests with many more examples
+	$(BIN)/pytest -m full
+	$(BIN)/pytest tests/property -m "not full" --hypothesis-profile=deep
+
+check: $(INSTALLED) ## Lint, types, the floors, generated files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_drift.py
+
+schema: $(INSTALLED) ## Write protocol/v1 anew from the code
+	$(BIN)/python scripts/check_drift.py --write
+
+bench: $(INSTALLED) ## Measure, and print the figures
+	$(BIN)/python scripts/bench
+
+lock: ## Make requirements.lock anew from requirements.in (LOCK_FLAGS=--upgrade for newer versions)
+	@sh scripts/lock.sh "$(PYTHON)" $(LOCK_FLAGS)
+
+clean: ## Remove everything the targets above made, .venv too
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find nous scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
