@@ -33,7 +33,7 @@ check: $(INSTALLED) ## Lint, types, the floors, generated files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/check_drift.py
 
 schema: $(INSTALLED) ## Write protocol/v1 anew from the code
