@@ -1,0 +1,66 @@
+"""The system calls through which the store touches a disk: one seam, so that a test can make the n-th one fail."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from pathlib import PurePath
+
+from nous.errors import NousError
+
+PRIVATE: int = 0o600
+"""The mode of every file of the state directory: what people, models and tools said is nobody else's business."""
+
+
+class Disk:
+    """The real disk.  Every method is one system call and raises :class:`OSError` as the system gives it."""
+
+    def open(self, path: str, flags: int) -> int:
+        """Open (close-on-exec; a new file gets 0600)."""
+        return os.open(path, flags, PRIVATE)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def read_at(self, fd: int, count: int, offset: int) -> bytes:
+        return os.pread(fd, count, offset)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        return os.write(fd, data)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        """Return once the file's bytes and size would survive a power cut."""
+        if sys.platform == "darwin":
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync stops at the drive's cache there
+        else:
+            os.fdatasync(fd)
+
+    def sync_directory(self, path: str) -> None:
+        """Return once the names in the directory would survive a power cut."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def write_all(disk: Disk, fd: int, data: bytes) -> None:
+    """Write all of ``data``: with one call, and with more only where the system took less than it was given.
+
+    A short write is followed by another try, because only that one says why (a full disk, a size limit).
+    """
+    written = disk.write(fd, data)
+    if written == len(data):
+        return
+    view = memoryview(data)
+    while written < len(data):
+        written += disk.write(fd, view[written:])
+
+
+def io_failure(error: OSError, path: str) -> NousError:
+    """The wire's name for a failed system call: which file, and what the system said."""
+    return NousError("io_failure", f"{PurePath(path).name}: {error.strerror or type(error).__name__}")

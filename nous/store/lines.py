@@ -1,0 +1,48 @@
+"""Whole lines out of a file, in bounded chunks.  A line ends at LF and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from nous.store.disk import Disk
+
+CHUNK_BYTES: Final = 1024 * 1024
+
+
+class LineTooLongError(Exception):
+    """A line passed the limit; ``offset`` is where it begins."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
+def read_lines(disk: Disk, fd: int, start: int, end: int, max_line_bytes: int) -> Iterator[list[bytes]]:
+    """Yield the lines (without LF) between two offsets, those of one chunk at a time.
+
+    Stops at the last LF before ``end``: what follows it is a line that is still being written, or was cut.  Holds at
+    most one chunk and one line.
+
+    Raises:
+        LineTooLongError: a line is longer than ``max_line_bytes``; it is not held.
+    """
+    pieces: list[bytes] = []
+    held = 0
+    at = start
+    # No chunk is longer than a line may be, so only a line that spans chunks can be too long.
+    chunk_bytes = min(CHUNK_BYTES, max_line_bytes)
+    while at < end and (chunk := disk.read_at(fd, min(chunk_bytes, end - at), at)):
+        lines = chunk.split(b"\n")
+        if held + len(lines[0]) > max_line_bytes:
+            raise LineTooLongError(at - held)
+        at += len(chunk)
+        rest = lines.pop()
+        if lines and pieces:
+            lines[0] = b"".join([*pieces, lines[0]])
+        if lines:
+            pieces, held = [], 0
+            yield lines
+        if rest:
+            pieces.append(rest)
+            held += len(rest)

@@ -1,0 +1,236 @@
+"""One session: its tree in memory, kept in step with its file, which other processes append to as well.
+
+What :meth:`Session.append` has written survives the death of the process; what :meth:`Session.sync` has returned for
+survives a power cut.  Source of the rules: docs/hardening (persistence).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from nous.errors import NousError
+from nous.ports.model import ContextMessage
+from nous.store.disk import Disk, io_failure, write_all
+from nous.store.locks import LockProfile, retry, try_lock, unlock
+from nous.store.session_format import MAX_LINE_BYTES, Entry, encode_line
+from nous.store.session_log import SessionLog, read_log
+from nous.store.session_tree import SessionTree, TreeError
+from nous.store.torn import TornTail, keep_torn_tail
+
+
+class Session:
+    """A session: messages, leaf moves, and the active leaf.
+
+    Belongs to one thread (the event loop's), but for :meth:`sync`, which any thread may call.  No descriptor stays
+    open between calls.  Made by :class:`SessionStore` only.
+    """
+
+    def __init__(self, path: Path, log: SessionLog, disk: Disk, profile: LockProfile, *, is_new: bool) -> None:
+        self._path = str(path)
+        self._lock_path = str(path.with_suffix(".lock"))
+        self._log = log
+        self._disk = disk
+        self._profile = profile
+        self._recovered: list[TornTail] = []
+        # What was written here and what was synced, counted, because only a count means the same to both threads.
+        self._written = 1 if is_new else 0
+        self._synced = 0
+        self._is_listed = not is_new
+        self._sync_failed = False
+
+    @property
+    def id(self) -> str:
+        return self._log.header.id
+
+    @property
+    def parent_id(self) -> str:
+        """The session this one was branched from, or ``""``."""
+        return self._log.header.parent_id
+
+    @property
+    def created_at(self) -> str:
+        return self._log.header.created_at
+
+    @property
+    def updated_at(self) -> str:
+        """When the last entry was made (or the session, if it has none)."""
+        return self._log.tree.updated_at or self.created_at
+
+    @property
+    def leaf_id(self) -> str:
+        """The active leaf, or ``""`` while there is no message."""
+        return self._log.tree.leaf_id
+
+    @property
+    def messages(self) -> dict[str, ContextMessage]:
+        """Every message by its id, on all branches, in the order of the file.  To be read only."""
+        return self._log.tree.messages
+
+    def path(self, leaf_id: str | None = None) -> Sequence[ContextMessage]:
+        """Return the messages from the root to ``leaf_id`` (left out: the active leaf).
+
+        What is returned never changes, also when the session grows.  Asking again for a leaf, or for what was
+        appended to it, does not cost the path's length.
+
+        Raises:
+            NousError: ``invalid_payload``, if there is no such message.
+        """
+        try:
+            return self._log.tree.path(self.leaf_id if leaf_id is None else leaf_id)
+        except TreeError as error:
+            raise NousError("invalid_payload", f"leaf_id: {error}") from None
+
+    def refresh(self) -> None:
+        """Read what other processes appended.  Takes no lock.
+
+        Raises:
+            NousError: ``session_not_found``, ``session_corrupt``, ``session_error`` or ``io_failure``.
+        """
+        try:
+            fd = self._disk.open(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise NousError("session_not_found", self.id) from None
+        except OSError as error:
+            raise io_failure(error, self._path) from error
+        try:
+            self._catch_up(fd)
+        except OSError as error:
+            raise io_failure(error, self._path) from error
+        finally:
+            self._disk.close(fd)
+
+    def try_append(self, entry: Entry) -> bool:
+        """Append an entry if the session's lock is free, else return false.  Never waits.
+
+        First reads what other processes appended, and cuts a torn tail (see :meth:`take_recovered`).  One write of
+        one line; if it fails the file is as it was.
+
+        Raises:
+            NousError: ``io_failure``; ``session_corrupt``; ``session_error`` if the id is taken or the parent is
+                not in the session.
+        """
+        try:
+            lock = try_lock(self._disk, self._lock_path)
+            if lock is None:
+                return False
+            try:
+                self._append_locked(entry)
+            finally:
+                unlock(self._disk, lock)
+        except FileNotFoundError:
+            raise NousError("session_not_found", self.id) from None
+        except OSError as error:
+            raise io_failure(error, self._path) from error
+        return True
+
+    async def append(self, entry: Entry) -> None:
+        """Append an entry, waiting for the session's lock as long as the lock profile says.
+
+        Raises:
+            NousError: what :meth:`try_append` raises, and ``state_contention``.
+        """
+        if not self.try_append(entry):
+            await retry(lambda: self.try_append(entry), self._lock_path, self._profile)
+
+    def sync(self) -> None:
+        """Return once all that was appended by this process would survive a power cut.  Blocks; for a worker thread.
+
+        If it fails, what was not synced is taken out of the file again unless others already appended to it: what
+        was never acknowledged does not come back.
+
+        Raises:
+            NousError: ``io_failure``; then the session reads itself anew at its next use.
+        """
+        target, log = self._written, self._log
+        if target == self._synced:
+            return
+        end = log.own_end
+        try:
+            self._sync_file()
+        except OSError as error:
+            self._sync_failed = True
+            self._take_back(max(log.own_start, log.synced_end), end)
+            raise io_failure(error, self._path) from error
+        self._synced = max(self._synced, target)
+        log.synced_end = max(log.synced_end, end)
+
+    def take_recovered(self) -> list[TornTail]:
+        """Return, once, the torn tails that appending here has cut and kept aside: each is worth a warning."""
+        recovered, self._recovered = self._recovered, []
+        return recovered
+
+    def _append_locked(self, entry: Entry) -> None:
+        fd = self._disk.open(self._path, os.O_RDWR | os.O_APPEND)
+        try:
+            self._catch_up(fd)
+            log = self._log
+            self._cut_torn_tail(fd)
+            self._check(log.tree, entry)
+            line, link = encode_line(entry, log.link)
+            if len(line) > MAX_LINE_BYTES:
+                raise NousError("session_error", f"an entry of {len(line)} bytes is too long")
+            try:
+                write_all(self._disk, fd, line)
+            except OSError:
+                # If this fails too, what was written has no LF, and the next writer cuts it.
+                with suppress(OSError):
+                    self._disk.truncate(fd, log.end)
+                raise
+        finally:
+            self._disk.close(fd)
+        log.take_own(entry, link, len(line))
+        self._written += 1
+
+    def _catch_up(self, fd: int) -> None:
+        known = None if self._sync_failed else self._log
+        log = read_log(self._disk, fd, self.id, known)
+        if log is None:
+            raise NousError("session_not_found", self.id)
+        self._log = log
+        self._sync_failed = False
+
+    def _cut_torn_tail(self, fd: int) -> None:
+        size = os.fstat(fd).st_size
+        if size > self._log.end:
+            self._recovered.append(keep_torn_tail(self._disk, fd, self._path, self._log.end, size))
+
+    def _check(self, tree: SessionTree, entry: Entry) -> None:
+        try:
+            tree.check(entry)
+        except TreeError as error:
+            raise NousError("session_error", str(error)) from None
+
+    def _sync_file(self) -> None:
+        if self._sync_failed:
+            # The system reports a lost write once: a second sync would call durable what is not there.
+            raise OSError(errno.EIO, "an earlier sync failed")
+        fd = self._disk.open(self._path, os.O_WRONLY)
+        try:
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
+        if not self._is_listed:
+            self._disk.sync_directory(str(Path(self._path).parent))
+            self._is_listed = True
+
+    def _take_back(self, start: int, end: int) -> None:
+        """Take out of the file what lies between, if nothing follows it and nobody is writing."""
+        if start >= end:
+            return
+        with suppress(OSError):
+            lock = try_lock(self._disk, self._lock_path)
+            if lock is None:
+                return
+            try:
+                fd = self._disk.open(self._path, os.O_WRONLY)
+                try:
+                    if os.fstat(fd).st_size == end:
+                        self._disk.truncate(fd, start)
+                finally:
+                    self._disk.close(fd)
+            finally:
+                unlock(self._disk, lock)

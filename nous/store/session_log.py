@@ -1,0 +1,140 @@
+"""One session's file as far as it has been read, and how reading goes on where it stopped.
+
+Reading takes no lock and repairs nothing: it stops at the last LF.  Writing (nous.store.sessions) holds the lock.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from nous.errors import NousError
+from nous.store.disk import Disk
+from nous.store.lines import LineTooLongError, read_lines
+from nous.store.session_format import (
+    MAX_LINE_BYTES,
+    SEAL_BYTES,
+    Entry,
+    Link,
+    SessionHeader,
+    UnreadableLineError,
+    check_line,
+    decode_entry,
+    decode_header,
+)
+from nous.store.session_tree import SessionTree, TreeError
+
+
+class SessionLog:
+    """What is known of a file: its header, its tree, the place of its last line in the chain, and where that ends.
+
+    ``own_start`` and ``own_end`` bound the last entries that this process appended with nobody else's between, and
+    ``synced_end`` is how far they are known to be durable: what may be taken back if a sync fails.
+    """
+
+    __slots__ = ("end", "header", "inode", "line_count", "link", "own_end", "own_start", "synced_end", "tree")
+
+    def __init__(self, header: SessionHeader, link: Link, end: int, inode: int) -> None:
+        self.header = header
+        self.tree = SessionTree()
+        self.link = link
+        self.end = end
+        self.inode = inode
+        self.line_count = 1
+        self.own_start = self.own_end = self.synced_end = end
+
+    def take(self, entry: Entry, link: Link, line_bytes: int) -> None:
+        """Take in the entry of the next line, LF included in its length."""
+        self.tree.add(entry)
+        self.link = link
+        self.end += line_bytes
+        self.line_count += 1
+
+    def take_own(self, entry: Entry, link: Link, line_bytes: int) -> None:
+        """Take in an entry that this process appended."""
+        if self.own_end != self.end:
+            self.own_start = self.end
+        self.take(entry, link, line_bytes)
+        self.own_end = self.end
+
+    def is_part_of(self, disk: Disk, fd: int, status: os.stat_result) -> bool:
+        """Tell whether the file still begins with what is known, by the digest of the last known line."""
+        if status.st_ino != self.inode or status.st_size < self.end:
+            return False
+        return disk.read_at(fd, SEAL_BYTES + 1, self.end - SEAL_BYTES - 1) == self.link.digest + b'"}\n'
+
+
+def read_log(disk: Disk, fd: int, session_id: str, known: SessionLog | None) -> SessionLog | None:
+    """Return what the file holds: ``known`` itself with what was appended since, or else all of it read anew.
+
+    ``None`` means that there is no such session: the file ends within what is written when a session is made.
+
+    Raises:
+        NousError: ``session_corrupt``, or ``session_error`` for what a newer version wrote; the file and the line
+            are in the cause.
+    """
+    status = os.fstat(fd)
+    if known is not None and known.is_part_of(disk, fd, status):
+        if status.st_size == known.end:
+            return known
+        # A tail that others cut and wrote over while it was read looks damaged once: then the whole file decides,
+        # and for the same reason the whole file is read a second time before it is called damaged.
+        with suppress(_DamagedError):
+            _read_on(disk, fd, known, known.end, status.st_size)
+            return known
+    with suppress(_DamagedError):
+        return _read_all(disk, fd, session_id)
+    try:
+        return _read_all(disk, fd, session_id)
+    except _DamagedError as damage:
+        code = "session_error" if damage.newer else "session_corrupt"
+        raise NousError(code, f"{session_id}.ndjson, line {damage.line}: {damage.reason}") from None
+
+
+class _DamagedError(Exception):
+    def __init__(self, line: int, reason: str, *, newer: bool = False) -> None:
+        super().__init__(line, reason)
+        self.line = line
+        self.reason = reason
+        self.newer = newer
+
+
+def _read_all(disk: Disk, fd: int, session_id: str) -> SessionLog | None:
+    status = os.fstat(fd)
+    head = _read_header(disk, fd, status.st_size)
+    if head is None:
+        return None
+    header, link, end = head
+    if header.id != session_id:
+        raise _DamagedError(1, f"it names the session {header.id!r}")
+    log = SessionLog(header, link, end, status.st_ino)
+    _read_on(disk, fd, log, end, status.st_size)
+    log.own_start = log.own_end = log.synced_end = log.end
+    return log if log.line_count > header.copied else None
+
+
+def _read_header(disk: Disk, fd: int, size: int) -> tuple[SessionHeader, Link, int] | None:
+    try:
+        first = next(read_lines(disk, fd, 0, size, MAX_LINE_BYTES), None)
+        if first is None:
+            return None
+        header, link = decode_header(first[0])
+    except LineTooLongError:
+        raise _DamagedError(1, "it is too long") from None
+    except UnreadableLineError as error:
+        raise _DamagedError(1, error.reason, newer=error.newer) from None
+    return header, link, len(first[0]) + 1
+
+
+def _read_on(disk: Disk, fd: int, log: SessionLog, start: int, end: int) -> None:
+    try:
+        for lines in read_lines(disk, fd, start, end, MAX_LINE_BYTES):
+            for line in lines:
+                link = check_line(line, log.link)
+                log.take(decode_entry(line), link, len(line) + 1)
+    except LineTooLongError:
+        raise _DamagedError(log.line_count + 1, "it is too long") from None
+    except UnreadableLineError as error:
+        raise _DamagedError(log.line_count + 1, error.reason, newer=error.newer) from None
+    except TreeError as error:
+        raise _DamagedError(log.line_count + 1, str(error)) from None

@@ -1,0 +1,148 @@
+"""Sessions on disk: ``<sessions>/<session_id>.ndjson``, append only, shared by any number of processes.
+
+:class:`SessionStore` finds, makes and branches sessions; :class:`nous.store.session.Session` is one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+from weakref import WeakValueDictionary
+
+from nous.errors import NousError
+from nous.store.disk import Disk, io_failure, write_all
+from nous.store.locks import STANDARD, LockProfile
+from nous.store.session import Session
+from nous.store.session_format import FORMAT, ORIGIN, Entry, LeafMove, SessionHeader, encode_line
+from nous.store.session_log import SessionLog, read_log
+
+__all__ = ["LeafMove", "Session", "SessionStore"]
+
+_SAFE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_KEPT_SESSIONS: Final = 32
+"""How many sessions stay in memory after their last use."""
+
+
+class SessionStore:
+    """The sessions of one directory, which must exist.  Belongs to one thread."""
+
+    def __init__(self, directory: Path, *, profile: LockProfile = STANDARD, disk: Disk | None = None) -> None:
+        self._directory = directory
+        self._profile = profile
+        self._disk = disk or Disk()
+        # Who uses a session keeps it here; the last ones used stay a little longer.
+        self._live: WeakValueDictionary[str, Session] = WeakValueDictionary()
+        self._recent: OrderedDict[str, Session] = OrderedDict()
+
+    def create(self, session_id: str, created_at: str) -> Session:
+        """Make an empty session.  It survives a power cut once its :meth:`Session.sync` has returned.
+
+        Raises:
+            NousError: ``session_error`` if the id is taken or not safe; ``io_failure``.
+        """
+        return self._write_new(SessionHeader(format=FORMAT, id=session_id, created_at=created_at), [])
+
+    def branch(self, source_id: str, new_id: str, created_at: str, leaf_id: str | None = None) -> Session:
+        """Make a session that starts with a copy of the path to ``leaf_id`` (left out: the active leaf).
+
+        The messages keep their ids.
+
+        Raises:
+            NousError: what :meth:`get` and :meth:`create` raise; ``invalid_payload`` for an unknown leaf.  Nothing
+                was written then.
+        """
+        path = [known.message for known in self.get(source_id).path(leaf_id)]
+        header = SessionHeader(format=FORMAT, id=new_id, created_at=created_at, parent_id=source_id, copied=len(path))
+        return self._write_new(header, path)
+
+    def get(self, session_id: str) -> Session:
+        """Return a session as it is on disk now, with what other processes appended.
+
+        Raises:
+            NousError: ``session_not_found``, also for an id that is no safe file name; ``session_corrupt``,
+                ``session_error``, ``io_failure``.
+        """
+        session = self._live.get(session_id)
+        if session is None:
+            return self._keep(self._read(session_id))
+        try:
+            session.refresh()
+        except NousError:
+            self.evict(session_id)
+            raise
+        return self._keep(session)
+
+    def exists(self, session_id: str) -> bool:
+        """Tell whether there is a file of that name; whether it can be read is for :meth:`get`."""
+        return _SAFE_ID.fullmatch(session_id) is not None and self._path(session_id).is_file()
+
+    def evict(self, session_id: str) -> None:
+        """Forget a session that is in memory."""
+        self._live.pop(session_id, None)
+        self._recent.pop(session_id, None)
+
+    def _path(self, session_id: str) -> Path:
+        return self._directory / f"{session_id}.ndjson"
+
+    def _keep(self, session: Session) -> Session:
+        self._live[session.id] = session
+        self._recent[session.id] = session
+        self._recent.move_to_end(session.id)
+        if len(self._recent) > _KEPT_SESSIONS:
+            self._recent.popitem(last=False)
+        return session
+
+    def _read(self, session_id: str) -> Session:
+        if _SAFE_ID.fullmatch(session_id) is None:
+            raise NousError("session_not_found", session_id)
+        path = self._path(session_id)
+        try:
+            fd = self._disk.open(str(path), os.O_RDONLY)
+        except FileNotFoundError:
+            raise NousError("session_not_found", session_id) from None
+        except OSError as error:
+            raise io_failure(error, str(path)) from error
+        try:
+            log = read_log(self._disk, fd, session_id, None)
+        except OSError as error:
+            raise io_failure(error, str(path)) from error
+        finally:
+            self._disk.close(fd)
+        if log is None:
+            raise NousError("session_not_found", session_id)
+        return Session(path, log, self._disk, self._profile, is_new=False)
+
+    def _write_new(self, header: SessionHeader, entries: Sequence[Entry]) -> Session:
+        if _SAFE_ID.fullmatch(header.id) is None:
+            raise NousError("session_error", f"{header.id!r} is no safe name for a file")
+        path = self._path(header.id)
+        line, link = encode_line(header, ORIGIN)
+        lines, log = [line], SessionLog(header, link, len(line), 0)
+        for entry in entries:
+            line, link = encode_line(entry, link)
+            log.take(entry, link, len(line))
+            lines.append(line)
+        try:
+            log.inode = self._write_file(str(path), b"".join(lines))
+        except FileExistsError:
+            raise NousError("session_error", f"there is a session {header.id!r} already") from None
+        except OSError as error:
+            raise io_failure(error, str(path)) from error
+        return self._keep(Session(path, log, self._disk, self._profile, is_new=True))
+
+    def _write_file(self, path: str, data: bytes) -> int:
+        fd = self._disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            write_all(self._disk, fd, data)
+            return os.fstat(fd).st_ino
+        except BaseException:
+            with suppress(OSError):
+                Path(path).unlink()
+            raise
+        finally:
+            self._disk.close(fd)

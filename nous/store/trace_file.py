@@ -1,0 +1,119 @@
+"""Writing a run's trace: ``<traces>/<run_id>.ndjson``, append only, created exclusively.
+
+What the lines say is for others; here a trace is bytes, their digest, and a last line that seals them:
+
+    {"type":"trace.end", <fields of whoever closes it>, "sha256":"<over every byte of the file before this value>"}
+
+Source: docs/runtime-trace (the file).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from hashlib import sha256
+from pathlib import Path
+
+from nous.errors import NousError
+from nous.store.disk import Disk, io_failure, write_all
+from nous.store.trace_lines import TraceEnd, end_line_head
+
+
+class TraceWriter:
+    """Appends to the trace of one run.
+
+    Belongs to one thread, but for :meth:`sync`, which any thread may call.  After a failed write or sync the trace
+    stays as it is, cut: every later call raises the same error, and a later daemon closes it as interrupted.
+    """
+
+    def __init__(self, path: str, fd: int, disk: Disk) -> None:
+        self.offset = 0
+        """How many bytes were written: where a reader that wants all of this and no more stops."""
+        self._path = path
+        self._fd = fd
+        self._disk = disk
+        self._digest = sha256()
+        self._failure: NousError | None = None
+        self._is_listed = False
+        self._closing = threading.Lock()
+
+    @classmethod
+    def create(cls, directory: Path, run_id: str, *, disk: Disk | None = None) -> TraceWriter:
+        """Create the trace of a new run.
+
+        Raises:
+            NousError: ``io_failure``, also if there is a trace of that run already.
+        """
+        disk = disk or Disk()
+        path = str(directory / f"{run_id}.ndjson")
+        try:
+            fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+        except OSError as error:
+            raise io_failure(error, path) from error
+        return cls(path, fd, disk)
+
+    def append(self, data: bytes) -> None:
+        """Append whole lines.  When this returns they survive the death of the process.
+
+        Raises:
+            NousError: ``io_failure``.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            write_all(self._disk, self._fd, data)
+        except OSError as error:
+            raise self._fail(error) from error
+        self._digest.update(data)
+        self.offset += len(data)
+
+    def sync(self) -> None:
+        """Return once everything appended before the call would survive a power cut.  Blocks.
+
+        Raises:
+            NousError: ``io_failure``.
+        """
+        if self._failure is not None:
+            raise self._failure
+        # A copy, so that closing the trace meanwhile cannot hand its number to another file.
+        with self._closing:
+            fd = os.dup(self._fd)
+        try:
+            self._disk.sync(fd)
+            if not self._is_listed:
+                self._disk.sync_directory(str(Path(self._path).parent))
+                self._is_listed = True
+        except OSError as error:
+            raise self._fail(error) from error
+        finally:
+            self._disk.close(fd)
+
+    def write_end(self, end: TraceEnd) -> None:
+        """Append the ``trace.end`` line.  Not yet synced."""
+        head = end_line_head(end)
+        digest = self._digest.copy()
+        digest.update(head)
+        self.append(head + digest.hexdigest().encode() + b'"}\n')
+
+    def release(self) -> None:
+        """Close the file as it is; what follows a :meth:`write_end`, or leaves the trace cut.  May be repeated."""
+        with self._closing:
+            fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._disk.close(fd)
+
+    def close(self, end: TraceEnd) -> None:
+        """Write the end, sync, and close the file, which is closed also if that fails.  Blocks.
+
+        Raises:
+            NousError: ``io_failure``.
+        """
+        try:
+            self.write_end(end)
+            self.sync()
+        finally:
+            self.release()
+
+    def _fail(self, error: OSError) -> NousError:
+        self._failure = io_failure(error, self._path)
+        return self._failure

@@ -1,0 +1,230 @@
+"""Reading traces: their lines in bounded chunks, a run's events after a point, and a summary without reading it all.
+
+Readers take no lock and repair nothing: they stop at the last LF, and at ``end_offset`` where one is given.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from nous.errors import NousError
+from nous.store.disk import Disk, io_failure
+from nous.store.lines import LineTooLongError, read_lines
+from nous.store.trace_lines import EVENT_PREFIX, BrokenTraceError, TraceEnd, TraceHeader, event_head, kind_of
+
+MAX_TRACE_LINE_BYTES: Final = 64 * 1024 * 1024
+"""Far longer than the longest line a daemon writes: a command of 8 MiB, unless it was told to take longer ones."""
+
+_WINDOW_BYTES: Final = 64 * 1024
+_EVENT_START: Final = re.compile(rb'\n\{"v":"1","id":"[^".\n]+\.\d{1,18}(?:\.\d{1,18})?","type":"[a-z_]{1,64}"')
+_MAX_EVENT_HEAD_BYTES: Final = 512
+"""More than the part of an event line that tells its seq and type can take."""
+_TIME: Final = re.compile(rb'"ts":"([^"]{1,64})"')
+
+_disk: Final = Disk()
+
+
+class TraceSummary(Struct, frozen=True, kw_only=True):
+    """One run as its trace tells it.
+
+    ``status`` is the end's, or ``running`` while the daemon that writes it lives, or ``interrupted``.
+    """
+
+    header: TraceHeader
+    status: str
+    events: int
+    ended_at: str | None = None
+
+
+_headers: Final = msgspec.json.Decoder(TraceHeader)
+_ends: Final = msgspec.json.Decoder(TraceEnd)
+
+
+@contextmanager
+def open_trace(path: Path) -> Iterator[int]:
+    """Open a trace for reading; system errors inside become ``io_failure``, a missing file ``run_not_found``."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise NousError("run_not_found", path.name) from None
+    except OSError as error:
+        raise io_failure(error, str(path)) from error
+    try:
+        yield fd
+    except OSError as error:
+        raise io_failure(error, str(path)) from error
+    finally:
+        os.close(fd)
+
+
+def iter_line_batches(
+    path: Path, start: int = 0, end_offset: int | None = None, *, max_line_bytes: int = MAX_TRACE_LINE_BYTES
+) -> Iterator[list[bytes]]:
+    """Yield the lines (without LF) from byte ``start``, which begins a line, those of one chunk at a time.
+
+    Raises:
+        BrokenTraceError: a line is longer than ``max_line_bytes``; it was not held.
+        NousError: ``run_not_found``, ``io_failure``.
+    """
+    with open_trace(path) as fd:
+        yield from _line_batches(path, fd, start, _end_of(fd, end_offset), max_line_bytes)
+
+
+def iter_events(
+    path: Path,
+    after_seq: int = 0,
+    features: frozenset[str] = frozenset(),
+    end_offset: int | None = None,
+) -> Iterator[bytes]:
+    """Yield, as they went to the client (LF included), the events that one who has seen ``after_seq`` lacks.
+
+    Frozen events with a greater ``seq``, and of the named ``features`` those that came after event ``after_seq``.
+    What comes before them in the file is not read.
+
+    Raises:
+        BrokenTraceError: a line is too long.
+        NousError: ``run_not_found``, ``io_failure``.
+    """
+    with open_trace(path) as fd:
+        end = _end_of(fd, end_offset)
+        start = _find_start(fd, after_seq, end)
+        for lines in _line_batches(path, fd, start, end, MAX_TRACE_LINE_BYTES):
+            for line in lines:
+                head = event_head(line)
+                if head is not None and head.is_wanted(after_seq, features):
+                    yield line + b"\n"
+
+
+def read_header(path: Path) -> TraceHeader:
+    """Return a trace's header.
+
+    Raises:
+        BrokenTraceError: the file does not begin with one.
+        NousError: ``run_not_found``, ``io_failure``.
+    """
+    with open_trace(path) as fd:
+        return _read_header(path, fd)
+
+
+def scan(path: Path, is_dead: Callable[[str], bool]) -> TraceSummary:
+    """Summarise a run from the two ends of its trace.  ``is_dead`` tells whether an epoch's daemon is gone.
+
+    Raises:
+        BrokenTraceError: the file does not begin with a header.
+        NousError: ``run_not_found``, ``io_failure``.
+    """
+    with open_trace(path) as fd:
+        header = _read_header(path, fd)
+        size = _end_of(fd, None)
+        end = read_end(fd, size)
+        if end is not None:
+            return TraceSummary(header=header, status=end.status, events=end.counts.events, ended_at=end.ended_at)
+        status = "interrupted" if is_dead(header.epoch) else "running"
+        return TraceSummary(header=header, status=status, events=last_seq(fd, whole_lines_end(fd, size)))
+
+
+def read_end(fd: int, size: int) -> TraceEnd | None:
+    """Return the end of a trace, or ``None`` if it has none: it is being written, or was cut.
+
+    Looks only at the last line: whether its digest fits is for who reads the whole file.
+    """
+    tail = _disk.read_at(fd, min(size, _WINDOW_BYTES), max(0, size - _WINDOW_BYTES))
+    last = tail[tail.rfind(b"\n", 0, -1) + 1 :]
+    if not last.endswith(b'"}\n') or kind_of(last) != "end":
+        return None
+    try:
+        return _ends.decode(last)
+    except msgspec.DecodeError:
+        return None
+
+
+def last_time(lines: list[bytes]) -> str | None:
+    """Return the last time stamp that events or inputs among ``lines`` carry."""
+    for line in reversed(lines):
+        if kind_of(line) in ("event", "input") and (match := _TIME.search(line, 0, 2 * _MAX_EVENT_HEAD_BYTES)):
+            return match[1].decode("ascii", "replace")
+    return None
+
+
+def _end_of(fd: int, end_offset: int | None) -> int:
+    size = os.fstat(fd).st_size
+    return size if end_offset is None else min(size, end_offset)
+
+
+def _line_batches(path: Path, fd: int, start: int, end: int, max_line_bytes: int) -> Iterator[list[bytes]]:
+    try:
+        yield from read_lines(_disk, fd, start, end, max_line_bytes)
+    except LineTooLongError as error:
+        raise BrokenTraceError(path.name, error.offset, f"a line is longer than {max_line_bytes} bytes") from None
+
+
+def _read_header(path: Path, fd: int) -> TraceHeader:
+    first = next(_line_batches(path, fd, 0, _end_of(fd, None), MAX_TRACE_LINE_BYTES), [b""])[0]
+    try:
+        return _headers.decode(first)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BrokenTraceError(path.name, 0, "it does not begin with the header of a trace") from None
+
+
+def _find_start(fd: int, after_seq: int, end: int) -> int:
+    """Return an offset where a line begins, before which there is nothing that follows event ``after_seq``.
+
+    Events stand in the order of their seq, so half of what is left is ruled out by looking at one of them.
+    """
+    low, high = 0, end
+    while after_seq > 0 and high - low > 2 * _WINDOW_BYTES:
+        middle = (low + high) // 2
+        found = _next_event(fd, middle, high)
+        if found is None or found[1] >= after_seq:
+            high = middle
+        else:
+            low = found[0]
+    return low
+
+
+def _next_event(fd: int, start: int, end: int) -> tuple[int, int] | None:
+    """Return offset and seq of the first event line that begins after ``start``."""
+    at = start
+    while at < end:
+        window = _disk.read_at(fd, min(_WINDOW_BYTES + _MAX_EVENT_HEAD_BYTES, end - at), at)
+        match = _EVENT_START.search(window)
+        if match is not None:
+            head = event_head(match[0][1:])
+            return None if head is None else (at + match.start() + 1, head.seq)
+        at += _WINDOW_BYTES
+    return None
+
+
+def last_seq(fd: int, end: int) -> int:
+    """Return the seq of the last event line before ``end``, which follows an LF; 0 if there is none."""
+    high = end
+    while high > 0:
+        low = max(0, high - _WINDOW_BYTES)
+        window = _disk.read_at(fd, min(high - low + _MAX_EVENT_HEAD_BYTES, end - low), low)
+        at = len(window)
+        while (at := window.rfind(b"\n" + EVENT_PREFIX, 0, at)) >= 0:
+            head = event_head(window[at + 1 : at + 1 + _MAX_EVENT_HEAD_BYTES])
+            if head is not None:
+                return head.seq
+        high = low
+    return 0
+
+
+def whole_lines_end(fd: int, size: int) -> int:
+    """Return the offset behind the last LF, 0 if there is none: what follows it was cut or is being written."""
+    high = size
+    while high > 0:
+        low = max(0, high - _WINDOW_BYTES)
+        at = _disk.read_at(fd, high - low, low).rfind(b"\n")
+        if at >= 0:
+            return low + at + 1
+        high = low
+    return 0
