@@ -1,0 +1,131 @@
+"""Bytes to lines, and lines to commands: protocol v1, section 1."""
+
+from __future__ import annotations
+
+import pytest
+
+from nous.protocol.codec import DEFAULT_MAX_LINE_BYTES, CommandDecoder, LineDecoder, Refused, TooLong
+from nous.protocol.commands import Command
+
+PING = b'{"id":"c1","type":"ping"}'
+TOO_LONG = TooLong()
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"", []),
+        (b"\n", []),
+        (b"\r\n", []),
+        (b" \t \n", []),
+        (b"\x0b\x0c\n", []),
+        (b"\n\n\r\n  \r\n", []),
+        (b"a\n", [b"a"]),
+        (b"a\r\n", [b"a"]),
+        (b"a\r\r\n", [b"a\r"]),
+        (b"\ra\n", [b"\ra"]),
+        (b"a\rb\n", [b"a\rb"]),
+        (b" a \n", [b" a "]),
+        (b"a\n\nb\n", [b"a", b"b"]),
+        (b"a\x00b\n", [b"a\x00b"]),
+        ("a\u2028b\u2029c\u0085d\n".encode(), ["a\u2028b\u2029c\u0085d".encode()]),
+        (b"a\x0bb\x0cc\x1cd\x1de\x1e\n", [b"a\x0bb\x0cc\x1cd\x1de\x1e"]),
+        ("\u2028\n".encode(), ["\u2028".encode()]),
+        ("\ufeffa\n".encode(), ["\ufeffa".encode()]),
+        (b"\xff\xfe\n", [b"\xff\xfe"]),
+    ],
+)
+def test_lines_end_at_lf_and_nowhere_else(data: bytes, lines: list[bytes]) -> None:
+    decoder = LineDecoder()
+    assert decoder.feed(data) == lines
+    assert decoder.finish() == []
+
+
+@pytest.mark.parametrize(
+    ("data", "last"),
+    [(b"a", [b"a"]), (b"a\r", [b"a"]), (b"\r", []), (b"  ", []), (b"a\nb", [b"b"])],
+)
+def test_a_last_line_needs_no_lf(data: bytes, last: list[bytes]) -> None:
+    decoder = LineDecoder()
+    decoder.feed(data)
+    assert decoder.finish() == last
+    assert decoder.finish() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"x" * 9, b"x" * 9),
+        (b"x" * 10, b"x" * 10),
+        (b"x" * 10 + b"\r", b"x" * 10),
+        (b"x" * 11, TOO_LONG),
+        (b"x" * 11 + b"\r", TOO_LONG),
+        (b"x" * 10 + b"\r\r", TOO_LONG),
+        (b"x" * 10 + b"\ry", TOO_LONG),
+        (b" " * 11, TOO_LONG),
+        (b"x" * 1000, TOO_LONG),
+    ],
+)
+@pytest.mark.parametrize("cut", [1, 3, 10, 11, 12, 5000])
+def test_the_limit_counts_the_line_without_its_end(line: bytes, expected: bytes | TooLong, cut: int) -> None:
+    decoder = LineDecoder(max_line_bytes=10)
+    data = line + b"\nnext\n"
+    out = [item for start in range(0, len(data), cut) for item in decoder.feed(data[start : start + cut])]
+    assert out == [expected, b"next"]
+    assert decoder.finish() == []
+
+
+def test_a_long_line_without_an_lf_is_reported_once_at_the_end() -> None:
+    decoder = LineDecoder(max_line_bytes=10)
+    for _ in range(5):
+        assert decoder.feed(b"x" * 7) == []
+    assert decoder.finish() == [TOO_LONG]
+    assert decoder.finish() == []
+    assert decoder.feed(b"next\n") == [b"next"]
+
+
+def test_the_default_limit_is_8_mib() -> None:
+    assert DEFAULT_MAX_LINE_BYTES == 8 * 1024 * 1024
+    whole = b"x" * DEFAULT_MAX_LINE_BYTES
+    assert LineDecoder().feed(whole + b"\n") == [whole]
+    assert LineDecoder().feed(whole + b"x\n") == [TOO_LONG]
+
+
+def test_every_line_gets_an_answer_and_the_connection_goes_on() -> None:
+    decoder = CommandDecoder(max_line_bytes=200)
+    bad = [b"\xff", b"no", b"[]", b"{}", b"x" * 201, b"[" * 65, b'{"id":"c9","type":"nothing"}']
+    data = b"\n".join([PING, *(part for line in bad for part in (line, b"", PING))]) + b"\r\n"
+    results = list(decoder.feed(data))
+    assert [isinstance(r, Command) for r in results] == [True, *([False, True] * len(bad))]
+    causes = [(r.id, r.error.cause or r.error.code) for r in results if isinstance(r, Refused)]
+    assert causes == [
+        ("", "invalid_utf8"),
+        ("", "invalid_json"),
+        ("", "not_an_object"),
+        ("", "missing_id"),
+        ("", "line_too_long"),
+        ("", "too_deep"),
+        ("c9", "unknown_command"),
+    ]
+
+
+def test_the_end_of_the_stream_completes_a_last_command() -> None:
+    decoder = CommandDecoder()
+    assert list(decoder.feed(PING)) == []
+    assert [r.id for r in decoder.finish()] == ["c1"]
+    assert list(decoder.finish()) == []
+
+
+def test_strict_starts_on_the_line_after_the_hello() -> None:
+    decoder = CommandDecoder()
+    lines = (
+        b'{"id":"c1","type":"hello","new":1}\n',
+        b'{"id":"c2","type":"ping","new":1}\n',
+        b'{"id":"c3","type":"ping"}\n',
+    )
+    results = []
+    for result in decoder.feed(b"".join(lines)):
+        results.append(result)
+        decoder.strict = True
+    assert [type(r) for r in results] == [Command, Refused, Command]
+    assert [r.id for r in results] == ["c1", "c2", "c3"]
