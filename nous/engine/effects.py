@@ -11,14 +11,14 @@ from nous.protocol.messages import Message
 
 
 class CallModel(Struct, frozen=True):
-    """Call the model with the context the run began with and then ``messages``, the run's own.
+    """Call the model with the path from the root to ``leaf_id``.
 
-    ``digest`` covers everything the model is asked with: context, own messages, tools, system prompt.
+    ``digest`` covers everything the model is asked with: that path's messages, tools, system prompt.
     """
 
     call: int
     purpose: Purpose
-    messages: list[Message]
+    leaf_id: str
     tools: tuple[str, ...]
     digest: str
 

@@ -29,7 +29,7 @@ from nous.engine.queues import InputQueues, Queued
 from nous.engine.spec import RunSpec, chain_digest
 from nous.engine.toolround import ToolRound
 from nous.engine.transitions import TRANSITIONS, State
-from nous.errors import CODES, RETRYABLE, bound_text
+from nous.errors import NousError
 from nous.ports.model import ModelItem
 from nous.protocol.events import (
     AgentEnd,
@@ -47,7 +47,7 @@ from nous.protocol.messages import Message, Role, StopReason, TurnKind
 
 
 class RunMachine:
-    """One run, from its prompt to its ``agent_end``.
+    """One run, from its prompt to its ``agent_end``; then ``status`` and, if it failed, ``failure`` are set.
 
     ``receive`` never raises on a well-typed input: one that has no row in the table is late news and is ignored.
     ``take_events`` and ``take_effects`` hand over what has come up since they were last asked, in order.
@@ -61,7 +61,6 @@ class RunMachine:
         self.queues = InputQueues(spec.steering_mode, spec.follow_up_mode)
         self.active_tools = spec.active_tools
         self.turn_id = ""
-        self.messages: list[Message] = []
         self.stamp = Stamp("", 0)
         self.emitter = Emitter(spec.run_id)
         self.effects: list[Effect] = []
@@ -71,6 +70,8 @@ class RunMachine:
         self._turn: TurnStart | None = None
         self._storing: Message | None = None
         self.stop_reason: StopReason = "stop"
+        self.status: RunStatus | None = None
+        self.failure: NousError | None = None
         self.calls = ModelCalls(self)
         self.tools = ToolRound(self)
         self._handlers: dict[str, Callable[[Any], None]] = {
@@ -192,7 +193,6 @@ class RunMachine:
         if message is None or message.id != item.entry_id:
             return None
         self._storing = None
-        self.messages.append(message)
         self.leaf_id = message.id
         self.context_digest = chain_digest(self.context_digest, message)
         return message
@@ -276,7 +276,7 @@ class RunMachine:
 
     def fail(self, code: str, cause: str | None) -> None:
         """End the run as failed: what is open is closed, then ``error`` says why."""
-        info = CODES[code]
+        error = self.failure = NousError(code, cause)
         self.stop_reason = "error"
         self._close_open_parts("error")
         self.emitter.emit(
@@ -284,10 +284,10 @@ class RunMachine:
                 run_id=self.spec.run_id,
                 turn_id=self.turn_id,
                 code=code,
-                message=info.message,
-                category=info.category,
-                retryable=info.category in RETRYABLE,
-                cause=UNSET if cause is None else bound_text(cause),
+                message=error.message,
+                category=error.category,
+                retryable=error.retryable,
+                cause=UNSET if error.cause is None else error.cause,
             )
         )
         self._end_turn()
@@ -302,6 +302,7 @@ class RunMachine:
 
     def _end(self, status: RunStatus) -> None:
         self.state = State.ENDED
+        self.status = status
         self.emitter.emit(
             AgentEnd(
                 run_id=self.spec.run_id,

@@ -28,6 +28,7 @@ class ModelCalls:
         self._run = run
         self.made_in_turn = 0
         self.usage = Usage()
+        self.last_text = ""
         self._made = 0
         self._answer: Answer | None = None
         self._template: DeltaTemplate | None = None
@@ -43,7 +44,7 @@ class ModelCalls:
             CallModel(
                 call=self._made,
                 purpose="answer",
-                messages=run.messages,
+                leaf_id=run.leaf_id,
                 tools=run.active_tools,
                 digest=request_digest(run.context_digest, run.spec.system_digest, run.active_tools),
             )
@@ -162,6 +163,7 @@ class ModelCalls:
         self._answer = self._template = None
         self.usage = self.usage.plus(answer.usage)
         if answer.opened:
+            self.last_text = text
             self._run.emit_message_end(
                 answer.message_id, "assistant", text, stop_reason=stop_reason, usage=answer.usage
             )

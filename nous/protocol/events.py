@@ -239,6 +239,17 @@ def daemon_line(number: int, ts: str, payload: StatusEvent | WarningEvent) -> by
     )
 
 
+def untraced_line(run_id: str, number: int, ts: str, payload: Struct) -> bytes:
+    """Return the line (LF included) of an event that no trace holds: it takes no ``seq``."""
+    return b'{"v":"1","id":"%b.untraced.%d","type":"%b","ts":"%b","payload":%b}\n' % (
+        run_id.encode(),
+        number,
+        _TYPE_OF[type(payload)],
+        ts.encode(),
+        encode_json(payload),
+    )
+
+
 class DeltaTemplate:
     """Writes the lines of one message's deltas: everything but ``seq``, time and text is spliced in once.
 

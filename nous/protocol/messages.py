@@ -70,7 +70,8 @@ class Usage(Struct, frozen=True, kw_only=True):
 class Message(Struct, frozen=True, kw_only=True, tag="message", omit_defaults=True):
     """One message of a session.  ``id`` is the session entry's id and the ``message_id`` of its events.
 
-    ``parent_id`` is ``""`` (left out on the wire) at the root.  ``created_at`` is RFC 3339 UTC.
+    ``parent_id`` is ``""`` (left out on the wire) at the root.  ``created_at`` is RFC 3339 UTC.  ``text_omitted`` and
+    ``text_bytes`` are set only in answers, where the message itself would not fit a line.
     """
 
     id: str
@@ -81,6 +82,8 @@ class Message(Struct, frozen=True, kw_only=True, tag="message", omit_defaults=Tr
     turn_kind: TurnKind | None = None
     created_at: str
     blocks: tuple[Block, ...] = ()
+    text_bytes: int = 0
+    text_omitted: bool = False
 
     @property
     def tool_calls(self) -> tuple[ToolCallBlock, ...]:

@@ -48,6 +48,7 @@ class Result(Answer, frozen=True):
     run_id: Annotated[str, Always]
     leaf_id: str | UnsetType = UNSET
     events_truncated: bool | UnsetType = UNSET
+    output_truncated: bool | UnsetType = UNSET
 
 
 class PendingCounts(Struct, frozen=True):

@@ -1,0 +1,6 @@
+"""``python -m nous`` is the command ``nous``."""
+
+from nous.cli.main import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,93 @@
+"""The command ``nous``: finds the subcommand, runs it, turns what goes wrong into one answer and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from nous import __version__
+from nous.cli.answer import fail
+from nous.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, NousError, as_nous_error
+
+Command = Callable[[Sequence[str]], int]
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    from nous.cli.serve import run
+
+    return run(arguments)
+
+
+def _prompt(arguments: Sequence[str]) -> int:
+    from nous.cli.prompt import run
+
+    return run(arguments)
+
+
+def _ctl(arguments: Sequence[str]) -> int:
+    from nous.cli.ctl import run
+
+    return run(arguments)
+
+
+def _schema(arguments: Sequence[str]) -> int:
+    from nous.cli.schema import run
+
+    return run(arguments)
+
+
+def _init(arguments: Sequence[str]) -> int:
+    from nous.cli.init import run
+
+    return run(arguments)
+
+
+COMMANDS: Final[dict[str, tuple[str, Command]]] = {
+    "serve": ("run the daemon: commands on stdin or a socket, events out", _serve),
+    "prompt": ("one run from the shell", _prompt),
+    "ctl": ("send one command to a daemon's socket", _ctl),
+    "init": ("make the state directory", _init),
+    "schema": ("print or write the protocol's JSON Schema", _schema),
+}
+"""Each subcommand with its one line of help.  What a subcommand needs is imported when it is called."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code (docs/hardening: exit codes)."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return EXIT_OK if argv else EXIT_USAGE
+    if argv[0] in ("-V", "--version"):
+        print(f"nous {__version__}")
+        return EXIT_OK
+    name, rest = argv[0], argv[1:]
+    found = COMMANDS.get(name)
+    as_json = "--json" in rest
+    try:
+        if found is None:
+            raise NousError("invalid_usage", f"there is no command {name!r}", hint="Type: nous --help")
+        return found[1](rest)
+    except NousError as error:
+        return fail(error, as_json=as_json)
+    except BrokenPipeError:
+        return _quiet_exit()
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        return fail(as_nous_error(error), as_json=as_json)
+
+
+def _quiet_exit() -> int:
+    """Whoever read our output went away: end without a word, and without a complaint at interpreter exit."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return EXIT_RUNTIME
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (text, _) in COMMANDS.items()]
+    return "\n".join(["usage: nous COMMAND [OPTIONS]", "", *lines, "", "Each command has --help."])

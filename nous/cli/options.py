@@ -1,0 +1,107 @@
+"""Flags that several subcommands share, and how a command line becomes settings."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from nous.config.durations import parse_duration_ms
+from nous.config.layers import Resolved, resolve
+from nous.errors import NousError
+from nous.system.state_dir import default_state_dir
+
+
+class Parser(argparse.ArgumentParser):
+    """Like argparse's, but a wrong command line is an error of the taxonomy (exit 6), not an exit."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise NousError("invalid_usage", message, hint=f"Type: {self.prog} --help")
+
+
+def duration_ms(text: str) -> int:
+    try:
+        return parse_duration_ms(text)
+    except NousError as error:
+        raise argparse.ArgumentTypeError(error.cause or str(error)) from None
+
+
+def tool_list(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+SETTING_FLAGS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
+    ("--provider", "provider.name", {"metavar": "NAME", "help": "who answers: mock, openai"}),
+    ("--model", "provider.model", {"metavar": "NAME", "help": "the model's name"}),
+    ("--api-base", "provider.api_base", {"metavar": "URL", "help": "base URL of a compatible server"}),
+    ("--script", "provider.script", {"metavar": "FILE", "help": "what the mock provider answers (YAML or NDJSON)"}),
+    ("--tools", "tools.active", {"metavar": "LIST", "type": tool_list, "help": "tools active at start: read,bash"}),
+    ("--on-eof", "daemon.on_eof", {"choices": ("finish", "abort"), "help": "what the end of stdin means for runs"}),
+    ("--drain-timeout", "daemon.drain_timeout_ms", {"metavar": "TIME", "type": duration_ms, "help": "30s, 500ms"}),
+    ("--command-timeout", "daemon.command_timeout_ms", {"metavar": "TIME", "type": duration_ms, "help": "30s"}),
+    ("--max-line-bytes", "daemon.max_line_bytes", {"metavar": "N", "type": int, "help": "longest line taken"}),
+    ("--log-level", "daemon.log_level", {"metavar": "LEVEL", "help": "debug, info, warning, error"}),
+)
+"""Flags that set a setting: flag, dotted path, how argparse reads it."""
+
+
+def add_state_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--state-dir", metavar="DIR", type=Path, help="where nous keeps its state")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="a configuration file on top of the others")
+    parser.add_argument("--correlation-id", metavar="ID", help="found again in logs, traces and errors")
+
+
+def add_daemon_flags(parser: argparse.ArgumentParser) -> None:
+    """Add what a daemon is started with."""
+    parser.add_argument("--workdir", metavar="DIR", type=Path, help="where tools work (default: here)")
+    parser.add_argument("--bootstrap", action="store_true", help="make the state directory if it is missing")
+    for flag, _, options in SETTING_FLAGS:
+        parser.add_argument(flag, default=None, **options)
+
+
+def given_flags(options: argparse.Namespace) -> dict[str, object]:
+    """Return the settings that were given as flags, by dotted path."""
+    values = vars(options)
+    named = ((path, values.get(flag.removeprefix("--").replace("-", "_"))) for flag, path, _ in SETTING_FLAGS)
+    return {path: value for path, value in named if value is not None}
+
+
+def daemon_arguments(options: argparse.Namespace) -> list[str]:
+    """Return the command line that hands these options on to ``nous serve``."""
+    out: list[str] = []
+    values = vars(options)
+    passed = ("--state-dir", "--config", "--workdir", "--correlation-id", *(f for f, _, _ in SETTING_FLAGS))
+    for flag in passed:
+        value = values.get(flag.removeprefix("--").replace("-", "_"))
+        if value is not None:
+            out += [flag, _as_argument(flag, value)]
+    if values.get("bootstrap"):
+        out.append("--bootstrap")
+    return out
+
+
+def _as_argument(flag: str, value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value}ms" if flag in ("--drain-timeout", "--command-timeout") else str(value)
+
+
+def resolve_settings(options: argparse.Namespace) -> Resolved:
+    return resolve(environ=os.environ, flags=given_flags(options), config_file=options.config)
+
+
+def state_root(options: argparse.Namespace) -> Path:
+    given: Path | None = options.state_dir
+    return (given if given is not None else default_state_dir(os.environ)).absolute()
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    options = parser.parse_args(arguments)
+    if getattr(options, "correlation_id", None):
+        os.environ["NOUS_CORRELATION_ID"] = options.correlation_id
+    return options

@@ -1,0 +1,124 @@
+"""``nous serve``: reads the configuration, builds the daemon, serves it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+
+from nous import __version__
+from nous.cli.options import Parser, add_daemon_flags, add_state_flags, parse, resolve_settings, state_root
+from nous.config.layers import allows_bootstrap
+from nous.config.provider import require_provider, resolve_key
+from nous.config.settings import Settings
+from nous.errors import NousError
+from nous.ports.model import Provider
+from nous.providers.registry import build_provider
+from nous.providers.settings import ProviderSettings
+from nous.runtime.daemon import Daemon
+from nous.store.trace_repair import interrupt_dead
+from nous.system.clock import SystemClock
+from nous.system.ids import RandomIds, new_epoch
+from nous.system.state_dir import Actor, EpochLock, StateDir, is_dead, open_state_dir
+from nous.telemetry.log import configure, get_log
+from nous.tools.registry import builtin_tools
+from nous.transport.descriptors import DescriptorEndpoint
+from nous.transport.server import Server
+from nous.transport.wire import claim_stdio
+
+log = get_log("cli")
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parse(make_parser(), arguments)
+    settings = resolve_settings(options).settings
+    name = require_provider(settings)
+    provider = make_provider(name, settings)
+    workdir = find_workdir(options.workdir)
+    state = open_state_dir(state_root(options), permission(options))
+    epoch = new_epoch()
+    configure(settings.daemon.log_level, correlation_id=os.environ.get("NOUS_CORRELATION_ID"), epoch=epoch)
+    for warning in state.warnings:
+        log.warning("state_dir_open", detail=warning)
+    lock = EpochLock.acquire(state.daemons, epoch)
+    try:
+        daemon = make_daemon(settings, state, workdir, provider, epoch)
+        wire = claim_stdio()
+        endpoint = DescriptorEndpoint(wire.read_fd, wire.write_fd)
+        serve_stdio = options.socket is None or options.stdio
+        server = Server(daemon, wire=endpoint, serve_stdio=serve_stdio, socket_path=options.socket)
+        anyio.run(server.serve)
+    finally:
+        lock.release()
+    return 0
+
+
+def permission(options: argparse.Namespace) -> Actor | None:
+    """Return who allowed making the state directory, if anybody did."""
+    if options.bootstrap:
+        return "--bootstrap"
+    return "NOUS_ALLOW_BOOTSTRAP" if allows_bootstrap(os.environ) else None
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="nous serve", description="Run the daemon. Without --socket it speaks over stdin and stdout.")
+    add_state_flags(parser)
+    add_daemon_flags(parser)
+    parser.add_argument("--socket", metavar="PATH", type=Path, help="serve PATH and PATH.events instead of stdio")
+    parser.add_argument("--stdio", action="store_true", help="with --socket: serve stdio too")
+    return parser
+
+
+def make_provider(name: str, settings: Settings) -> Provider:
+    given = settings.provider
+    return build_provider(
+        name,
+        ProviderSettings(
+            model=given.model or name,
+            api_base=given.api_base,
+            api_key=resolve_key(given, os.environ),
+            headers=dict(given.headers),
+            connect_timeout_ms=given.connect_timeout_ms,
+            stream_idle_timeout_ms=given.stream_idle_timeout_ms,
+            allow_insecure=given.allow_insecure,
+            script=None if given.script is None else Path(given.script),
+        ),
+    )
+
+
+def find_workdir(given: Path | None) -> Path:
+    """Return the directory tools work in, links resolved."""
+    path = (given or Path.cwd()).resolve()
+    if not path.is_dir():
+        raise NousError("invalid_usage", f"--workdir: {given} is not a directory")
+    return path
+
+
+def make_daemon(settings: Settings, state: StateDir, workdir: Path, provider: Provider, epoch: str) -> Daemon:
+    # Traces that a killed daemon left open are closed before anybody can ask for them.
+    interrupt_dead(state.traces, lambda other: is_dead(state.daemons, other))
+    return Daemon(
+        settings=settings,
+        state_root=state.root,
+        workdir=workdir,
+        provider=provider,
+        tools=builtin_tools(),
+        clock=SystemClock(),
+        ids=RandomIds(),
+        epoch=epoch,
+        version=__version__,
+        system_override=read_system_override(settings),
+    )
+
+
+def read_system_override(settings: Settings) -> str | None:
+    if settings.prompt.system_file is None:
+        return settings.prompt.system
+    path = Path(settings.prompt.system_file)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NousError("invalid_config", f"prompt.system_file: cannot read {path} ({type(error).__name__})") from error

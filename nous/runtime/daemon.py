@@ -1,0 +1,239 @@
+"""The daemon's state: its sessions, its runs, its modes.  Handlers ask it; transports only carry bytes to them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+from anyio.abc import TaskGroup
+
+from nous.config.settings import Settings
+from nous.engine.inputs import AbortReason, FollowUpModeSet, Input, RunStarted, SteeringModeSet, ToolsSet
+from nous.errors import NousError
+from nous.ports.model import Provider, ToolSpec
+from nous.ports.system import Clock, Ids
+from nous.ports.tool import Tool
+from nous.protocol.commands import QueueMode
+from nous.protocol.events import StatusEvent, WarningEvent, daemon_line
+from nous.runtime.driver import RunDriver
+from nous.runtime.hub import Hub
+from nous.runtime.order import Order
+from nous.runtime.run import make_run
+from nous.runtime.stop import StopRequest
+from nous.runtime.system_prompt import read_agents_file
+from nous.store.sessions import Session, SessionStore
+from nous.system.ids import is_safe_id
+from nous.telemetry.log import get_log
+
+log = get_log("runtime")
+
+RECENT_RUN_SECONDS: Final = 5.0
+"""For so long after its end a run is still shown to a new subscriber (protocol v1, section 7)."""
+
+
+class EndedRun(msgspec.Struct, frozen=True):
+    run_id: str
+    ended_ns: int
+    seen_by: frozenset[int]
+
+
+class Daemon:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        state_root: Path,
+        workdir: Path,
+        provider: Provider,
+        tools: Iterable[Tool],
+        clock: Clock,
+        ids: Ids,
+        epoch: str,
+        version: str,
+        system_override: str | None = None,
+    ) -> None:
+        self.settings = settings
+        self.state_root = state_root
+        self.traces_root = state_root / "traces"
+        self.outputs_root = state_root / "outputs"
+        self.workdir = workdir
+        self.provider = provider
+        self.tools: dict[str, Tool] = {t.name: t for t in tools}
+        self.clock = clock
+        self.ids = ids
+        self.epoch = epoch
+        self.version = version
+        self.system_override = system_override
+        self.hub = Hub()
+        self.order = Order()
+        self.sessions = SessionStore(state_root / "sessions")
+        self.active_session_id = ""
+        self.steering_mode: QueueMode = "one-at-a-time"
+        self.follow_up_mode: QueueMode = "one-at-a-time"
+        self.active_tools = self._initial_tools()
+        self.runs: dict[str, RunDriver] = {}
+        self.last_ended: EndedRun | None = None
+        self.accepting = True
+        self.stop = StopRequest()
+        self._specs: dict[tuple[str, ...], tuple[ToolSpec, ...]] = {}
+        self._tasks: TaskGroup | None = None
+        self._run_ended = anyio.Event()
+        self._events_made = 0
+
+    def _initial_tools(self) -> tuple[str, ...]:
+        wanted = self.settings.tools.active
+        if wanted is None:
+            return tuple(self.tools)
+        return self.check_tools(wanted)
+
+    # -- runs
+
+    def bind(self, tasks: TaskGroup) -> None:
+        """Runs live in ``tasks``."""
+        self._tasks = tasks
+
+    def run_of(self, session_id: str) -> RunDriver | None:
+        return next((r for r in self.runs.values() if r.session_id == session_id), None)
+
+    async def start_run(self, session: Session, command_id: str, text: str) -> RunDriver:
+        """Start a run on the session's active leaf.  It is in its trace when this returns, and in no stream yet:
+        its events wait for :meth:`RunDriver.open`.
+
+        Raises ``command_rejected``, ``overloaded``, ``shutting_down`` or ``io_failure``.
+        """
+        if not self.accepting:
+            raise NousError("shutting_down")
+        if self.run_of(session.id) is not None:
+            raise NousError("command_rejected", "run_in_progress")
+        if len(self.runs) >= self.settings.daemon.max_runs:
+            raise NousError("overloaded", f"{len(self.runs)} runs are active")
+        assert self._tasks is not None
+        driver = make_run(self, session, self.ids.run_id(), session.leaf_id, self._forget)
+        self.runs[driver.run_id] = driver
+        await self._tasks.start(driver.run, RunStarted(command_id, text))
+        if driver.broken is not None:
+            raise driver.broken
+        return driver
+
+    def _forget(self, driver: RunDriver) -> None:
+        self.runs.pop(driver.run_id, None)
+        self.last_ended = EndedRun(driver.run_id, self.clock.mono_ns(), self.hub.peer_pids())
+        ended, self._run_ended = self._run_ended, anyio.Event()
+        ended.set()
+
+    def find_run(self, run_id: str | None) -> RunDriver:
+        """Return the active run a command means: the named one, or the active session's.
+
+        Raises ``run_not_found``, or ``command_rejected`` (no_active_run).
+        """
+        if run_id is None:
+            driver = self.run_of(self.active_session_id) if self.active_session_id else None
+        else:
+            driver = self.runs.get(run_id)
+            if driver is None and not self.knows_run(run_id):
+                raise NousError("run_not_found")
+        if driver is None or not driver.active:
+            raise NousError("command_rejected", "no_active_run")
+        return driver
+
+    def knows_run(self, run_id: str) -> bool:
+        return is_safe_id(run_id) and (self.traces_root / f"{run_id}.ndjson").exists()
+
+    def recently_ended(self) -> EndedRun | None:
+        """Return the run that ended last, if that was less than 5 s ago."""
+        last = self.last_ended
+        if last is None or self.clock.mono_ns() - last.ended_ns > RECENT_RUN_SECONDS * 1e9:
+            return None
+        return last
+
+    def abort_all(self, reason: AbortReason) -> None:
+        for driver in tuple(self.runs.values()):
+            driver.abort("", reason)
+
+    async def wait_idle(self) -> None:
+        """Wait until no run is active."""
+        while self.runs:
+            await self._run_ended.wait()
+
+    # -- modes and tools
+
+    def check_tools(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the names in order, once each.  Raises ``invalid_payload`` for one that is not registered."""
+        chosen = tuple(dict.fromkeys(names))
+        for name in chosen:
+            if name not in self.tools:
+                raise NousError("invalid_payload", f"tools: no tool is named {name[:64]!r}")
+        return chosen
+
+    def set_active_tools(self, names: tuple[str, ...]) -> None:
+        self.active_tools = names
+        self._tell_runs(ToolsSet(names))
+
+    def set_steering_mode(self, mode: QueueMode) -> None:
+        self.steering_mode = mode
+        self._tell_runs(SteeringModeSet(mode))
+
+    def set_follow_up_mode(self, mode: QueueMode) -> None:
+        self.follow_up_mode = mode
+        self._tell_runs(FollowUpModeSet(mode))
+
+    def _tell_runs(self, item: Input) -> None:
+        for driver in tuple(self.runs.values()):
+            driver.submit(item)
+
+    def tool_specs(self, names: tuple[str, ...]) -> tuple[ToolSpec, ...]:
+        specs = self._specs.get(names)
+        if specs is None:
+            tools = [self.tools[n] for n in names]
+            specs = self._specs[names] = tuple(ToolSpec(t.name, t.description, t.schema) for t in tools)
+        return specs
+
+    # -- sessions
+
+    def session_for_prompt(self, session_id: str | None) -> Session:
+        """Return the session a prompt means: the named one, the active one, or a new one that becomes active."""
+        session = self.named_or_active_session(session_id)
+        if session is None:
+            session = self.create_session()
+            self.active_session_id = session.id
+        return session
+
+    def named_or_active_session(self, session_id: str | None) -> Session | None:
+        """Return the named session, or the active one if there is one.  Raises as :meth:`session`."""
+        if session_id is None:
+            session_id = self.active_session_id or None
+        return None if session_id is None else self.session(session_id)
+
+    def session(self, session_id: str) -> Session:
+        """Return a session as it is on disk now.  Raises ``session_not_found`` or ``session_corrupt``."""
+        return self.sessions.get(session_id)
+
+    def create_session(self) -> Session:
+        """Make a session; it survives a power cut once :meth:`sync_session` has returned."""
+        return self.sessions.create(self.ids.session_id(), self.clock.now())
+
+    def branch_session(self, source_id: str, leaf_id: str | None) -> Session:
+        return self.sessions.branch(source_id, self.ids.session_id(), self.clock.now(), leaf_id)
+
+    async def sync_session(self, session: Session) -> None:
+        if self.settings.trace.fsync != "off":
+            await anyio.to_thread.run_sync(session.sync)
+
+    # -- facts
+
+    def agents_text(self) -> str | None:
+        return read_agents_file(self.workdir) if self.settings.prompt.agents_md else None
+
+    def event_line(self, payload: StatusEvent | WarningEvent) -> bytes:
+        """Return the line of an event outside any run, with the next ``evt-<n>`` id."""
+        self._events_made += 1
+        return daemon_line(self._events_made, self.clock.now(), payload)
+
+    def config_digest(self) -> str:
+        """Return a digest of the settings in force (they hold no secrets: keys are named, not held)."""
+        return hashlib.sha256(msgspec.json.encode(self.settings)).hexdigest()

@@ -1,0 +1,178 @@
+"""One run: every input goes through :meth:`RunDriver.submit`, and what the engine says goes out from there.
+
+A step is synchronous: stamp the input, step the engine, append input, events and effects to the trace in one write,
+publish the events, start the effects.  Slow things (model, tools, syncing the disk) are tasks that come back with
+inputs.  The driver is the only one that touches its machine.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
+from msgspec import UNSET
+
+from nous.engine.inputs import AbortReason, AbortRequested, Input, ModelProduced, RunStarted, Stamp
+from nous.engine.machine import RunMachine
+from nous.errors import NousError
+from nous.ports.system import Clock
+from nous.protocol.events import AgentEnd, ErrorEvent, MessageEnd, ToolExecutionEnd, untraced_line
+from nous.protocol.responses import PendingCounts, RunState
+from nous.runtime.performer import Performer
+from nous.runtime.publisher import Publisher
+from nous.runtime.recorder import Recorder
+
+SYNC_EVENTS = frozenset({MessageEnd, ToolExecutionEnd, AgentEnd})
+"""Where a trace is synced under the policy ``message``; under ``run`` only the last of them counts."""
+
+
+class RunDriver:
+    """A run from its prompt to its ``agent_end``.
+
+    ``ended`` is set once ``agent_end`` was published and the trace is closed.  ``on_end`` is called at the same moment,
+    synchronously.
+    """
+
+    def __init__(
+        self,
+        *,
+        machine: RunMachine,
+        recorder: Recorder,
+        performer: Performer,
+        publisher: Publisher,
+        clock: Clock,
+        sync_on: frozenset[type],
+        on_end: Callable[[RunDriver], None],
+    ) -> None:
+        self.machine = machine
+        self.ended = anyio.Event()
+        self.started_at = clock.now()
+        self._recorder = recorder
+        self._performer = performer
+        self._publisher = publisher
+        self._clock = clock
+        self._sync_on = sync_on
+        self._on_end = on_end
+        self._inbox: deque[Input] = deque()
+        self._stepping = False
+        self.broken: NousError | None = None
+
+    @property
+    def run_id(self) -> str:
+        return self.machine.spec.run_id
+
+    @property
+    def session_id(self) -> str:
+        return self.machine.spec.session_id
+
+    @property
+    def active(self) -> bool:
+        return not self.machine.ended and self.broken is None
+
+    @property
+    def failure(self) -> NousError | None:
+        """Why the run failed, once it has."""
+        return self.broken or self.machine.failure
+
+    @property
+    def state(self) -> RunState:
+        return "aborting" if self.machine.aborting else "running"
+
+    @property
+    def pending_counts(self) -> PendingCounts:
+        queues = self.machine.queues
+        return PendingCounts(steer=queues.count("steer"), follow_up=queues.count("follow_up"))
+
+    @property
+    def published_offset(self) -> int:
+        """How many bytes of the trace file have been published."""
+        return self._publisher.offset
+
+    @property
+    def published_seq(self) -> int:
+        return self._publisher.seq
+
+    async def run(self, first: RunStarted, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Drive the run to its end; started once ``first`` is in the trace.
+
+        Cancelling this ends nothing in order: that is what :meth:`abort` is for.
+        """
+        async with anyio.create_task_group() as tasks:
+            self._performer.bind(self.submit, tasks)
+            self._publisher.bind(tasks, before_last=lambda: self._on_end(self), on_failure=self._break)
+            self.submit(first)
+            task_status.started()
+            await self._publisher.finished.wait()
+            self._recorder.release()
+            self.ended.set()
+            tasks.cancel_scope.cancel()
+
+    def open(self) -> None:
+        """Let the run's events out: until then they wait, so that the prompt's answer stands before them."""
+        self._publisher.open()
+
+    def abort(self, command_id: str, reason: AbortReason) -> None:
+        self.submit(AbortRequested(command_id, reason))
+
+    def submit(self, item: Input) -> None:
+        """The one door in.  Inputs that come up while one is being handled wait for it, in order."""
+        self._inbox.append(item)
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._inbox:
+                self._step(self._inbox.popleft())
+        finally:
+            self._stepping = False
+
+    def _step(self, item: Input) -> None:
+        machine = self.machine
+        if machine.ended or self.broken is not None:
+            return
+        stamp = Stamp(self._clock.now(), self._clock.mono_ns())
+        elided = type(item) is ModelProduced and machine.elides(item.items)
+        machine.receive(stamp, item)
+        events, effects = machine.take_events(), machine.take_effects()
+        try:
+            self._recorder.step(stamp, None if elided else item, events, effects)
+            if machine.status is not None:
+                self._recorder.finish(machine.status, stamp.ts)
+        except NousError as error:
+            self._break(error)
+            return
+        if events:
+            wants_sync = any(e.type in self._sync_on for e in events)
+            self._publisher.put(events, self._recorder.offset, sync=wants_sync, last=machine.ended)
+        for effect in effects:
+            answer = self._performer.perform(effect)
+            if answer is not None:
+                self._inbox.append(answer)
+
+    def _break(self, error: NousError) -> None:
+        """End a run whose trace cannot be written: on the wire only, without ``seq``; the trace stays cut."""
+        if self.broken is not None:
+            return
+        self.broken = error
+        self._performer.stop()
+        self._publisher.put_untraced(untraced_end(self.machine, self._clock.now(), error))
+
+
+def untraced_end(machine: RunMachine, ts: str, error: NousError) -> list[bytes]:
+    """Return the lines that tell a client of the end of a run that its trace does not hold."""
+    run_id = machine.spec.run_id
+    payloads = (
+        ErrorEvent(
+            run_id=run_id,
+            code=error.code,
+            message=error.message,
+            category=error.category,
+            retryable=error.retryable,
+            cause=UNSET if error.cause is None else error.cause,
+        ),
+        AgentEnd(run_id=run_id, status="failed", stop_reason="error", leaf_id=machine.leaf_id, untraced=True),
+    )
+    return [untraced_line(run_id, k, ts, payload) for k, payload in enumerate(payloads, 1)]

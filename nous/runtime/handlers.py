@@ -1,0 +1,289 @@
+"""One short function per command, in one table.  A command without a row is answered ``capability_unavailable``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import anyio
+from msgspec import UNSET
+
+from nous.engine.inputs import FollowedUp, Steered
+from nous.errors import NousError
+from nous.protocol import commands as c
+from nous.protocol.events import CONNECTION_FEATURES
+from nous.protocol.responses import (
+    PROTOCOL_VERSION,
+    Accepted,
+    Answer,
+    HelloAnswer,
+    Limits,
+    Messages,
+    PendingCounts,
+    Pong,
+    Result,
+    RunInfo,
+    SessionAnswer,
+    State,
+    ToolInfo,
+    Tools,
+    Tree,
+)
+from nous.runtime.pages import page_messages, page_tree
+from nous.runtime.results import run_result
+
+if TYPE_CHECKING:
+    from nous.runtime.connection import Connection
+    from nous.runtime.driver import RunDriver
+    from nous.runtime.order import Turn
+
+
+class Call(NamedTuple):
+    """What a handler knows besides the payload.  ``turn`` is the place in the order of changes, if it has one."""
+
+    connection: Connection
+    command_id: str
+    turn: Turn | None
+
+
+class Reply(NamedTuple):
+    """An answer, and what happens right after it was sent."""
+
+    answer: Answer
+    then: Callable[[], None] | None = None
+
+
+async def ping(call: Call, payload: c.Ping) -> Pong:
+    return Pong()
+
+
+async def hello(call: Call, payload: c.Hello) -> HelloAnswer:
+    from nous.protocol.schema import schema_digest
+
+    conn = call.connection
+    daemon = conn.daemon
+    settings = daemon.settings.daemon
+    granted = [f for f in CONNECTION_FEATURES if f in (payload.features or ())]
+    conn.configure(features=granted, strict=bool(payload.strict), prompt_wait=payload.prompt_wait)
+    return HelloAnswer(
+        server="nous",
+        version=daemon.version,
+        protocol=PROTOCOL_VERSION,
+        epoch=daemon.epoch,
+        features=granted,
+        commands=sorted(HANDLERS),
+        limits=Limits(
+            max_line_bytes=settings.max_line_bytes,
+            max_event_bytes=settings.max_event_bytes,
+            max_message_bytes=settings.max_message_bytes,
+            max_runs=settings.max_runs,
+            abort_grace_ms=settings.abort_grace_ms,
+            command_timeout_ms=settings.command_timeout_ms,
+        ),
+        schema_digest=schema_digest(),
+    )
+
+
+# -- runs
+
+
+async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
+    """Start a run and answer at once, or (``wait``) when it has ended."""
+    for field in ("leaf_id", "output_schema", "images"):
+        if getattr(payload, field) is not None:
+            raise NousError("capability_unavailable", f"prompt.{field}")
+    conn = call.connection
+    daemon = conn.daemon
+    if not daemon.accepting:
+        raise NousError("shutting_down")
+    session = daemon.session_for_prompt(payload.session_id)
+    driver = await daemon.start_run(session, call.command_id, payload.text)
+    wait = conn.prompt_wait if payload.wait is None else payload.wait
+    if not wait:
+        answer = Accepted(
+            command="prompt",
+            run_id=driver.run_id,
+            session_id=session.id,
+            leaf_id=driver.machine.spec.leaf_id or UNSET,
+        )
+        return Reply(answer, driver.open)
+    if call.turn is not None:
+        call.turn.release()
+    driver.open()
+    return await _await_result(call, driver)
+
+
+async def _await_result(call: Call, driver: RunDriver) -> Result:
+    daemon = call.connection.daemon
+    ids: dict[str, object] = {"run_id": driver.run_id, "session_id": driver.session_id}
+    timeout_ms = daemon.settings.daemon.command_timeout_ms
+    with anyio.move_on_after(timeout_ms / 1000):
+        await driver.ended.wait()
+    if not driver.ended.is_set():
+        raise NousError("timeout", f"no end after {timeout_ms} ms", data=ids)
+    if driver.failure is not None:
+        raise NousError(driver.failure.code, driver.failure.cause, data=ids)
+    return run_result(driver, daemon.traces_root, daemon.settings.daemon.max_event_bytes)
+
+
+async def steer(call: Call, payload: c.Steer) -> Accepted:
+    driver = call.connection.daemon.find_run(payload.run_id)
+    driver.submit(Steered(call.command_id, payload.text))
+    return Accepted(command="steer", run_id=driver.run_id)
+
+
+async def follow_up(call: Call, payload: c.FollowUp) -> Accepted:
+    driver = call.connection.daemon.find_run(payload.run_id)
+    driver.submit(FollowedUp(call.command_id, payload.text))
+    return Accepted(command="follow_up", run_id=driver.run_id)
+
+
+async def abort(call: Call, payload: c.Abort) -> Reply:
+    driver = call.connection.daemon.find_run(payload.run_id)
+    # Acknowledged before it takes effect: the answer stands before the run's last events.
+    return Reply(Accepted(command="abort", run_id=driver.run_id), lambda: driver.abort(call.command_id, "client"))
+
+
+# -- modes and tools
+
+
+async def set_active_tools(call: Call, payload: c.SetActiveTools) -> Accepted:
+    daemon = call.connection.daemon
+    names = daemon.check_tools(payload.tools)
+    daemon.set_active_tools(names)
+    return Accepted(command="set_active_tools", count=len(names))
+
+
+async def set_steering_mode(call: Call, payload: c.SetSteeringMode) -> Accepted:
+    call.connection.daemon.set_steering_mode(payload.mode)
+    return Accepted(command="set_steering_mode", mode=payload.mode)
+
+
+async def set_follow_up_mode(call: Call, payload: c.SetFollowUpMode) -> Accepted:
+    call.connection.daemon.set_follow_up_mode(payload.mode)
+    return Accepted(command="set_follow_up_mode", mode=payload.mode)
+
+
+async def list_tools(call: Call, payload: c.ListTools) -> Tools:
+    daemon = call.connection.daemon
+    return Tools(
+        tools=[
+            ToolInfo(
+                name=t.name,
+                description=t.description,
+                source=t.source,
+                active=t.name in daemon.active_tools,
+                schema=t.schema,
+            )
+            for t in daemon.tools.values()
+        ]
+    )
+
+
+# -- what there is
+
+
+async def get_state(call: Call, payload: c.GetState) -> State:
+    daemon = call.connection.daemon
+    if payload.session_id is not None:
+        daemon.session(payload.session_id)
+    session_id = daemon.active_session_id if payload.session_id is None else payload.session_id
+    run = daemon.run_of(session_id) if session_id else None
+    return State(
+        run_state="idle" if run is None else run.state,
+        run_id="" if run is None else run.run_id,
+        session_id=session_id,
+        steering_mode=daemon.steering_mode,
+        follow_up_mode=daemon.follow_up_mode,
+        pending_counts=PendingCounts() if run is None else run.pending_counts,
+        runs=[_run_info(r) for r in daemon.runs.values()],
+        active_tools=list(daemon.active_tools),
+        provider=daemon.provider.name,
+        model=daemon.provider.model,
+        provider_builds=daemon.provider.builds,
+        epoch=daemon.epoch,
+    )
+
+
+def _run_info(run: RunDriver) -> RunInfo:
+    return RunInfo(
+        run_id=run.run_id,
+        session_id=run.session_id,
+        run_state=run.state,
+        started_at=run.started_at,
+        seq=run.published_seq,
+        pending_counts=run.pending_counts,
+    )
+
+
+async def get_messages(call: Call, payload: c.GetMessages) -> Messages:
+    daemon = call.connection.daemon
+    session = daemon.named_or_active_session(payload.session_id)
+    if session is None:
+        return Messages(session_id="", messages=[])
+    leaf_id = session.leaf_id if payload.leaf_id is None else payload.leaf_id
+    page, cursor = page_messages(session.path(leaf_id), payload.cursor, daemon.settings.daemon.max_event_bytes)
+    return Messages(session_id=session.id, messages=page, leaf_id=leaf_id or UNSET, next_cursor=cursor)
+
+
+async def get_tree(call: Call, payload: c.GetTree) -> Tree:
+    daemon = call.connection.daemon
+    session = daemon.named_or_active_session(payload.session_id)
+    if session is None:
+        return Tree(session_id="", nodes=[])
+    nodes, cursor = page_tree(session.messages, payload.cursor, daemon.settings.daemon.max_event_bytes)
+    return Tree(session_id=session.id, nodes=nodes, leaf_id=session.leaf_id or UNSET, next_cursor=cursor)
+
+
+# -- sessions
+
+
+async def new_session(call: Call, payload: c.NewSession) -> SessionAnswer:
+    daemon = call.connection.daemon
+    session = daemon.create_session()
+    daemon.active_session_id = session.id
+    await daemon.sync_session(session)
+    return SessionAnswer(session_id=session.id, active=True)
+
+
+async def switch_session(call: Call, payload: c.SwitchSession) -> SessionAnswer:
+    daemon = call.connection.daemon
+    session = daemon.session(payload.session_id)
+    daemon.active_session_id = session.id
+    return SessionAnswer(session_id=session.id, active=True, parent_id=session.parent_id or UNSET)
+
+
+async def branch_session(call: Call, payload: c.BranchSession) -> SessionAnswer:
+    if payload.source_id is None:
+        raise NousError("invalid_payload", "session_id: required")
+    daemon = call.connection.daemon
+    session = daemon.branch_session(payload.source_id, payload.leaf_id)
+    daemon.active_session_id = session.id
+    await daemon.sync_session(session)
+    return SessionAnswer(session_id=session.id, active=True, parent_id=payload.source_id)
+
+
+async def shutdown(call: Call, payload: c.Shutdown) -> Reply:
+    daemon = call.connection.daemon
+    return Reply(Accepted(command="shutdown"), lambda: daemon.stop.request("shutdown"))
+
+
+HANDLERS: Final[dict[str, Callable[[Call, Any], Awaitable[Answer | Reply]]]] = {
+    "ping": ping,
+    "hello": hello,
+    "prompt": prompt,
+    "steer": steer,
+    "follow_up": follow_up,
+    "abort": abort,
+    "set_active_tools": set_active_tools,
+    "set_steering_mode": set_steering_mode,
+    "set_follow_up_mode": set_follow_up_mode,
+    "list_tools": list_tools,
+    "get_state": get_state,
+    "get_messages": get_messages,
+    "get_tree": get_tree,
+    "new_session": new_session,
+    "switch_session": switch_session,
+    "branch_session": branch_session,
+    "shutdown": shutdown,
+}

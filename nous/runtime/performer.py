@@ -1,0 +1,211 @@
+"""Performs what a run's engine asks for, and comes back with inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+from nous.engine.effects import (
+    AppendEntry,
+    AskPolicy,
+    CallModel,
+    Effect,
+    RunTool,
+    StartTimer,
+    StopModel,
+    StopTool,
+)
+from nous.engine.inputs import (
+    EntryFailed,
+    EntryStored,
+    Input,
+    ModelDone,
+    ModelFailed,
+    ModelProduced,
+    PolicyAnswered,
+    TimerFired,
+    ToolDone,
+    ToolProgressed,
+)
+from nous.errors import NousError, as_nous_error
+from nous.ports.model import ModelItem, ModelRequest, Provider, TextDelta
+from nous.ports.tool import Tool, ToolContext, ToolResult
+from nous.protocol.messages import Message
+from nous.protocol.text import clean, split_text
+from nous.telemetry.log import get_log
+
+log = get_log("runtime")
+
+MAX_PROGRESS_BYTES = 64 * 1024
+
+
+class EntryLog(Protocol):
+    """What a run needs of its session."""
+
+    def try_append(self, entry: Message, /) -> bool: ...
+
+    async def append(self, entry: Message, /) -> None: ...
+
+
+class RunResources(Protocol):
+    """What a run's effects are performed with."""
+
+    @property
+    def provider(self) -> Provider: ...
+
+    @property
+    def session(self) -> EntryLog: ...
+
+    def request(self, effect: CallModel) -> ModelRequest: ...
+
+    def tool(self, name: str) -> Tool | None: ...
+
+    def tool_context(self, tool_call_id: str, progress: Callable[[str], Awaitable[None]]) -> ToolContext: ...
+
+    def allows(self, effect: AskPolicy) -> tuple[bool, str | None]:
+        """Answer a policy question: whether, and if not, why not."""
+        ...
+
+
+class Performer:
+    """Starts one task per slow effect.  ``perform`` returns an input where the answer is known at once."""
+
+    def __init__(self, resources: RunResources, room: Callable[[], Awaitable[None]]) -> None:
+        self._resources = resources
+        self._room = room
+        self._submit: Callable[[Input], None] = lambda item: None
+        self._tasks: TaskGroup | None = None
+        self._model_scope: anyio.CancelScope | None = None
+        self._tool_scope: anyio.CancelScope | None = None
+
+    def bind(self, submit: Callable[[Input], None], tasks: TaskGroup) -> None:
+        self._submit = submit
+        self._tasks = tasks
+
+    def stop(self) -> None:
+        """Stop everything that is under way."""
+        for scope in (self._model_scope, self._tool_scope):
+            if scope is not None:
+                scope.cancel()
+
+    def perform(self, effect: Effect) -> Input | None:
+        match effect:
+            case AppendEntry(message):
+                return self._append(message)
+            case CallModel():
+                self._model_scope = anyio.CancelScope()
+                self._start(self._call_model, effect, self._model_scope)
+            case StopModel():
+                if self._model_scope is not None:
+                    self._model_scope.cancel()
+            case AskPolicy():
+                allow, reason = self._resources.allows(effect)
+                return PolicyAnswered(effect.tool_call_id, allow, reason)
+            case RunTool():
+                self._tool_scope = anyio.CancelScope()
+                self._start(self._run_tool, effect, self._tool_scope)
+            case StopTool():
+                if self._tool_scope is not None:
+                    self._tool_scope.cancel()
+            case StartTimer():
+                self._start(self._wait, effect)
+        return None
+
+    def _start(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        assert self._tasks is not None
+        self._tasks.start_soon(function, *arguments)
+
+    # -- entries
+
+    def _append(self, message: Message) -> Input | None:
+        try:
+            if self._resources.session.try_append(message):
+                return EntryStored(message.id)
+        except NousError as error:
+            return EntryFailed(message.id, error.code, error.cause)
+        self._start(self._append_slowly, message)
+        return None
+
+    async def _append_slowly(self, message: Message) -> None:
+        try:
+            await self._resources.session.append(message)
+        except NousError as error:
+            self._submit(EntryFailed(message.id, error.code, error.cause))
+        else:
+            self._submit(EntryStored(message.id))
+
+    # -- the model
+
+    async def _call_model(self, effect: CallModel, scope: anyio.CancelScope) -> None:
+        with scope:
+            self._submit(await self._stream(effect))
+
+    async def _stream(self, effect: CallModel) -> Input:
+        """Pump one call's items into the run; return how it ended."""
+        call = effect.call
+        try:
+            request = self._resources.request(effect)
+            async with self._resources.provider.stream(request) as batches:
+                async for items in batches:
+                    for group in group_items(items):
+                        self._submit(ModelProduced(call, group))
+                    await self._room()
+                    await anyio.lowlevel.checkpoint()
+        except NousError as error:
+            return ModelFailed(call, error.code, error.cause, error.retry_after_ms)
+        except Exception as error:
+            log.error("provider_crashed", error=repr(error))
+            failure = as_nous_error(error)
+            return ModelFailed(call, failure.code, failure.cause)
+        return ModelDone(call)
+
+    # -- tools
+
+    async def _run_tool(self, effect: RunTool, scope: anyio.CancelScope) -> None:
+        result: ToolResult | None = None
+        with scope:
+            result = await self._tool_result(effect)
+        if result is None:
+            result = ToolResult(text="The tool call was aborted.", outcome="error")
+        self._submit(ToolDone(effect.tool_call_id, clean(result.text), result.outcome, result.truncated))
+
+    async def _tool_result(self, effect: RunTool) -> ToolResult:
+        tool = self._resources.tool(effect.tool_name)
+        if tool is None:
+            return ToolResult(text=f"There is no tool named {effect.tool_name!r}.", outcome="not_found")
+
+        async def progress(text: str) -> None:
+            for piece in split_text(clean(text), MAX_PROGRESS_BYTES):
+                self._submit(ToolProgressed(effect.tool_call_id, piece))
+            await self._room()
+
+        try:
+            return await tool.run(effect.arguments, self._resources.tool_context(effect.tool_call_id, progress))
+        except Exception as error:
+            log.error("tool_crashed", tool=effect.tool_name, error=repr(error))
+            return ToolResult(text=f"The tool crashed ({type(error).__name__}).", outcome="crashed")
+
+    # -- timers
+
+    async def _wait(self, effect: StartTimer) -> None:
+        await anyio.sleep(effect.after_ms / 1000)
+        self._submit(TimerFired(effect.timer))
+
+
+def group_items(items: list[ModelItem]) -> list[list[ModelItem]]:
+    """Cut a batch where plain text meets anything else, so that a trace can leave the text's inputs out."""
+    if all(type(i) is TextDelta for i in items):
+        return [items] if items else []
+    groups: list[list[ModelItem]] = []
+    was_text: bool | None = None
+    for item in items:
+        is_text = type(item) is TextDelta
+        if is_text is not was_text:
+            groups.append([])
+            was_text = is_text
+        groups[-1].append(item)
+    return groups

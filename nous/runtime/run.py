@@ -1,0 +1,166 @@
+"""Puts one run together: its engine, its trace, its session, and what its effects are performed with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from nous.engine.effects import AskPolicy, CallModel
+from nous.engine.machine import RunMachine
+from nous.engine.spec import EMPTY_CONTEXT, ENGINE_VERSION, EngineLimits, RunSpec, chain_digest
+from nous.ports.model import ContextMessage, ModelRequest, Provider
+from nous.ports.tool import Tool, ToolContext
+from nous.protocol.events import AgentEnd
+from nous.runtime.driver import SYNC_EVENTS, RunDriver
+from nous.runtime.performer import Performer
+from nous.runtime.publisher import Publisher
+from nous.runtime.recorder import Recorder
+from nous.runtime.system_prompt import build_system_prompt
+from nous.store.sessions import Session
+from nous.store.trace_file import TraceWriter
+
+if TYPE_CHECKING:
+    from nous.runtime.daemon import Daemon
+
+TRACE_VERSION: Final = 1
+
+_CHAIN_KEY: Final = "context_digest"
+
+
+class Resources:
+    """What one run's effects are performed with."""
+
+    def __init__(self, daemon: Daemon, session: Session, run_id: str) -> None:
+        self.provider: Provider = daemon.provider
+        self.session = session
+        self._daemon = daemon
+        self._run_id = run_id
+        self._system: dict[tuple[str, ...], str] = {}
+
+    def request(self, effect: CallModel) -> ModelRequest:
+        daemon = self._daemon
+        return ModelRequest(
+            run_id=self._run_id,
+            session_id=self.session.id,
+            call=effect.call,
+            system=self.system(effect.tools),
+            messages=self.session.path(effect.leaf_id),
+            tools=daemon.tool_specs(effect.tools),
+            purpose=effect.purpose,
+        )
+
+    def system(self, tools: tuple[str, ...]) -> str:
+        text = self._system.get(tools)
+        if text is None:
+            daemon = self._daemon
+            text = self._system[tools] = build_system_prompt(
+                override=daemon.system_override,
+                workdir=daemon.workdir,
+                tools=tools,
+                agents_text=daemon.agents_text(),
+            )
+        return text
+
+    def tool(self, name: str) -> Tool | None:
+        return self._daemon.tools.get(name)
+
+    def allows(self, effect: AskPolicy) -> tuple[bool, str | None]:
+        if self._daemon.settings.tools.policy.get(effect.tool_name) == "deny":
+            return False, f"the policy denies the tool {effect.tool_name}"
+        return True, None
+
+    def tool_context(self, tool_call_id: str, progress: Callable[[str], Awaitable[None]]) -> ToolContext:
+        daemon = self._daemon
+        return ToolContext(
+            run_id=self._run_id,
+            tool_call_id=tool_call_id,
+            workdir=daemon.workdir,
+            state_dir=daemon.state_root,
+            outputs_root=daemon.outputs_root,
+            outputs_dir=daemon.outputs_root / self._run_id,
+            allow_outside_workdir=daemon.settings.tools.allow_outside_workdir,
+            progress=progress,
+        )
+
+
+def context_digest(path: Sequence[ContextMessage]) -> str:
+    """Return the chained digest of a path, remembered at each message, so that a longer path costs its new part."""
+    known = len(path)
+    while known and _CHAIN_KEY not in path[known - 1].wire:
+        known -= 1
+    digest = path[known - 1].wire[_CHAIN_KEY].decode() if known else EMPTY_CONTEXT
+    for entry in path[known:]:
+        digest = chain_digest(digest, entry.message)
+        entry.wire[_CHAIN_KEY] = digest.encode()
+    return digest
+
+
+def make_run(
+    daemon: Daemon, session: Session, run_id: str, leaf_id: str, on_end: Callable[[RunDriver], None]
+) -> RunDriver:
+    """Make a run's parts and its trace file with the header; nothing has happened yet.
+
+    Raises ``io_failure`` if the trace cannot be made.
+    """
+    settings = daemon.settings
+    resources = Resources(daemon, session, run_id)
+    active = daemon.active_tools
+    spec = RunSpec(
+        run_id=run_id,
+        session_id=session.id,
+        leaf_id=leaf_id,
+        provider=daemon.provider.name,
+        model=daemon.provider.model,
+        context_digest=context_digest(session.path(leaf_id)),
+        system_digest=hashlib.sha256(resources.system(active).encode()).hexdigest(),
+        known_tools=tuple(sorted(daemon.tools)),
+        active_tools=active,
+        steering_mode=daemon.steering_mode,
+        follow_up_mode=daemon.follow_up_mode,
+        limits=EngineLimits(
+            max_model_calls=settings.engine.max_model_calls,
+            abort_grace_ms=settings.daemon.abort_grace_ms,
+            max_message_bytes=settings.daemon.max_message_bytes,
+        ),
+    )
+    recorder = Recorder(TraceWriter.create(daemon.traces_root, run_id))
+    recorder.header(trace_header(daemon, spec, session))
+    publisher = Publisher(run_id, daemon.hub, syncs(settings.trace.fsync, recorder, session))
+    return RunDriver(
+        machine=RunMachine(spec),
+        recorder=recorder,
+        performer=Performer(resources, publisher.room),
+        publisher=publisher,
+        clock=daemon.clock,
+        sync_on=frozenset({AgentEnd}) if settings.trace.fsync == "run" else SYNC_EVENTS,
+        on_end=on_end,
+    )
+
+
+def syncs(policy: str, recorder: Recorder, session: Session) -> tuple[Callable[[], None], ...]:
+    return () if policy == "off" else (recorder.sync, session.sync)
+
+
+def trace_header(daemon: Daemon, spec: RunSpec, session: Session) -> dict[str, object]:
+    """Return the fields of ``trace.header`` (docs/runtime-trace.md)."""
+    return {
+        "trace_version": TRACE_VERSION,
+        "v": "1",
+        "run_id": spec.run_id,
+        "session_id": spec.session_id,
+        "leaf_id": spec.leaf_id,
+        "epoch": daemon.epoch,
+        "created_at": daemon.clock.now(),
+        "server_version": daemon.version,
+        "engine_version": ENGINE_VERSION,
+        "provider": {"name": spec.provider, "model": spec.model},
+        "active_tools": spec.active_tools,
+        "spec": spec,
+        "context": {"entries": len(session.path(spec.leaf_id)), "digest": spec.context_digest},
+        "capture": dict.fromkeys(CAPTURED, "recorded"),
+        "redaction": "none",
+    }
+
+
+CAPTURED: Final = ("commands", "model", "tools", "policy", "store", "timers", "extensions", "context")

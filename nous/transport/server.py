@@ -1,0 +1,203 @@
+"""Serves a daemon over stdio and Unix sockets, from ``ready`` to ``bye``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from nous.ports.endpoint import Endpoint
+from nous.protocol.events import CONNECTION_FEATURES, StatusEvent
+from nous.protocol.responses import PROTOCOL_VERSION
+from nous.runtime.catchup import follow_events
+from nous.runtime.connection import Connection
+from nous.runtime.daemon import Daemon
+from nous.runtime.hub import Listener
+from nous.runtime.outbox import Outbox
+from nous.runtime.stop import end_runs
+from nous.telemetry.log import get_log
+from nous.transport.unix import SocketEndpoint, UnixListener
+
+log = get_log("transport")
+
+FLUSH_MS: Final = 1500
+"""How long the last lines may take to a reader that is slow; with the abort grace this stays under 5 s."""
+
+ANSWER_MS: Final = 500
+"""How long commands that are still pending at the end may take to be answered."""
+
+
+class Server:
+    """One daemon and its transports.  ``wire`` gets ``ready`` and ``bye`` also where only sockets serve."""
+
+    def __init__(self, daemon: Daemon, *, wire: Endpoint, serve_stdio: bool, socket_path: Path | None = None) -> None:
+        self._daemon = daemon
+        self._wire = wire
+        self._serve_stdio = serve_stdio
+        self._socket_path = socket_path
+        self._outbox = Outbox(wire)
+        self._connections: set[Connection] = set()
+
+    async def serve(self) -> None:
+        """Serve until asked to stop, then end in order.  Returns once ``bye`` is written or given up on."""
+        daemon = self._daemon
+        listeners = self._listen()
+        try:
+            async with anyio.create_task_group() as runs:
+                daemon.bind(runs)
+                async with anyio.create_task_group() as tasks:
+                    self._start(tasks, listeners)
+                    await daemon.stop.requested.wait()
+                    await self._end()
+                    tasks.cancel_scope.cancel()
+                runs.cancel_scope.cancel()
+        finally:
+            for listener in listeners:
+                listener.close()
+            with anyio.CancelScope(shield=True):
+                await daemon.provider.aclose()
+
+    def _listen(self) -> list[UnixListener]:
+        if self._socket_path is None:
+            return []
+        path = self._socket_path
+        commands = UnixListener(path)
+        try:
+            return [commands, UnixListener(path.with_name(path.name + ".events"))]
+        except BaseException:
+            commands.close()
+            raise
+
+    def _start(self, tasks: TaskGroup, listeners: list[UnixListener]) -> None:
+        daemon = self._daemon
+        tasks.start_soon(self._outbox.run)
+        self._outbox.put(daemon.event_line(ready(daemon)))
+        tasks.start_soon(self._watch_wire)
+        tasks.start_soon(self._watch_signals)
+        if self._serve_stdio:
+            tasks.start_soon(self._serve_wire)
+        if listeners:
+            tasks.start_soon(self._accept_commands, listeners[0], tasks)
+            tasks.start_soon(self._accept_subscribers, listeners[1], tasks)
+
+    async def _end(self) -> None:
+        """End runs, answer what is pending, write the last lines; every step is bounded."""
+        daemon = self._daemon
+        await end_runs(daemon, daemon.settings.daemon.drain_timeout_ms)
+        with anyio.move_on_after(ANSWER_MS / 1000):
+            for connection in tuple(self._connections):
+                await connection.wait_idle()
+        self._outbox.put(daemon.event_line(StatusEvent(message="bye", reason=daemon.stop.reason)))
+        with anyio.move_on_after(FLUSH_MS / 1000):
+            await self._outbox.room(0)
+            for connection in tuple(self._connections):
+                await connection.outbox.room(0)
+
+    # -- stdio
+
+    async def _serve_wire(self) -> None:
+        daemon = self._daemon
+        listener = Listener(self._outbox, paced=True, bound_bytes=0, on_overrun=lambda: None)
+        daemon.hub.add(listener)
+        connection = Connection(
+            daemon, self._wire, self._outbox, listener, is_stdio=True, on_end_of_input=self._on_end_of_input
+        )
+        self._connections.add(connection)
+        await connection.serve()
+
+    def _on_end_of_input(self) -> None:
+        self._daemon.stop.request("eof", abort=self._daemon.settings.daemon.on_eof == "abort")
+
+    async def _watch_wire(self) -> None:
+        """A reader of stdout that goes away is a client that is gone."""
+        await self._wire.wait_closed()
+        self._outbox.drop()
+        self._daemon.stop.request("client_gone", abort=True)
+
+    async def _watch_signals(self) -> None:
+        ignores_interrupt = not sys.__stdin__ or not os.isatty(0)
+        wanted = [signal.SIGTERM, signal.SIGINT]
+        with anyio.open_signal_receiver(*wanted) as signals:
+            async for number in signals:
+                if number == signal.SIGINT and ignores_interrupt:
+                    continue
+                if self._daemon.stop.urgent.is_set():
+                    os._exit(128 + number)
+                self._daemon.stop.request("signal", abort=True)
+
+    # -- sockets
+
+    async def _accept_commands(self, listener: UnixListener, tasks: TaskGroup) -> None:
+        async for endpoint in listener.connections():
+            tasks.start_soon(self._serve_socket, endpoint)
+
+    async def _serve_socket(self, endpoint: SocketEndpoint) -> None:
+        daemon = self._daemon
+        outbox = Outbox(endpoint)
+        async with anyio.create_task_group() as tasks:
+            listener = self._subscriber(endpoint, outbox, tasks)
+            connection = Connection(daemon, endpoint, outbox, listener, is_stdio=False)
+            self._connections.add(connection)
+            tasks.start_soon(outbox.run)
+            try:
+                await connection.serve()
+                await outbox.room(0)
+            finally:
+                daemon.hub.remove(listener)
+                self._connections.discard(connection)
+                await endpoint.aclose()
+            tasks.cancel_scope.cancel()
+
+    async def _accept_subscribers(self, listener: UnixListener, tasks: TaskGroup) -> None:
+        async for endpoint in listener.connections():
+            tasks.start_soon(self._serve_subscriber, endpoint)
+
+    async def _serve_subscriber(self, endpoint: SocketEndpoint) -> None:
+        daemon = self._daemon
+        outbox = Outbox(endpoint)
+        async with anyio.create_task_group() as tasks:
+            listener = self._subscriber(endpoint, outbox, tasks)
+            tasks.start_soon(outbox.run)
+            tasks.start_soon(follow_events, daemon, listener)
+            try:
+                await endpoint.wait_closed()
+            finally:
+                daemon.hub.remove(listener)
+                await endpoint.aclose()
+            tasks.cancel_scope.cancel()
+
+    def _subscriber(self, endpoint: SocketEndpoint, outbox: Outbox, tasks: TaskGroup) -> Listener:
+        def overrun() -> None:
+            log.warning("event_subscriber_dropped", peer_pid=endpoint.peer_pid, queued_bytes=outbox.queued_bytes)
+            outbox.drop()
+            tasks.cancel_scope.cancel()
+
+        return Listener(
+            outbox,
+            paced=False,
+            bound_bytes=self._daemon.settings.daemon.subscriber_buffer_bytes,
+            on_overrun=overrun,
+            peer_pid=endpoint.peer_pid,
+        )
+
+
+def ready(daemon: Daemon) -> StatusEvent:
+    settings = daemon.settings.daemon
+    return StatusEvent(
+        message="ready",
+        protocol=PROTOCOL_VERSION,
+        server="nous",
+        version=daemon.version,
+        pid=os.getpid(),
+        epoch=daemon.epoch,
+        provider=daemon.provider.name,
+        model=daemon.provider.model,
+        max_line_bytes=settings.max_line_bytes,
+        max_event_bytes=settings.max_event_bytes,
+        features=CONNECTION_FEATURES,
+    )

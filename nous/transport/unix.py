@@ -1,0 +1,179 @@
+"""Unix sockets: made private, peers checked, only our own dead ones removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from nous.errors import NousError
+from nous.ports.endpoint import BrokenEndpointError
+from nous.telemetry.log import get_log
+
+log = get_log("transport")
+
+READ_BYTES: Final = 64 * 1024
+BACKLOG: Final = 128
+
+_PEER_CREDENTIALS: Final = struct.Struct("iII")
+
+
+class SocketEndpoint:
+    """See :class:`nous.ports.endpoint.Endpoint`.  ``peer_pid`` is None where the system does not tell."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self.peer_pid, self.peer_uid = peer_credentials(sock)
+
+    async def receive(self) -> bytes:
+        while True:
+            try:
+                return self._sock.recv(READ_BYTES)
+            except BlockingIOError:
+                await anyio.wait_readable(self._sock)
+            except OSError:
+                return b""
+
+    def send_nowait(self, data: bytes) -> int:
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise BrokenEndpointError from error
+
+    async def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._sock.send(view) :]
+            except BlockingIOError:
+                try:
+                    await anyio.wait_writable(self._sock)
+                except (OSError, anyio.ClosedResourceError) as error:
+                    raise BrokenEndpointError from error
+            except OSError as error:
+                raise BrokenEndpointError from error
+
+    async def wait_closed(self) -> None:
+        """Return once the peer has closed its end."""
+        while await self.receive():
+            pass
+
+    async def aclose(self) -> None:
+        anyio.notify_closing(self._sock)
+        self._sock.close()
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int | None, int | None]:
+    """Return the process and the user at the other end, as far as the system tells."""
+    if hasattr(socket, "SO_PEERCRED"):
+        data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+        pid, uid, _ = _PEER_CREDENTIALS.unpack(data)
+        return pid, uid
+    return None, _peer_uid_by_xucred(sock)
+
+
+def _peer_uid_by_xucred(sock: socket.socket) -> int | None:
+    """macOS: struct xucred by getsockopt(SOL_LOCAL=0, LOCAL_PEERCRED=1); version, uid come first."""
+    try:
+        data = sock.getsockopt(0, 1, 76)
+    except OSError:
+        return None
+    return int(struct.unpack_from("II", data)[1])
+
+
+class UnixListener:
+    """A listening socket at a path, 0600 from its first moment.  ``close`` removes the path if it is still ours."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _clear_way(path)
+        _warn_if_open_directory(path.parent)
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sock.setblocking(False)
+        before = os.umask(0o177)
+        try:
+            self._sock.bind(str(path))
+        except OSError as error:
+            self._sock.close()
+            raise NousError("io_failure", f"cannot listen at {path}: {error.strerror or error}") from error
+        finally:
+            os.umask(before)
+        self._sock.listen(BACKLOG)
+        self._inode = path.stat().st_ino
+
+    async def connections(self) -> AsyncIterator[SocketEndpoint]:
+        """Yield each peer of our own user; others are turned away."""
+        while True:
+            try:
+                sock, _ = self._sock.accept()
+            except BlockingIOError:
+                await anyio.wait_readable(self._sock)
+                continue
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    # Out of descriptors: the peer waits in the backlog until some connection closes.
+                    log.error("accept_failed", reason=error.strerror)
+                    await anyio.sleep(0.1)
+                    continue
+                if error.errno == errno.ECONNABORTED:
+                    continue
+                raise
+            endpoint = SocketEndpoint(sock)
+            if endpoint.peer_uid is not None and endpoint.peer_uid != os.getuid():
+                log.warning("peer_refused", uid=endpoint.peer_uid)
+                await endpoint.aclose()
+                continue
+            yield endpoint
+
+    def close(self) -> None:
+        self._sock.close()
+        try:
+            if self.path.stat().st_ino == self._inode:
+                self.path.unlink()
+        except FileNotFoundError:
+            return
+
+
+def _clear_way(path: Path) -> None:
+    """Remove a dead socket of ours at ``path``.  Anything else there is an error."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NousError("io_failure", f"cannot look at {path}: {error.strerror}") from error
+    if not stat.S_ISSOCK(status.st_mode):
+        raise NousError("invalid_usage", f"{path} exists and is not a socket")
+    if status.st_uid != os.getuid():
+        raise NousError("invalid_usage", f"{path} is a socket of another user")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.settimeout(1.0)
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise NousError("io_failure", f"cannot probe {path}: {error.strerror or error}") from error
+    raise NousError("invalid_usage", f"somebody answers at {path} already")
+
+
+def _warn_if_open_directory(directory: Path) -> None:
+    try:
+        mode = directory.stat().st_mode
+    except OSError as error:
+        raise NousError("io_failure", f"cannot use {directory}: {error.strerror}") from error
+    if mode & 0o077:
+        log.warning("socket_directory_open", directory=str(directory), mode=oct(stat.S_IMODE(mode)))
