@@ -43,7 +43,14 @@ class Connection:
     """
 
     def __init__(
-        self, daemon: Daemon, endpoint: Endpoint, outbox: Outbox, listener: Listener, *, is_stdio: bool
+        self,
+        daemon: Daemon,
+        endpoint: Endpoint,
+        outbox: Outbox,
+        listener: Listener,
+        *,
+        is_stdio: bool,
+        on_end_of_input: Callable[[], None] = lambda: None,
     ) -> None:
         self.daemon = daemon
         self.outbox = outbox

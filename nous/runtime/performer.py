@@ -147,12 +147,14 @@ class Performer:
     async def _stream(self, effect: CallModel) -> Input:
         """Pump one call's items into the run; return how it ended."""
         call = effect.call
+        opened = False
         try:
             request = self._resources.request(effect)
             async with self._resources.provider.stream(request) as batches:
                 async for items in batches:
-                    for group in group_items(items):
+                    for group in group_items(items, opened=opened):
                         self._submit(ModelProduced(call, group))
+                        opened = True
                     await self._room()
                     await anyio.lowlevel.checkpoint()
         except NousError as error:
@@ -196,15 +198,16 @@ class Performer:
         self._submit(TimerFired(effect.timer))
 
 
-def group_items(items: list[ModelItem]) -> list[list[ModelItem]]:
-    """Cut a batch where plain text meets anything else, so that a trace can leave the text's inputs out."""
-    if all(type(i) is TextDelta for i in items):
+def group_items(items: list[ModelItem], *, opened: bool) -> list[list[ModelItem]]:
+    """Cut a batch so that a trace can leave out as much as possible: where plain text meets anything else, and after
+    the item that opens the answer."""
+    if opened and all(type(i) is TextDelta for i in items):
         return [items] if items else []
     groups: list[list[ModelItem]] = []
     was_text: bool | None = None
     for item in items:
         is_text = type(item) is TextDelta
-        if is_text is not was_text:
+        if is_text is not was_text or not (opened or len(groups) > 1):
             groups.append([])
             was_text = is_text
         groups[-1].append(item)
