@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from itertools import accumulate
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -25,10 +26,12 @@ DEFAULT_MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 MAX_DEPTH: Final = 64
 
 _WHITESPACE: Final = b" \t\r\n\x0b\x0c"
-# Strings (with a colon behind them where they are keys) and brackets of a text already known to be JSON.
+# Strings (with a colon behind them where they are keys), and what stands between them from the first bracket on.
 # Possessive, so that a string of any length costs no backtracking state; the closing quote may be missing, or each
 # escaped quote of a string that never ends would be tried as the start of another one.
-_STRUCTURE: Final = re.compile(rb'("(?:[^"\\]++|\\.)*+"?+)(\s*+:)?|[{}\[\]]', re.DOTALL)
+_TOKEN: Final = re.compile(rb'("(?:[^"\\]++|\\.)*+"?+)(\s*+:)?|[{}\[\]][^"]*+', re.DOTALL)
+_STEP: Final = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
+_NO_BRACKET: Final = bytes(set(range(256)) - _STEP.keys())
 _FIELD_PATH: Final = re.compile(r" - at `(\$[^`]*)`$")
 _MISSING: Final = re.compile(r"^Object missing required field `([^`]*)`")
 
@@ -138,9 +141,9 @@ def decode_command(line: bytes, *, strict: bool = False) -> Command | Refused:
         line.decode("utf-8")
     except UnicodeDecodeError:
         return Refused("", NousError("invalid_command", "invalid_utf8"))
-    too_deep, duplicate = _check_structure(line)
-    if too_deep:
-        return Refused(_id_of_deep(line), NousError("invalid_command", "too_deep"))
+    structure = _scan(line)
+    if structure.too_deep:
+        return Refused(_string(Raw(structure.id)) or "", NousError("invalid_command", "too_deep"))
     try:
         envelope = _envelopes.decode(line)
     except msgspec.ValidationError:
@@ -148,7 +151,7 @@ def decode_command(line: bytes, *, strict: bool = False) -> Command | Refused:
     except (msgspec.DecodeError, ValueError, RecursionError):
         return Refused("", NousError("invalid_command", "invalid_json"))
     command_id = _string(envelope.id) or ""
-    if duplicate:
+    if structure.duplicate_key:
         return Refused(command_id, NousError("invalid_command", "duplicate_key"))
     try:
         return _decode_envelope(envelope, command_id, line, strict)
@@ -212,45 +215,40 @@ def _non_object_cause(line: bytes) -> str:
     return "not_an_object"
 
 
-def _check_structure(line: bytes) -> tuple[bool, bool]:
-    """Return (deeper than MAX_DEPTH, a key twice in the envelope).  Needs no valid JSON to be safe."""
+class _Structure(NamedTuple):
+    """What must be known of a line before a JSON library may see it; ``id`` is a JSON string, or empty."""
+
+    too_deep: bool
+    duplicate_key: bool
+    id: bytes
+
+
+def _scan(line: bytes) -> _Structure:
+    """Look at brackets and at the envelope's keys, in time linear in the line.  Needs no valid JSON to be safe."""
     depth = 0
+    too_deep = duplicate = False
     keys: set[bytes] = set()
-    duplicate = False
-    for match in _STRUCTURE.finditer(line):
-        string, colon = match.groups()
-        if string is not None:
-            if colon is not None and depth == 1:
-                key = _plain_key(string)
-                duplicate = duplicate or key in keys
-                keys.add(key)
-        elif match.group() in b"{[":
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True, duplicate
-        else:
-            depth -= 1
-    return False, duplicate
-
-
-def _id_of_deep(line: bytes) -> str:
-    """Return the envelope's id, read without a JSON library: the line is too deep for one."""
-    depth = 0
-    key = b""
-    for match in _STRUCTURE.finditer(line):
+    key = command_id = b""
+    for match in _TOKEN.finditer(line):
         string, colon = match.groups()
         if string is None:
-            depth += 1 if match.group() in b"{[" else -1
+            brackets = match.group().translate(None, _NO_BRACKET)
+            # Only a run of brackets long enough to pass the limit is walked through.
+            if depth + len(brackets) > MAX_DEPTH:
+                too_deep = too_deep or max(accumulate(map(_STEP.__getitem__, brackets), initial=depth)) > MAX_DEPTH
+            depth += 2 * (brackets.count(b"[") + brackets.count(b"{")) - len(brackets)
         elif depth == 1 and colon is not None:
             key = _plain_key(string)
+            duplicate = duplicate or key in keys
+            keys.add(key)
         elif depth == 1 and key == b"id":
-            return _string(Raw(string)) or ""
-    return ""
+            command_id = string
+    return _Structure(too_deep, duplicate, command_id)
 
 
 def nests_too_deep(data: bytes) -> bool:
     """Whether a JSON text nests deeper than :data:`MAX_DEPTH`; safe on any bytes."""
-    return _check_structure(data)[0]
+    return _scan(data).too_deep
 
 
 def _plain_key(string: bytes) -> bytes:
