@@ -256,7 +256,7 @@ class DeltaTemplate:
     This is the hot path of a streaming run: one bytes operation and one string encoding per delta.
     """
 
-    __slots__ = ("_format", "_ts")
+    __slots__ = ("_format",)
 
     def __init__(self, run_id: str, turn_id: str, message_id: str) -> None:
         payload = b'{"run_id":"%b","turn_id":"%b","message_id":"%b","delta":' % (
