@@ -1,0 +1,68 @@
+"""What a vendor's adapter is: a pure request builder and a pure parser from event data to model items.
+
+The HTTP room carries the bytes for all of them; a new vendor is a new adapter and a line in the registry.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from nous.errors import NousError
+from nous.ports.model import ModelItem, ModelRequest
+from nous.providers.faults import Reply
+
+
+class HttpRequest(Struct, frozen=True):
+    """One POST.  Keys stand in ``headers`` only; names are in lower case."""
+
+    url: str
+    headers: dict[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Name what cannot be a secret."""
+        return f"HttpRequest(url={self.url!r}, {len(self.body)} bytes)"
+
+
+class ItemParser(Protocol):
+    """Turns the data of one answer's events into items, one parser per call.
+
+    ``finished``: a :class:`nous.ports.model.Finish` was given, only usage may follow.  ``done``: nothing follows.
+    """
+
+    finished: bool
+    done: bool
+
+    def feed(self, data: bytes, items: list[ModelItem]) -> None:
+        """Append what one event's data means to ``items``.
+
+        Raises:
+            NousError: the vendor reported a failure, or the data is none of its format.
+        """
+        ...
+
+    def finish(self, items: list[ModelItem]) -> None:
+        """The stream has ended: append what is still to be said.
+
+        Raises:
+            NousError: ``provider_unavailable`` if the answer was not finished.
+        """
+        ...
+
+
+class Adapter(Protocol):
+    """A vendor's dialect, bound to one endpoint and model."""
+
+    name: str
+    model: str
+    url: str
+
+    def build(self, request: ModelRequest) -> HttpRequest: ...
+
+    def parser(self) -> ItemParser: ...
+
+    def fault(self, reply: Reply) -> NousError:
+        """Return what an answer means that is not an event stream."""
+        ...

@@ -1,0 +1,218 @@
+"""Where foreign failures become codes of the taxonomy: HTTP answers, vendors' error words, the client's exceptions.
+
+Pure: the HTTP client is known here by the names of its exceptions only, so that nothing heavy is imported, and a
+test proves that none of them is missing.  Causes are built from a closed set of sentences, the status, and words a
+vendor may answer with; free text of a vendor never gets in, because it may repeat the request or a key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from nous.errors import NousError
+
+MAX_RETRY_AFTER_MS: Final = 24 * 60 * 60 * 1000
+"""No server can send a run to sleep for longer than a day."""
+
+
+class Reply(Struct, frozen=True):
+    """An HTTP answer that is not the stream nous asked for.  ``body`` is its beginning, bounded."""
+
+    status: int
+    content_type: str
+    body: bytes
+    retry_after_ms: int | None = None
+
+
+CUT: Final = "cut: the stream ended before the answer did"
+
+_FOREIGN: Final[dict[str, tuple[str, str]]] = {
+    "ConnectTimeout": ("provider_unavailable", "connect: no answer in time"),
+    "ReadTimeout": ("provider_unavailable", "idle: nothing was received in time"),
+    "WriteTimeout": ("provider_unavailable", "idle: the request was not taken in time"),
+    "PoolTimeout": ("provider_unavailable", "connect: no free connection"),
+    "TimeoutException": ("provider_unavailable", "idle: no answer in time"),
+    "ConnectError": ("provider_unavailable", "connect: the provider cannot be reached"),
+    "ReadError": ("provider_unavailable", "cut: the connection broke"),
+    "WriteError": ("provider_unavailable", "cut: the connection broke"),
+    "CloseError": ("provider_unavailable", "cut: the connection broke"),
+    "NetworkError": ("provider_unavailable", "cut: the connection broke"),
+    "RemoteProtocolError": ("provider_unavailable", "cut: the answer ended early or was not HTTP"),
+    "ProxyError": ("provider_unavailable", "connect: the proxy refused"),
+    "LocalProtocolError": ("provider_error", "the request is not valid HTTP"),
+    "ProtocolError": ("provider_error", "HTTP was not followed"),
+    "UnsupportedProtocol": ("provider_error", "the address is neither http nor https"),
+    "InvalidURL": ("provider_error", "the address is not valid"),
+    "TooManyRedirects": ("provider_error", "the answer is a redirect"),
+    "DecodingError": ("provider_error", "the answer cannot be decompressed"),
+    "HTTPStatusError": ("provider_error", "the provider refused the request"),
+    "CookieConflict": ("provider_error", "the provider's cookies conflict"),
+    "TransportError": ("provider_unavailable", "cut: the connection broke"),
+    "RequestError": ("provider_unavailable", "cut: the request failed"),
+    "HTTPError": ("provider_unavailable", "cut: the request failed"),
+    # What follows can only be a mistake of ours.
+    "StreamConsumed": ("internal_error", "the answer was read twice"),
+    "StreamClosed": ("internal_error", "the answer was read after its end"),
+    "ResponseNotRead": ("internal_error", "the answer was not read"),
+    "RequestNotRead": ("internal_error", "the request was not read"),
+    "StreamError": ("internal_error", "the answer was read wrongly"),
+}
+"""Every exception class of the HTTP client, by name."""
+
+_WORDS: Final[dict[str, frozenset[str]]] = {
+    "context_overflow": frozenset({"context_length_exceeded", "exceed_context_size_error"}),
+    "content_refused": frozenset(
+        {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "invalid_prompt"}
+    ),
+    "provider_auth": frozenset({"invalid_api_key", "authentication_error", "permission_error"}),
+    # Sent with 429, but no waiting helps.
+    "provider_error": frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}),
+}
+"""Words of vendors that say more than the status they come with."""
+
+_TRANSIENT_WORDS: Final = frozenset(
+    {
+        "server_error",
+        "internal_error",
+        "internal_server_error",
+        "overloaded",
+        "overloaded_error",
+        "engine_overloaded_error",
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "rate_limit_reached_error",
+        "service_unavailable",
+        "service_unavailable_error",
+        "timeout",
+    }
+)
+"""Words that stand for a passing failure where no status comes with them: in the middle of a stream."""
+
+_WORD: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
+_MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,40}")
+_SECONDS: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
+
+
+def fault_of_reply(reply: Reply, words: Iterable[object] = ()) -> NousError:
+    """Return the error an HTTP answer means, together with the words of the vendor's error object."""
+    known = _clean_words(words)
+    code = _code_of_words(known) or _code_of_status(reply.status)
+    return NousError(
+        code,
+        " ".join([f"HTTP {reply.status}{_remark(reply)}", *known]),
+        retry_after_ms=reply.retry_after_ms if code == "provider_unavailable" else None,
+    )
+
+
+def fault_in_stream(words: Iterable[object]) -> NousError:
+    """Return the error that an error object inside a stream means; a number among ``words`` is an HTTP status."""
+    found = list(words)
+    for word in found:
+        if isinstance(word, int) and 400 <= word <= 599:
+            return fault_of_reply(Reply(word, "", b""), (w for w in found if w is not word))
+    known = _clean_words(found)
+    transient = any(word.lower() in _TRANSIENT_WORDS for word in known)
+    code = _code_of_words(known) or ("provider_unavailable" if transient else "provider_error")
+    return NousError(code, " ".join(["error in the stream", *known]))
+
+
+def fault_of_exception(error: Exception) -> NousError:
+    """Map what the HTTP client, or the system under it, raised.  Never the exception's own text."""
+    if isinstance(error, NousError):
+        return error
+    if _is_certificate_error(error):
+        return NousError("provider_error", "TLS: the provider's certificate is not accepted")
+    for cls in type(error).__mro__:
+        if cls.__name__ in _FOREIGN and cls.__module__.partition(".")[0] == "httpx":
+            code, cause = _FOREIGN[cls.__name__]
+            return NousError(code, cause)
+    if isinstance(error, OSError):
+        return NousError("provider_unavailable", "cut: the connection broke")
+    return NousError("internal_error", f"HTTP client: {type(error).__name__}")
+
+
+def malformed(what: str) -> NousError:
+    return NousError("provider_error", f"malformed: {what}")
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object ``body`` is, or an empty one."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def parse_retry_after(value: str | None, date: str | None, now_s: float) -> int | None:
+    """Return the milliseconds a Retry-After header asks for: seconds, or a date as seen from the answer's own.
+
+    ``date`` is the answer's Date header; without one, ``now_s`` (seconds since 1970) stands for it.
+    Source: RFC 9110, section 10.2.3.
+    """
+    if not value:
+        return None
+    if _SECONDS.fullmatch(value.strip()):
+        return min(round(float(value) * 1000), MAX_RETRY_AFTER_MS)
+    when = _timestamp(value)
+    if when is None:
+        return None
+    since = _timestamp(date) if date else None
+    return min(max(0, round((when - (now_s if since is None else since)) * 1000)), MAX_RETRY_AFTER_MS)
+
+
+def _timestamp(text: str) -> float | None:
+    from email.utils import parsedate_to_datetime
+
+    try:
+        when = parsedate_to_datetime(text)
+        return _in_utc(when).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _in_utc(when: datetime) -> datetime:
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+
+
+def _remark(reply: Reply) -> str:
+    if reply.status < 300:
+        kind = reply.content_type if _MEDIA_TYPE.fullmatch(reply.content_type) else "no known type"
+        return f": {kind}, not a plain event stream"
+    return ": redirects are not followed" if reply.status < 400 else ""
+
+
+def _code_of_status(status: int) -> str:
+    if status in (401, 403):
+        return "provider_auth"
+    if status in (408, 429) or status >= 500:
+        return "provider_unavailable"
+    return "provider_error"
+
+
+def _code_of_words(words: list[str]) -> str | None:
+    for code, known in _WORDS.items():
+        if any(word.lower() in known for word in words):
+            return code
+    return None
+
+
+def _clean_words(words: Iterable[object]) -> list[str]:
+    """Return the words that look like a vendor's code, each once: short, and no sentence."""
+    texts = (str(word) for word in words if isinstance(word, str | int) and not isinstance(word, bool))
+    return list(dict.fromkeys(text for text in texts if _WORD.fullmatch(text)))
+
+
+def _is_certificate_error(error: BaseException) -> bool:
+    seen: BaseException | None = error
+    while seen is not None:
+        if type(seen).__name__ == "SSLCertVerificationError":
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

@@ -1,0 +1,107 @@
+"""Histories made fit: every call has its result, every result its call."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nous.ports.model import ContextMessage
+from nous.protocol.messages import Message, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
+from nous.providers.history import MISSING_RESULT_TEXT, repair_history
+
+
+def user(text: str = "hi") -> ContextMessage:
+    return ContextMessage(Message(id="u", role="user", text=text, created_at=""))
+
+
+def assistant(*calls: str, text: str = "") -> ContextMessage:
+    blocks = tuple(ToolCallBlock(id=call, name="read", arguments="{}") for call in calls)
+    return ContextMessage(Message(id="a", role="assistant", text=text, created_at="", blocks=blocks))
+
+
+def results(*calls: str) -> ContextMessage:
+    blocks = tuple(ToolResultBlock(tool_call_id=c, tool_name="read", text=f"of {c}", is_error=False) for c in calls)
+    return ContextMessage(Message(id="r", role="tool_result", text="", created_at="", blocks=blocks))
+
+
+def shape(messages: list[ContextMessage]) -> list[str]:
+    """One word per message: ``user``, ``assistant:a,b``, ``result:a``, ``missing:b``."""
+    out = []
+    for item in messages:
+        found = [b for b in item.message.blocks if isinstance(b, ToolResultBlock)]
+        if item.message.role != "tool_result":
+            out.append(":".join([item.message.role, ",".join(c.id for c in item.message.tool_calls)]).rstrip(":"))
+        else:
+            kind = "missing" if all(b.text == MISSING_RESULT_TEXT and b.is_error for b in found) else "result"
+            out.append(f"{kind}:{','.join(b.tool_call_id for b in found)}")
+    return out
+
+
+def test_a_sound_history_is_returned_as_it_is() -> None:
+    messages = [user(), assistant("a", "b"), results("b"), results("a"), assistant(text="done"), user()]
+    assert repair_history(messages) == messages
+
+
+def test_missing_results_stand_behind_those_that_are_there() -> None:
+    messages = [user(), assistant("a", "b", "c"), results("b"), user()]
+    assert shape(repair_history(messages)) == ["user", "assistant:a,b,c", "result:b", "missing:a,c", "user"]
+
+
+def test_calls_at_the_very_end_are_answered_too() -> None:
+    assert shape(repair_history([user(), assistant("a")])) == ["user", "assistant:a", "missing:a"]
+
+
+def test_results_nobody_asked_for_are_left_out() -> None:
+    messages = [results("x"), user(), assistant("a"), results("a", "x"), results("a"), user(), results("a")]
+    assert shape(repair_history(messages)) == ["user", "assistant:a", "result:a", "user"]
+
+
+def test_a_result_that_comes_too_late_is_replaced() -> None:
+    messages = [assistant("a"), user(), results("a")]
+    assert shape(repair_history(messages)) == ["assistant:a", "missing:a", "user"]
+
+
+def test_silent_assistant_messages_are_skipped() -> None:
+    thought = Message(id="a", role="assistant", text="", created_at="", blocks=(ThinkingBlock(text="hm"),))
+    assert repair_history([assistant(), ContextMessage(thought)]) == []
+
+
+def test_a_result_without_its_block_is_left_out() -> None:
+    bare = Message(id="r", role="tool_result", text="x", created_at="", blocks=(TextBlock(text="x"),))
+    assert shape(repair_history([assistant("a"), ContextMessage(bare)])) == ["assistant:a", "missing:a"]
+
+
+CALLS = st.lists(st.sampled_from("abc"), max_size=3)
+MESSAGES = st.lists(
+    st.one_of(
+        st.builds(user),
+        CALLS.map(lambda calls: assistant(*calls)),
+        CALLS.map(lambda calls: assistant(*calls, text="text")),
+        CALLS.map(lambda calls: results(*calls)),
+    ),
+    max_size=12,
+)
+
+
+@given(MESSAGES)
+def test_every_call_has_one_result_before_anyone_else_speaks(messages: list[ContextMessage]) -> None:
+    waiting: list[str] = []
+    for item in repair_history(messages):
+        message = item.message
+        if message.role == "tool_result":
+            for block in message.blocks:
+                assert isinstance(block, ToolResultBlock)
+                waiting.remove(block.tool_call_id)
+        else:
+            assert waiting == []
+            assert message.text or message.tool_calls
+            waiting = [call.id for call in message.tool_calls]
+    assert waiting == []
+
+
+@given(MESSAGES)
+def test_repair_is_deterministic_and_keeps_what_people_said(messages: list[ContextMessage]) -> None:
+    repaired = repair_history(messages)
+    assert shape(repaired) == shape(repair_history(messages))
+    assert shape(repaired) == shape(repair_history(repaired))
+    assert [m for m in repaired if m.message.role == "user"] == [m for m in messages if m.message.role == "user"]

@@ -1,0 +1,213 @@
+"""Requests in OpenAI's dialect, and what its error answers mean."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from nous.errors import NousError
+from nous.ports.model import ContextMessage, ModelRequest, ToolSpec
+from nous.protocol.messages import Message, TextBlock, ToolCallBlock, ToolResultBlock
+from nous.providers.faults import Reply
+from nous.providers.openai import OpenAIAdapter
+from nous.providers.settings import ProviderSettings
+
+KEY = "sk-test-0123456789"
+SETTINGS = ProviderSettings(model="gpt-test", api_key=KEY)
+
+
+def message(role: Any, text: str = "", *blocks: Any) -> ContextMessage:
+    return ContextMessage(Message(id="m", role=role, text=text, created_at="", blocks=blocks))
+
+
+def request(*messages: ContextMessage, system: str = "", tools: tuple[ToolSpec, ...] = ()) -> ModelRequest:
+    return ModelRequest(run_id="r", session_id="s", call=1, system=system, messages=messages, tools=tools)
+
+
+def body_of(asked: ModelRequest) -> dict[str, Any]:
+    found = json.loads(OpenAIAdapter(SETTINGS).build(asked).body)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_whole_conversation() -> None:
+    call = ToolCallBlock(id="c1", name="read", arguments='{"path":"a"}')
+    silent = ToolCallBlock(id="c2", name="ls", arguments="")
+    asked = request(
+        message("user", 'say "hi" \u2028 \U0001f600'),
+        message("assistant", "Reading.", TextBlock(text="Reading."), call),
+        message("tool_result", "A", ToolResultBlock(tool_call_id="c1", tool_name="read", text="A", is_error=False)),
+        message("assistant", "", silent),
+        message("tool_result", "", ToolResultBlock(tool_call_id="c2", tool_name="ls", text="", is_error=True)),
+        message("assistant", "Done."),
+        system="You are nous.",
+        tools=(ToolSpec(name="read", description="Read a file.", schema={"type": "object"}),),
+    )
+    assert body_of(asked) == {
+        "model": "gpt-test",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "tools": [
+            {
+                "type": "function",
+                "function": {"name": "read", "description": "Read a file.", "parameters": {"type": "object"}},
+            }
+        ],
+        "messages": [
+            {"role": "system", "content": "You are nous."},
+            {"role": "user", "content": 'say "hi" \u2028 \U0001f600'},
+            {
+                "role": "assistant",
+                "content": "Reading.",
+                "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "read", "arguments": '{"path":"a"}'}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "c1", "content": "A"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c2", "type": "function", "function": {"name": "ls", "arguments": "{}"}}],
+            },
+            {"role": "tool", "tool_call_id": "c2", "content": ""},
+            {"role": "assistant", "content": "Done."},
+        ],
+    }
+
+
+def test_without_system_and_tools_there_is_no_trace_of_them() -> None:
+    assert body_of(request(message("user", "hi"))) == {
+        "model": "gpt-test",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+
+
+def test_no_messages_at_all_is_still_json() -> None:
+    assert body_of(request())["messages"] == []
+
+
+def test_a_result_message_with_two_results_becomes_two() -> None:
+    blocks = [ToolResultBlock(tool_call_id=c, tool_name="read", text=c, is_error=False) for c in "ab"]
+    calls = [ToolCallBlock(id=c, name="read", arguments="{}") for c in "ab"]
+    roles = [
+        m["role"]
+        for m in body_of(request(message("assistant", "", *calls), message("tool_result", "", *blocks)))["messages"]
+    ]
+    assert roles == ["assistant", "tool", "tool"]
+
+
+def test_an_interrupted_call_is_answered_in_the_request() -> None:
+    call = ToolCallBlock(id="c1", name="read", arguments="{}")
+    sent = body_of(request(message("assistant", "", call), message("user", "go on")))["messages"]
+    assert [m["role"] for m in sent] == ["assistant", "tool", "user"]
+    assert sent[1]["tool_call_id"] == "c1"
+
+
+def test_a_message_is_encoded_once() -> None:
+    adapter = OpenAIAdapter(SETTINGS)
+    item = message("user", "hi")
+    first = adapter.build(request(item)).body
+    assert item.wire == {"openai": b'{"role":"user","content":"hi"}'}
+    item.wire["openai"] = b'{"role":"user","content":"kept"}'
+    assert adapter.build(request(item)).body == first.replace(b'"hi"', b'"kept"')
+
+
+def test_what_went_before_is_a_prefix_of_what_comes_after() -> None:
+    adapter = OpenAIAdapter(SETTINGS)
+    messages = [message("user", "hi"), message("assistant", "hello"), message("user", "more")]
+    short, long = (adapter.build(request(*messages[:n], system="s")).body for n in (1, 3))
+    assert long.startswith(short.removesuffix(b"]}"))
+
+
+def test_the_key_stands_in_a_header_only() -> None:
+    built = OpenAIAdapter(SETTINGS).build(request(message("user", "hi")))
+    assert built.url == "https://api.openai.com/v1/chat/completions"
+    assert built.headers == {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+    assert KEY.encode() not in built.body
+    assert KEY not in repr(built) + built.url
+
+
+def test_headers_of_the_settings_are_added_and_win() -> None:
+    settings = ProviderSettings(model="m", api_key=KEY, headers={"X-Title": "t", "Authorization": "Basic x"})
+    built = OpenAIAdapter(settings).build(request())
+    assert built.headers == {"content-type": "application/json", "authorization": "Basic x", "x-title": "t"}
+
+
+def test_a_server_on_this_machine_needs_no_key() -> None:
+    settings = ProviderSettings(model="m", api_base="http://127.0.0.1:9/v1/")
+    built = OpenAIAdapter(settings).build(request())
+    assert built.url == "http://127.0.0.1:9/v1/chat/completions"
+    assert "authorization" not in built.headers
+
+
+def test_own_authorization_replaces_the_key() -> None:
+    OpenAIAdapter(ProviderSettings(model="m", api_base="https://example.com", headers={"Authorization": "Basic x"}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "cause"),
+    [
+        (ProviderSettings(model="m"), "provider_auth", "OPENAI_API_KEY is not set"),
+        (ProviderSettings(model="m", api_key=""), "provider_auth", "OPENAI_API_KEY is not set"),
+        (ProviderSettings(model="m", api_base="https://example.com"), "provider_auth", "OPENAI_API_KEY is not set"),
+        (ProviderSettings(model="m", api_key="sk-x\n"), "provider_auth", "OPENAI_API_KEY holds characters"),
+        (ProviderSettings(api_key=KEY), "invalid_usage", "needs a model"),
+        (ProviderSettings(model="m", api_key=KEY, api_base="nonsense"), "invalid_config", "provider.api_base"),
+        (ProviderSettings(model="m", api_key=KEY, api_base="http://example.com"), "unsafe_operation", "plain http"),
+        (ProviderSettings(model="m", api_key=KEY, headers={"host": "x"}), "invalid_config", "provider.headers"),
+    ],
+)
+def test_settings_that_cannot_work(settings: ProviderSettings, code: str, cause: str) -> None:
+    with pytest.raises(NousError, match=cause) as caught:
+        OpenAIAdapter(settings)
+    assert caught.value.code == code
+    assert "sk-" not in str(caught.value)
+
+
+def reply(status: int, body: object, retry_after_ms: int | None = None) -> Reply:
+    return Reply(status, "application/json", json.dumps(body).encode(), retry_after_ms)
+
+
+def refusal(status: int, retry_after_ms: int | None = None, **error: str) -> Reply:
+    return reply(status, {"error": error}, retry_after_ms)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "cause"),
+    [
+        (
+            refusal(
+                401, message=f"Incorrect API key provided: {KEY}", type="invalid_request_error", code="invalid_api_key"
+            ),
+            "provider_auth",
+            "HTTP 401 invalid_api_key invalid_request_error",
+        ),
+        (
+            refusal(400, message="too long", type="x_error", param="messages", code="context_length_exceeded"),
+            "context_overflow",
+            "HTTP 400 context_length_exceeded x_error messages",
+        ),
+        (
+            refusal(429, code="rate_limit_exceeded", type="requests", retry_after_ms=20),
+            "provider_unavailable",
+            "HTTP 429 rate_limit_exceeded requests",
+        ),
+        (refusal(429, code="insufficient_quota"), "provider_error", "HTTP 429 insufficient_quota"),
+        (refusal(400, code="content_filter"), "content_refused", "HTTP 400 content_filter"),
+        (reply(404, {"error": "model not found"}), "provider_error", "HTTP 404"),
+        (reply(500, ["x"]), "provider_unavailable", "HTTP 500"),
+        (Reply(502, "text/html", b"<html>"), "provider_unavailable", "HTTP 502"),
+        (reply(307, {}), "provider_error", "HTTP 307: redirects are not followed"),
+        (reply(200, {"choices": []}), "provider_error", "HTTP 200: application/json, not a plain event stream"),
+        (Reply(200, "text/<b>", b""), "provider_error", "HTTP 200: no known type, not a plain event stream"),
+        (reply(200, {"error": {"code": 429}}), "provider_unavailable", "HTTP 429"),
+    ],
+)
+def test_answers_that_are_no_stream(answer: Reply, code: str, cause: str) -> None:
+    error = OpenAIAdapter(SETTINGS).fault(answer)
+    assert (error.code, error.cause) == (code, cause)
+    assert error.retry_after_ms == answer.retry_after_ms
