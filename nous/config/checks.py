@@ -1,0 +1,43 @@
+"""What a configuration must hold beyond the type of each value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from nous.config.settings import Settings
+from nous.errors import NousError
+
+_CREDENTIAL_HEADERS: Final = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "x-auth-token"}
+)
+
+
+class Fault(NamedTuple):
+    """What is wrong with the value at a dotted path.  Never repeats the value."""
+
+    path: str
+    what: str
+
+
+def check_settings(settings: Settings, sources: Mapping[str, str]) -> None:
+    """Refuse settings that contradict each other or must not be used.
+
+    Raises:
+        NousError: ``invalid_config``, its cause ``SOURCE: path.of.key: what``.
+    """
+    for fault in find_faults(settings):
+        raise NousError("invalid_config", f"{sources[fault.path]}: {fault.path}: {fault.what}")
+
+
+def find_faults(settings: Settings) -> Iterator[Fault]:
+    """Yield everything that is wrong, in the order of the settings.
+
+    What a provider asks of its endpoint (addresses, header values) it checks itself when it is built.
+    """
+    for name in settings.provider.headers:
+        if name.lower() in _CREDENTIAL_HEADERS:
+            what = "secrets never stand in a file; name a variable in provider.api_key_env"
+            yield Fault(f"provider.headers.{name}", what)
+    if settings.prompt.system is not None and settings.prompt.system_file is not None:
+        yield Fault("prompt.system_file", "prompt.system is set too; only one of them can be the prompt")

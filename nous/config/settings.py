@@ -1,0 +1,220 @@
+"""Every setting of nous: its type, its default, its bounds, what it is for, and where else it can be given.
+
+A setting is documented here and nowhere else: the YAML layers, the environment's closed list, the flags' names in
+error messages and the reference page are all derived from these structs (:mod:`nous.config.keys`).  A new setting is
+one more field.  Units stand in names; a name ending in ``_env`` holds the name of an environment variable.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+MAX_TIMEOUT_MS: Final = 7 * 24 * 3600 * 1000
+"""No wait is longer than a week: far below what a 32-bit number of milliseconds in a system call can take."""
+
+MAX_SIZE_BYTES: Final = 1 << 30
+"""No buffer of the daemon may be configured past a gibibyte."""
+
+_LOCK_PROFILES_MS: Final = {"standard": (2_000, 50), "swarm": (10_000, 20)}
+
+ProviderName = Literal["mock", "openai"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Decision = Literal["allow", "deny"]
+
+
+def about(
+    text: str, *, env: str | None = None, flag: str | None = None, path: bool = False, owner_only: bool = False
+) -> Meta:
+    """Document a setting.
+
+    ``env`` and ``flag`` also set it.  ``path``: a file; a relative one starts where the setting was written.
+    ``owner_only``: never taken from a project's file, because that comes with somebody else's repository; so are all
+    names ending in ``_env``.
+    """
+    return Meta(description=text, extra={"env": env, "flag": flag, "path": path, "owner_only": owner_only})
+
+
+Text = Annotated[str, Meta(min_length=1, max_length=64 * 1024)]
+VariableName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Z_][A-Z0-9_]{0,127}$",
+        extra={"expected": "the name of an environment variable (A to Z, 0 to 9, _), not its value"},
+    ),
+]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+TimeoutMs = Annotated[int, Meta(ge=1, le=MAX_TIMEOUT_MS)]
+PauseMs = Annotated[int, Meta(ge=0, le=MAX_TIMEOUT_MS)]
+SizeBytes = Annotated[int, Meta(ge=64, le=MAX_SIZE_BYTES)]
+
+
+class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A mapping of the configuration."""
+
+
+class ProviderSettings(_Section, frozen=True, kw_only=True):
+    """Which model answers, and how it is reached."""
+
+    name: Annotated[
+        ProviderName | None,
+        about(
+            "Who answers. There is no default: nobody gets fake answers by accident.",
+            env="NOUS_PROVIDER",
+            flag="--provider",
+        ),
+    ] = None
+    model: Annotated[
+        Text | None,
+        about(
+            "The model's name, as its provider knows it. Needed by every provider but mock.",
+            env="NOUS_MODEL",
+            flag="--model",
+        ),
+    ] = None
+    api_base: Annotated[
+        Text | None,
+        about(
+            "Base URL of the provider's API, if it is not the vendor's own.",
+            env="NOUS_API_BASE",
+            flag="--api-base",
+            owner_only=True,
+        ),
+    ] = None
+    api_key_env: Annotated[
+        VariableName | None,
+        about("Name of the environment variable that holds the key; by default the one the vendor documents."),
+    ] = None
+    script: Annotated[
+        Text | None,
+        about("YAML or NDJSON file with the answers of the mock provider.", flag="--script", path=True),
+    ] = None
+    headers: Annotated[
+        dict[str, Text],
+        about("Further headers of every request. Keys do not belong here: see api_key_env.", owner_only=True),
+    ] = {}
+    connect_timeout_ms: Annotated[TimeoutMs, about("How long connecting may take.")] = 10_000
+    stream_idle_timeout_ms: Annotated[TimeoutMs, about("How long a streaming answer may stay silent.")] = 120_000
+    allow_insecure: Annotated[
+        bool, about("Whether plain http may leave this machine; to loopback it always may.", owner_only=True)
+    ] = False
+
+
+class DaemonSettings(_Section, frozen=True, kw_only=True):
+    """Life cycle and limits of ``nous serve``."""
+
+    on_eof: Annotated[
+        Literal["finish", "abort"], about("What the end of stdin means for runs that go on.", flag="--on-eof")
+    ] = "finish"
+    drain_timeout_ms: Annotated[
+        PauseMs, about("How long runs may still go on after the end of stdin.", flag="--drain-timeout")
+    ] = 30_000
+    command_timeout_ms: Annotated[
+        TimeoutMs, about("After how long a waiting prompt is answered with timeout.", flag="--command-timeout")
+    ] = 30_000
+    max_line_bytes: Annotated[SizeBytes, about("Longest line taken from a client.", flag="--max-line-bytes")] = 8 << 20
+    max_event_bytes: Annotated[
+        Annotated[int, Meta(ge=64 * 1024, le=MAX_SIZE_BYTES)], about("Longest line sent to a client.")
+    ] = 1 << 20
+    max_message_bytes: Annotated[SizeBytes, about("Longest message of a model; past it the run fails.")] = 32 << 20
+    max_runs: Annotated[Count, about("How many runs may go on side by side.")] = 64
+    abort_grace_ms: Annotated[TimeoutMs, about("How long an aborted run may take to end.")] = 2_000
+    subscriber_buffer_bytes: Annotated[
+        SizeBytes, about("How far a subscriber of the event socket may fall behind before it is disconnected.")
+    ] = 8 << 20
+    log_level: Annotated[
+        LogLevel, about("The least important records on stderr.", env="NOUS_LOG_LEVEL", flag="--log-level")
+    ] = "info"
+
+
+class EngineSettings(_Section, frozen=True, kw_only=True):
+    """Limits of a run."""
+
+    max_model_calls: Annotated[Count, about("How many times the model may be called within one turn.")] = 64
+
+
+class ToolsSettings(_Section, frozen=True, kw_only=True):
+    """What tools may do."""
+
+    active: Annotated[
+        tuple[Text, ...] | None, about("The tools the model is offered at start; null means all.", flag="--tools")
+    ] = None
+    allow_outside_workdir: Annotated[
+        bool, about("Whether tools may touch files outside the workdir.", owner_only=True)
+    ] = False
+    bash_timeout_ms: Annotated[TimeoutMs, about("How long a shell command may run if the model names no time.")] = (
+        120_000
+    )
+    memory_limit_mb: Annotated[
+        Annotated[int, Meta(ge=16, le=1 << 20)], about("Resident memory of a tool's process tree, in MiB.")
+    ] = 4096
+    policy: Annotated[dict[str, Decision], about("Tool by tool, whether calls are allowed. Not named: allow.")] = {}
+
+
+class PromptSettings(_Section, frozen=True, kw_only=True):
+    """The system prompt."""
+
+    system: Annotated[Text | None, about("Stands in place of the built-in system prompt.")] = None
+    system_file: Annotated[Text | None, about("The same from a file.", path=True)] = None
+    agents_md: Annotated[bool, about("Whether AGENTS.md of the workdir becomes part of it.")] = True
+
+
+class TraceSettings(_Section, frozen=True, kw_only=True):
+    """What is written about a run."""
+
+    fsync: Annotated[
+        Literal["message", "run", "off"],
+        about("When a trace is synced to disk: with each message and tool result, with the run's end, or never."),
+    ] = "message"
+
+
+class SessionLockSettings(_Section, frozen=True, kw_only=True):
+    """How long to wait for a session that another process is writing."""
+
+    profile: Annotated[
+        Literal["standard", "swarm"],
+        about(
+            "How patient: standard waits 2 s and tries every 50 ms; swarm, for many processes, 10 s and 20 ms.",
+            env="NOUS_SESSION_LOCK_PROFILE",
+        ),
+    ] = "standard"
+    timeout_ms: Annotated[
+        PauseMs | None, about("How long to wait, if not as the profile says.", env="NOUS_SESSION_LOCK_TIMEOUT_MS")
+    ] = None
+    retry_ms: Annotated[
+        TimeoutMs | None, about("Time between two tries, if not the profile's.", env="NOUS_SESSION_LOCK_RETRY_MS")
+    ] = None
+    stale_after_ms: Annotated[
+        TimeoutMs, about("Age at which a lock's owner is called stuck.", env="NOUS_SESSION_LOCK_STALE_AFTER_MS")
+    ] = 60_000
+
+    def timing_ms(self) -> tuple[int, int]:
+        """Return how long to wait in all, and between two tries."""
+        timeout_ms, retry_ms = _LOCK_PROFILES_MS[self.profile]
+        return (
+            timeout_ms if self.timeout_ms is None else self.timeout_ms,
+            retry_ms if self.retry_ms is None else self.retry_ms,
+        )
+
+
+class Settings(_Section, frozen=True, kw_only=True):
+    """The whole configuration."""
+
+    state_dir: Annotated[
+        Text | None,
+        about(
+            "Where nous keeps its files; by default $XDG_STATE_HOME/nous or ~/.local/state/nous.",
+            env="NOUS_STATE_DIR",
+            flag="--state-dir",
+            path=True,
+            owner_only=True,
+        ),
+    ] = None
+    provider: ProviderSettings = ProviderSettings()
+    daemon: DaemonSettings = DaemonSettings()
+    engine: EngineSettings = EngineSettings()
+    tools: ToolsSettings = ToolsSettings()
+    prompt: PromptSettings = PromptSettings()
+    trace: TraceSettings = TraceSettings()
+    session_lock: SessionLockSettings = SessionLockSettings()
