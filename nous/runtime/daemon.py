@@ -24,6 +24,7 @@ from nous.runtime.driver import RunDriver
 from nous.runtime.hub import Hub
 from nous.runtime.order import Order
 from nous.runtime.run import make_run
+from nous.runtime.seams import LiveSeams, Seams
 from nous.runtime.stop import StopRequest
 from nous.runtime.system_prompt import read_agents_file
 from nous.store.sessions import Session, SessionStore
@@ -56,6 +57,7 @@ class Daemon:
         epoch: str,
         version: str,
         system_override: str | None = None,
+        seams: Seams | None = None,
     ) -> None:
         self.settings = settings
         self.state_root = state_root
@@ -69,6 +71,7 @@ class Daemon:
         self.epoch = epoch
         self.version = version
         self.system_override = system_override
+        self.seams: Seams = seams or LiveSeams(clock, settings.tools.policy)
         self.hub = Hub()
         self.order = Order()
         self.sessions = SessionStore(state_root / "sessions")

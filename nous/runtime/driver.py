@@ -17,13 +17,17 @@ from msgspec import UNSET
 
 from nous.engine.inputs import AbortReason, AbortRequested, Input, ModelProduced, RunStarted, Stamp
 from nous.engine.machine import RunMachine
-from nous.errors import NousError
+from nous.errors import NousError, as_nous_error
 from nous.ports.system import Clock
 from nous.protocol.events import AgentEnd, ErrorEvent, MessageEnd, ToolExecutionEnd, untraced_line
 from nous.protocol.responses import PendingCounts, RunState
 from nous.runtime.performer import Performer
 from nous.runtime.publisher import Publisher
 from nous.runtime.recorder import Recorder
+from nous.runtime.seams import Admitted, InputGate
+from nous.telemetry.log import get_log
+
+log = get_log("runtime")
 
 SYNC_EVENTS = frozenset({MessageEnd, ToolExecutionEnd, AgentEnd})
 """Where a trace is synced under the policy ``message``; under ``run`` only the last of them counts."""
@@ -40,6 +44,7 @@ class RunDriver:
         self,
         *,
         machine: RunMachine,
+        gate: InputGate,
         recorder: Recorder,
         performer: Performer,
         publisher: Publisher,
@@ -50,13 +55,14 @@ class RunDriver:
         self.machine = machine
         self.ended = anyio.Event()
         self.started_at = clock.now()
+        self._gate = gate
         self._recorder = recorder
         self._performer = performer
         self._publisher = publisher
         self._clock = clock
         self._sync_on = sync_on
         self._on_end = on_end
-        self._inbox: deque[Input] = deque()
+        self._inbox: deque[Admitted] = deque()
         self._stepping = False
         self.broken: NousError | None = None
 
@@ -100,15 +106,21 @@ class RunDriver:
 
         Cancelling this ends nothing in order: that is what :meth:`abort` is for.
         """
-        async with anyio.create_task_group() as tasks:
-            self._performer.bind(self.submit, tasks)
-            self._publisher.bind(tasks, before_last=lambda: self._on_end(self), on_failure=self._break)
-            self.submit(first)
-            task_status.started()
-            await self._publisher.finished.wait()
-            self._recorder.release()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._performer.bind(self.submit, tasks)
+                self._publisher.bind(tasks, before_last=lambda: self._on_end(self), on_failure=self._break)
+                self.submit(first)
+                task_status.started()
+                await self._publisher.finished.wait()
+                self._recorder.release()
+                self.ended.set()
+                tasks.cancel_scope.cancel()
+        except Exception as error:
+            # A defect in one run's tasks: that run fails, the others go on.
+            log.error("run_crashed", run_id=self.run_id, error=repr(error))
+            self._break(as_nous_error(error))
             self.ended.set()
-            tasks.cancel_scope.cancel()
 
     def open(self) -> None:
         """Let the run's events out: until then they wait, so that the prompt's answer stands before them."""
@@ -119,21 +131,23 @@ class RunDriver:
 
     def submit(self, item: Input) -> None:
         """The one door in.  Inputs that come up while one is being handled wait for it, in order."""
-        self._inbox.append(item)
+        self._inbox.extend(self._gate.admit(item))
         if self._stepping:
             return
         self._stepping = True
         try:
             while self._inbox:
-                self._step(self._inbox.popleft())
+                self._step(*self._inbox.popleft())
+        except Exception as error:
+            log.error("run_crashed", run_id=self.run_id, error=repr(error))
+            self._break(as_nous_error(error))
         finally:
             self._stepping = False
 
-    def _step(self, item: Input) -> None:
+    def _step(self, stamp: Stamp, item: Input) -> None:
         machine = self.machine
         if machine.ended or self.broken is not None:
             return
-        stamp = Stamp(self._clock.now(), self._clock.mono_ns())
         elided = type(item) is ModelProduced and machine.elides(item.items)
         machine.receive(stamp, item)
         events, effects = machine.take_events(), machine.take_effects()
@@ -150,7 +164,7 @@ class RunDriver:
         for effect in effects:
             answer = self._performer.perform(effect)
             if answer is not None:
-                self._inbox.append(answer)
+                self._inbox.extend(self._gate.admit(answer))
 
     def _break(self, error: NousError) -> None:
         """End a run whose trace cannot be written: on the wire only, without ``seq``; the trace stays cut."""

@@ -36,19 +36,12 @@ from nous.ports.model import ModelItem, ModelRequest, Provider, TextDelta
 from nous.ports.tool import Tool, ToolContext, ToolResult
 from nous.protocol.messages import Message
 from nous.protocol.text import clean, split_text
+from nous.runtime.seams import EntryLog, Seams
 from nous.telemetry.log import get_log
 
 log = get_log("runtime")
 
 MAX_PROGRESS_BYTES = 64 * 1024
-
-
-class EntryLog(Protocol):
-    """What a run needs of its session."""
-
-    def try_append(self, entry: Message, /) -> bool: ...
-
-    async def append(self, entry: Message, /) -> None: ...
 
 
 class RunResources(Protocol):
@@ -58,17 +51,16 @@ class RunResources(Protocol):
     def provider(self) -> Provider: ...
 
     @property
-    def session(self) -> EntryLog: ...
+    def entries(self) -> EntryLog: ...
+
+    @property
+    def seams(self) -> Seams: ...
 
     def request(self, effect: CallModel) -> ModelRequest: ...
 
     def tool(self, name: str) -> Tool | None: ...
 
     def tool_context(self, tool_call_id: str, progress: Callable[[str], Awaitable[None]]) -> ToolContext: ...
-
-    def allows(self, effect: AskPolicy) -> tuple[bool, str | None]:
-        """Answer a policy question: whether, and if not, why not."""
-        ...
 
 
 class Performer:
@@ -103,7 +95,7 @@ class Performer:
                 if self._model_scope is not None:
                     self._model_scope.cancel()
             case AskPolicy():
-                allow, reason = self._resources.allows(effect)
+                allow, reason = self._resources.seams.allows(effect)
                 return PolicyAnswered(effect.tool_call_id, allow, reason)
             case RunTool():
                 self._tool_scope = anyio.CancelScope()
@@ -123,7 +115,7 @@ class Performer:
 
     def _append(self, message: Message) -> Input | None:
         try:
-            if self._resources.session.try_append(message):
+            if self._resources.entries.try_append(message):
                 return EntryStored(message.id)
         except NousError as error:
             return EntryFailed(message.id, error.code, error.cause)
@@ -132,7 +124,7 @@ class Performer:
 
     async def _append_slowly(self, message: Message) -> None:
         try:
-            await self._resources.session.append(message)
+            await self._resources.entries.append(message)
         except NousError as error:
             self._submit(EntryFailed(message.id, error.code, error.cause))
         else:
@@ -194,7 +186,7 @@ class Performer:
     # -- timers
 
     async def _wait(self, effect: StartTimer) -> None:
-        await anyio.sleep(effect.after_ms / 1000)
+        await anyio.sleep(self._resources.seams.delay_ms(effect) / 1000)
         self._submit(TimerFired(effect.timer))
 
 

@@ -85,10 +85,14 @@ class Publisher:
             self._tasks.start_soon(self._sync)
 
     def put_untraced(self, lines: Sequence[bytes]) -> None:
-        """Send the end of a run whose trace broke; what was held was never durable and is dropped."""
+        """Send the end of a run whose trace broke; what was held was never durable and is dropped.
+
+        Nothing is sent of a run that was never opened: its prompt is answered with the error instead.
+        """
         self._held.clear()
         self._before_last()
-        self._hub.announce(b"".join(lines))
+        if self._opened:
+            self._hub.announce(b"".join(lines))
         self.finished.set()
 
     async def room(self) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from nous.engine.effects import AskPolicy, CallModel
+from nous.engine.effects import CallModel
 from nous.engine.machine import RunMachine
 from nous.engine.spec import EMPTY_CONTEXT, ENGINE_VERSION, EngineLimits, RunSpec, chain_digest
 from nous.ports.model import ContextMessage, ModelRequest, Provider
@@ -34,6 +34,8 @@ class Resources:
     def __init__(self, daemon: Daemon, session: Session, run_id: str) -> None:
         self.provider: Provider = daemon.provider
         self.session = session
+        self.seams = daemon.seams
+        self.entries = daemon.seams.entries(session)
         self._daemon = daemon
         self._run_id = run_id
         self._system: dict[tuple[str, ...], str] = {}
@@ -64,11 +66,6 @@ class Resources:
 
     def tool(self, name: str) -> Tool | None:
         return self._daemon.tools.get(name)
-
-    def allows(self, effect: AskPolicy) -> tuple[bool, str | None]:
-        if self._daemon.settings.tools.policy.get(effect.tool_name) == "deny":
-            return False, f"the policy denies the tool {effect.tool_name}"
-        return True, None
 
     def tool_context(self, tool_call_id: str, progress: Callable[[str], Awaitable[None]]) -> ToolContext:
         daemon = self._daemon
@@ -124,11 +121,13 @@ def make_run(
             max_message_bytes=settings.daemon.max_message_bytes,
         ),
     )
+    spec = daemon.seams.spec(spec)
     recorder = Recorder(TraceWriter.create(daemon.traces_root, run_id))
     recorder.header(trace_header(daemon, spec, session))
     publisher = Publisher(run_id, daemon.hub, syncs(settings.trace.fsync, recorder, session))
     return RunDriver(
         machine=RunMachine(spec),
+        gate=daemon.seams.gate(run_id),
         recorder=recorder,
         performer=Performer(resources, publisher.room),
         publisher=publisher,

@@ -1,0 +1,88 @@
+"""The seams of a run: where everything that is not deterministic enters.  Live here; a replay puts its own in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from nous.engine.effects import AskPolicy, StartTimer
+from nous.engine.inputs import Input, Stamp
+from nous.engine.spec import RunSpec
+from nous.ports.system import Clock
+from nous.protocol.messages import Message
+
+
+class Admitted(NamedTuple):
+    """An input that may be stepped now, with its stamp."""
+
+    stamp: Stamp
+    item: Input
+
+
+class InputGate(Protocol):
+    """What every input of one run passes before it is stepped."""
+
+    def admit(self, item: Input) -> Sequence[Admitted]:
+        """Take note that ``item`` has come up; return the inputs to step now, in order."""
+        ...
+
+
+class EntryLog(Protocol):
+    """What a run needs of its session."""
+
+    def try_append(self, entry: Message, /) -> bool:
+        """Append if that takes no waiting.  Raises a :class:`nous.errors.NousError` if it cannot be done."""
+        ...
+
+    async def append(self, entry: Message, /) -> None: ...
+
+
+class Seams(Protocol):
+    def spec(self, spec: RunSpec) -> RunSpec:
+        """Return what the run is made with."""
+        ...
+
+    def gate(self, run_id: str) -> InputGate: ...
+
+    def entries(self, log: EntryLog) -> EntryLog: ...
+
+    def allows(self, effect: AskPolicy) -> tuple[bool, str | None]:
+        """Answer a policy question: whether, and if not, why not."""
+        ...
+
+    def delay_ms(self, effect: StartTimer) -> int: ...
+
+
+class LiveGate:
+    """Lets every input pass at once, stamped with the clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def admit(self, item: Input) -> Sequence[Admitted]:
+        return (Admitted(Stamp(self._clock.now(), self._clock.mono_ns()), item),)
+
+
+class LiveSeams:
+    """The world as it is.  ``policy`` says for each tool whether it may run; what it does not name may."""
+
+    def __init__(self, clock: Clock, policy: Mapping[str, Literal["allow", "deny"]]) -> None:
+        self._clock = clock
+        self._policy = policy
+
+    def spec(self, spec: RunSpec) -> RunSpec:
+        return spec
+
+    def gate(self, run_id: str) -> InputGate:
+        return LiveGate(self._clock)
+
+    def entries(self, log: EntryLog) -> EntryLog:
+        return log
+
+    def allows(self, effect: AskPolicy) -> tuple[bool, str | None]:
+        if self._policy.get(effect.tool_name) == "deny":
+            return False, f"the policy denies the tool {effect.tool_name}"
+        return True, None
+
+    def delay_ms(self, effect: StartTimer) -> int:
+        return effect.after_ms
