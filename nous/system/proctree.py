@@ -1,0 +1,166 @@
+"""Who belongs to a child: everything it started, also what left its group, its session or its environment behind.
+
+A process belongs to a tree if
+
+* its session or group is the root's (the root is reaped last, so that its pid cannot mean somebody else),
+* its parent belongs to the tree,
+* it was seen as such before its parent died,
+* it is an orphan whose environment carries the tree's mark, or
+* it is an orphan of ours without any mark, and every other tree running now began after it did.
+
+Orphans come to the daemon itself once it is a child subreaper.  In such a process every child must be started by
+:mod:`nous.system.process`: one that was not looks like an orphan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from nous.system import procfs
+from nous.system.procfs import ProcessStat
+
+MARK_VARIABLE: Final = "_NOUS_TREE"
+"""Holds the marks of all trees a process is in, outermost first: nous may run within a tool of nous."""
+
+
+class _Family:
+    """What the trees of this process share.
+
+    ``lock`` is held while a child is being started and while /proc is read: a child that exists but is not in
+    ``roots`` yet would look like an orphan.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.roots: dict[int, ProcessTree] = {}
+        self.adopts_orphans = False
+
+
+FAMILY: Final = _Family()
+
+
+class ProcessTree:
+    """The processes of one child.  Calls are short and synchronous; :meth:`members` reads all of /proc.
+
+    Made under ``FAMILY.lock``, together with the child.
+    """
+
+    def __init__(self, root_pid: int, mark: str) -> None:
+        stat = procfs.read_stat(root_pid)
+        self._root_pid = root_pid
+        self._started = 0 if stat is None else stat.started
+        self._mark = mark
+        self._seen: dict[int, int] = {}
+        FAMILY.roots[root_pid] = self
+
+    def members(self) -> list[ProcessStat]:
+        """Return the tree's processes that still run, the root included, and reap orphans that ended."""
+        with FAMILY.lock:
+            processes = procfs.all_processes()
+            roots = dict(FAMILY.roots)
+        found = self._founders(processes, roots)
+        children = _children_by_parent(processes)
+        waiting = list(found)
+        while waiting:
+            new = [pid for pid in children[waiting.pop()] if pid not in found]
+            found.update(new)
+            waiting += new
+        self._seen = {pid: processes[pid].started for pid in found}
+        if FAMILY.adopts_orphans:
+            _reap(stat for stat in processes.values() if stat.parent == os.getpid() and stat.pid not in roots)
+        return [processes[pid] for pid in found if not processes[pid].is_dead]
+
+    def observe(self) -> int:
+        """Remember who belongs to the tree now; return their resident memory in bytes (shared memory counted twice).
+
+        Costs a few small reads per process of the tree, whatever else runs on the machine.
+        """
+        if not procfs.lists_children():
+            return sum(procfs.resident_bytes(member.pid) for member in self.members())
+        found: dict[int, int] = {}
+        waiting = [self._root_pid, *self._seen]
+        while waiting:
+            pid = waiting.pop()
+            stat = None if pid in found else procfs.read_stat(pid)
+            if stat is None or stat.is_dead or self._seen.get(pid, stat.started) != stat.started:
+                continue
+            found[pid] = stat.started
+            waiting += procfs.children_of(pid)
+        self._seen = found
+        return sum(map(procfs.resident_bytes, found))
+
+    def proportional_bytes(self) -> int:
+        """Return the memory of everyone seen, shared memory counted once.  Slow; may wait for a busy process."""
+        return sum(map(procfs.proportional_bytes, self._seen))
+
+    def may_have_outlived_root(self) -> bool:
+        """Return whether somebody may still run now that the root has exited.  Cheap if there is nobody."""
+        if FAMILY.adopts_orphans and procfs.lists_children():
+            return any(pid not in FAMILY.roots for pid in procfs.children_of(os.getpid()))
+        return True
+
+    def signal(self, signum: int) -> None:
+        """Send ``signum`` to every process of the tree, and to no other."""
+        members = self.members()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._root_pid, signum)
+        for member in members:
+            if member.group != self._root_pid:
+                _signal_exactly(member, signum)
+
+    def forget(self) -> None:
+        """The root is about to be reaped: from now on its pid may mean somebody else."""
+        FAMILY.roots.pop(self._root_pid, None)
+
+    def _founders(self, processes: Mapping[int, ProcessStat], roots: Mapping[int, ProcessTree]) -> set[int]:
+        return {
+            stat.pid
+            for stat in processes.values()
+            if self._root_pid in (stat.session, stat.group)
+            or self._seen.get(stat.pid) == stat.started
+            or self._claims(stat, roots)
+        }
+
+    def _claims(self, stat: ProcessStat, roots: Mapping[int, ProcessTree]) -> bool:
+        """Return whether this is an orphan of ours.  Where no one adopts them, only the mark can tell."""
+        if stat.started < self._started or stat.pid in roots or stat.is_dead:
+            return False
+        if FAMILY.adopts_orphans and stat.parent != os.getpid():
+            return False
+        marks = procfs.read_variable(stat.pid, MARK_VARIABLE) or ""
+        if any(tree._mark in marks for tree in roots.values()):
+            return self._mark in marks
+        others = (tree for tree in roots.values() if tree is not self)
+        return FAMILY.adopts_orphans and all(tree._started > stat.started for tree in others)
+
+
+def _children_by_parent(processes: Mapping[int, ProcessStat]) -> defaultdict[int, list[int]]:
+    children: defaultdict[int, list[int]] = defaultdict(list)
+    for stat in processes.values():
+        children[stat.parent].append(stat.pid)
+    return children
+
+
+def _reap(stats: Iterable[ProcessStat]) -> None:
+    for stat in stats:
+        if stat.is_dead:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(stat.pid, os.WNOHANG)
+
+
+def _signal_exactly(stat: ProcessStat, signum: int) -> None:
+    """Signal this process and not one that got its pid meanwhile."""
+    with contextlib.suppress(OSError):
+        fd = os.pidfd_open(stat.pid)
+        try:
+            now = procfs.read_stat(stat.pid)
+            if now is not None and now.started == stat.started:
+                signal.pidfd_send_signal(fd, signum)
+        finally:
+            os.close(fd)
