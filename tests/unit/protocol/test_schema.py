@@ -26,7 +26,7 @@ from nous.protocol.events import (
 )
 from nous.protocol.responses import ANSWERS, Accepted, Result, encode_answer, error_line, mark_duplicate, success_line
 from nous.protocol.schema import Schema, documents, render, schema_digest
-from scripts.check_drift import drifted, write
+from scripts.check_drift import ROOT, drifted, write
 from tests.unit.protocol.samples import as_json, sample
 
 DOCUMENTS = documents()
@@ -172,6 +172,14 @@ def test_drift_is_seen_and_mended(tmp_path: Path) -> None:
     changed = tmp_path / "protocol/v1/events.schema.json"
     changed.write_bytes(changed.read_bytes() + b"\n")
     assert drifted(tmp_path) == [Path("protocol/v1/events.schema.json")]
+
+
+def test_the_readme_s_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "protocol/v1")
+    code = Path("README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["line"]["type"] == "message_update"
 
 
 # --- what nous says and accepts fits
