@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -49,7 +50,13 @@ def run(arguments: Sequence[str]) -> int:
         wire = claim_stdio()
         endpoint = DescriptorEndpoint(wire.read_fd, wire.write_fd)
         serve_stdio = options.socket is None or options.stdio
-        server = Server(daemon, wire=endpoint, serve_stdio=serve_stdio, socket_path=options.socket)
+        server = Server(
+            daemon,
+            wire=endpoint,
+            serve_stdio=serve_stdio,
+            socket_path=options.socket,
+            housekeeping=lambda: close_cut_traces(state),
+        )
         anyio.run(server.serve)
     finally:
         lock.release()
@@ -98,8 +105,6 @@ def find_workdir(given: Path | None) -> Path:
 
 
 def make_daemon(settings: Settings, state: StateDir, workdir: Path, provider: Provider, epoch: str) -> Daemon:
-    # Traces that a killed daemon left open are closed before anybody can ask for them.
-    interrupt_dead(state.traces, lambda other: is_dead(state.daemons, other))
     return Daemon(
         settings=settings,
         state_root=state.root,
@@ -111,7 +116,17 @@ def make_daemon(settings: Settings, state: StateDir, workdir: Path, provider: Pr
         epoch=epoch,
         version=__version__,
         system_override=read_system_override(settings),
+        is_dead=partial(is_dead, state.daemons),
     )
+
+
+def close_cut_traces(state: StateDir) -> None:
+    """Close the traces that killed daemons left open.  Runs beside the serving: a reader needs it for nothing."""
+    found = interrupt_dead(state.traces, partial(is_dead, state.daemons))
+    for trace in found.closed:
+        log.info("trace_interrupted", run_id=trace.run_id)
+    for error in found.failed:
+        log.warning("trace_not_closed", cause=error.cause)
 
 
 def read_system_override(settings: Settings) -> str | None:

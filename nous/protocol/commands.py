@@ -159,11 +159,15 @@ class Shutdown(Payload, frozen=True):
 
 
 class GetEvents(Payload, frozen=True):
-    """Read a run's events from disk.  ``limit`` counts events; ``features`` adds feature events."""
+    """Read a run's events from disk.  ``limit`` counts events; ``features`` adds feature events.
+
+    ``after_k`` is how many of the feature events behind ``after_seq`` were seen: pages may end between them.
+    """
 
     kind = "get_events"
     run_id: str
     after_seq: Annotated[int, Meta(ge=0)] | None = None
+    after_k: Annotated[int, Meta(ge=0)] | None = None
     limit: Annotated[int, Meta(ge=1)] | None = None
     features: list[str] | None = None
 

@@ -160,6 +160,7 @@ class Events(Answer, frozen=True):
     events: list[msgspec.Raw]
     done: bool
     next_after_seq: int | UnsetType = UNSET
+    next_after_k: int | UnsetType = UNSET
 
 
 class RunSummary(Struct, frozen=True, kw_only=True):

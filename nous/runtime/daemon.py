@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,10 @@ RECENT_RUN_SECONDS: Final = 5.0
 """For so long after its end a run is still shown to a new subscriber (protocol v1, section 7)."""
 
 
+Exporter = Callable[[str, str], Path]
+"""Exports a run's trace in a format; returns the file, which lies under the state directory."""
+
+
 class EndedRun(msgspec.Struct, frozen=True):
     run_id: str
     ended_ns: int
@@ -58,6 +62,8 @@ class Daemon:
         version: str,
         system_override: str | None = None,
         seams: Seams | None = None,
+        is_dead: Callable[[str], bool] = lambda epoch: False,
+        exporter: Exporter | None = None,
     ) -> None:
         self.settings = settings
         self.state_root = state_root
@@ -71,6 +77,8 @@ class Daemon:
         self.epoch = epoch
         self.version = version
         self.system_override = system_override
+        self.is_dead = is_dead
+        self.exporter = exporter
         self.seams: Seams = seams or LiveSeams(clock, settings.tools.policy)
         self.hub = Hub()
         self.order = Order()
@@ -119,9 +127,25 @@ class Daemon:
         driver = make_run(self, session, self.ids.run_id(), session.leaf_id, self._forget)
         self.runs[driver.run_id] = driver
         await self._tasks.start(driver.run, RunStarted(command_id, text))
+        self._warn_recovered(session)
         if driver.broken is not None:
             raise driver.broken
         return driver
+
+    def _warn_recovered(self, session: Session) -> None:
+        """Say which torn tails were cut from a session's file, and where they were kept."""
+        for tail in session.take_recovered():
+            name = Path(tail.path).name
+            log.warning("torn_tail_recovered", session_id=session.id, kept_as=name)
+            self.hub.announce(
+                self.event_line(
+                    WarningEvent(
+                        code="torn_tail_recovered",
+                        message="A line that was cut off in the middle was kept aside.",
+                        cause=f"session {session.id}: kept as {name}",
+                    )
+                )
+            )
 
     def _forget(self, driver: RunDriver) -> None:
         self.runs.pop(driver.run_id, None)

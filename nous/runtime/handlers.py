@@ -30,6 +30,7 @@ from nous.protocol.responses import (
     Tree,
 )
 from nous.runtime.pages import page_messages, page_tree
+from nous.runtime.recorded import export_trace, get_events, list_runs
 from nous.runtime.results import run_result
 
 if TYPE_CHECKING:
@@ -282,6 +283,9 @@ HANDLERS: Final[dict[str, Callable[[Call, Any], Awaitable[Answer | Reply]]]] = {
     "get_state": get_state,
     "get_messages": get_messages,
     "get_tree": get_tree,
+    "get_events": get_events,
+    "list_runs": list_runs,
+    "export_trace": export_trace,
     "new_session": new_session,
     "switch_session": switch_session,
     "branch_session": branch_session,

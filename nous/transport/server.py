@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from nous.ports.endpoint import Endpoint
@@ -35,11 +37,20 @@ ANSWER_MS: Final = 500
 class Server:
     """One daemon and its transports.  ``wire`` gets ``ready`` and ``bye`` also where only sockets serve."""
 
-    def __init__(self, daemon: Daemon, *, wire: Endpoint, serve_stdio: bool, socket_path: Path | None = None) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        *,
+        wire: Endpoint,
+        serve_stdio: bool,
+        socket_path: Path | None = None,
+        housekeeping: Callable[[], None] | None = None,
+    ) -> None:
         self._daemon = daemon
         self._wire = wire
         self._serve_stdio = serve_stdio
         self._socket_path = socket_path
+        self._housekeeping = housekeeping
         self._outbox = Outbox(wire)
         self._connections: set[Connection] = set()
 
@@ -77,6 +88,8 @@ class Server:
         daemon = self._daemon
         tasks.start_soon(self._outbox.run)
         self._outbox.put(daemon.event_line(ready(daemon)))
+        if self._housekeeping is not None:
+            tasks.start_soon(self._keep_house, self._housekeeping)
         tasks.start_soon(self._watch_wire)
         tasks.start_soon(self._watch_signals)
         if self._serve_stdio:
@@ -84,6 +97,12 @@ class Server:
         if listeners:
             tasks.start_soon(self._accept_commands, listeners[0], tasks)
             tasks.start_soon(self._accept_subscribers, listeners[1], tasks)
+
+    async def _keep_house(self, work: Callable[[], None]) -> None:
+        try:
+            await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+        except Exception as error:
+            log.warning("housekeeping_failed", error=repr(error))
 
     async def _end(self) -> None:
         """End runs, answer what is pending, write the last lines; every step is bounded."""
