@@ -5,7 +5,8 @@ numbers); every other plain word is text.  So ``off`` is the word off, not false
 
 Refused, always with file and line: duplicate keys, keys that are not text, anchors, aliases and merge keys (nothing is
 ever expanded, so no file grows in memory), tags, several documents, NaN and infinities, numbers of more than 18
-digits, nesting past 32 levels, NUL characters and halves of surrogate pairs.
+digits, nesting past 32 levels, NUL characters and halves of surrogate pairs, and the three characters (U+0085, U+2028,
+U+2029) that end a line for some readers of YAML and for others do not: they can be written as escapes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
 _NOT_FINITE: Final = re.compile(r"[-+]?\.(inf|nan)", re.IGNORECASE | re.ASCII)
 _NO_TEXT: Final = re.compile("[\x00\ud800-\udfff]")
+_HALF_BREAK: Final = re.compile("[\x85\u2028\u2029]")
 _MAX_DIGITS: Final = 18
 
 
@@ -39,6 +41,10 @@ class Parser:
     def __init__(self, source: SourceFile) -> None:
         self._file = source.name
         self._text = self._decode(source.data)
+        half_break = _HALF_BREAK.search(self._text)
+        if half_break:
+            what = f"the character U+{ord(half_break[0]):04X}; write it as an escape in double quotes"
+            refuse(self._file, self._line_at(half_break.start()), "", what)
         self._events = self._read_events()
 
     def parse(self) -> Node:
@@ -60,14 +66,22 @@ class Parser:
             refuse(self._file, data.count(b"\n", 0, error.start) + 1, "", "not UTF-8")
 
     def _read_events(self) -> Iterator[Event]:
+        line = 1
         try:
-            yield from yaml.parse(self._text, Loader=yaml.SafeLoader)
+            loader = yaml.SafeLoader(self._text)
+            while loader.check_event():
+                line = loader.line + 1
+                yield loader.get_event()  # type: ignore[no-untyped-call]
         except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            line = error.problem_mark.line + 1 if error.problem_mark else line
             refuse(self._file, line, "", f"not YAML: {error.problem or error.context}")
         except yaml.reader.ReaderError as error:
-            line = self._text.count("\n", 0, error.position) + 1
-            refuse(self._file, line, "", "a character that YAML does not allow")
+            refuse(self._file, self._line_at(error.position), "", "a character that YAML does not allow")
+        except (ValueError, OverflowError):  # PyYAML's own, for "\\U99999999" and %YAML with absurd numbers
+            refuse(self._file, line, "", "not YAML: a number out of range")
+
+    def _line_at(self, position: int) -> int:
+        return self._text.count("\n", 0, position) + 1
 
     def _build(self, event: Event, path: str, depth: int) -> Node:
         self._refuse_indirection(event, path)
