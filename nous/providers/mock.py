@@ -9,7 +9,7 @@ call fits, the answer is the default one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Final
 
@@ -28,7 +28,7 @@ from nous.providers.text import TextChannel, clean_pieces
 DEFAULT_MODEL: Final = "mock"
 ECHO_PREFIX: Final = "mock response: "
 
-_SHORTEST_PIECE_CHARS: Final = 8
+_PIECE_CHARS: Final = 8
 _MOST_PIECES: Final = 64
 _CHARS_PER_TOKEN: Final = 4
 
@@ -87,15 +87,18 @@ def _last_user_text(request: ModelRequest) -> str:
 
 async def _echo(text: str) -> AsyncGenerator[list[ModelItem], None]:
     answer = ECHO_PREFIX + text
-    size = max(_SHORTEST_PIECE_CHARS, -(-len(answer) // _MOST_PIECES))
+    count = min(_MOST_PIECES, -(-len(answer) // _PIECE_CHARS))
     await checkpoint()
-    yield [TextDelta(piece) for piece in clean_pieces(_cut(answer, size))]
+    yield [TextDelta(piece) for piece in clean_pieces(_cut(answer, count))]
     await checkpoint()
     yield [UsageReport(Usage(input_tokens=_tokens(text), output_tokens=_tokens(answer))), Finish("stop")]
 
 
-def _cut(text: str, size: int) -> list[str]:
-    return [text[start : start + size] for start in range(0, len(text), size)]
+def _cut(text: str, count: int) -> list[str]:
+    """Cut ``text`` into ``count`` pieces of nearly the same length, or fewer if it has fewer characters."""
+    size = len(text)
+    count = max(1, min(count, size))
+    return [text[size * n // count : size * (n + 1) // count] for n in range(count)]
 
 
 def _tokens(text: str) -> int:
@@ -116,7 +119,8 @@ class _Performance:
         for step in steps:
             await checkpoint()
             if step.text_repeat is not None:
-                async for batch in _repeat(step.text_repeat):
+                for batch in _repeat(step.text_repeat):
+                    await checkpoint()
                     yield batch
             elif step.delay_ms is not None:
                 await self._be_silent(step.delay_ms)
@@ -145,7 +149,7 @@ class _Performance:
         index = self._tool_calls
         self._tool_calls += 1
         arguments = call.arguments if isinstance(call.arguments, str) else msgspec.json.encode(call.arguments).decode()
-        fragments = clean_pieces(_cut(arguments, max(1, -(-len(arguments) // call.fragments))))
+        fragments = clean_pieces(_cut(arguments, call.fragments))
         return [
             ToolCallDelta(index, call.id or f"call_{self._number}_{index}", call.name),
             *(ToolCallDelta(index, arguments=fragment) for fragment in fragments),
@@ -162,14 +166,13 @@ class _Performance:
             raise NousError("provider_unavailable", f"idle: nothing was received in {self._idle_ms} ms")
 
 
-async def _repeat(step: TextRepeat) -> AsyncGenerator[list[ModelItem], None]:
+def _repeat(step: TextRepeat) -> Iterator[list[ModelItem]]:
     """Give ``count`` equal deltas in constant memory."""
     delta = [TextDelta(piece) for piece in clean_pieces([step.text])]
     left = step.count
     while left and delta:
         size = min(step.chunk, left)
         left -= size
-        await checkpoint()
         yield [*delta] * size
 
 

@@ -149,7 +149,7 @@ async def serve(*replies: Reply) -> AsyncIterator[Server]:
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(SocketAttribute.local_port)
     server = Server(f"http://127.0.0.1:{port}", [*replies])
-    async with anyio.create_task_group() as tasks, listener:
+    async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, server.handle)
         try:
             yield server
@@ -232,6 +232,21 @@ def hangs(*parts: bytes, head: bool = True) -> Reply:
             for part in parts:
                 await wire.part(part)
         await wire.wait_closed()
+
+    return reply
+
+
+def floods(status: int = 200, first: bytes = b"") -> Reply:
+    """Begin with ``first`` and send one byte, over and over, until the client closes."""
+
+    async def reply(wire: Wire) -> None:
+        await wire.head(status)
+        await wire.part(first or b"x")
+        try:
+            while True:
+                await wire.part(b"x" * 65536)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            wire.is_open = False
 
     return reply
 
