@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -261,6 +262,7 @@ class Daemon:
         self._events_made += 1
         return daemon_line(self._events_made, self.clock.now(), payload)
 
+    @cached_property
     def config_digest(self) -> str:
-        """Return a digest of the settings in force (they hold no secrets: keys are named, not held)."""
+        """A digest of the settings in force (they hold no secrets: keys are named, not held)."""
         return hashlib.sha256(msgspec.json.encode(self.settings)).hexdigest()

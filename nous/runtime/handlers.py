@@ -11,6 +11,7 @@ from msgspec import UNSET
 from nous.engine.inputs import FollowedUp, Steered
 from nous.errors import NousError
 from nous.protocol import commands as c
+from nous.protocol.digest import SCHEMA_DIGEST
 from nous.protocol.events import CONNECTION_FEATURES
 from nous.protocol.responses import (
     PROTOCOL_VERSION,
@@ -59,8 +60,6 @@ async def ping(call: Call, payload: c.Ping) -> Pong:
 
 
 async def hello(call: Call, payload: c.Hello) -> HelloAnswer:
-    from nous.protocol.schema import schema_digest
-
     conn = call.connection
     daemon = conn.daemon
     settings = daemon.settings.daemon
@@ -81,7 +80,7 @@ async def hello(call: Call, payload: c.Hello) -> HelloAnswer:
             abort_grace_ms=settings.abort_grace_ms,
             command_timeout_ms=settings.command_timeout_ms,
         ),
-        schema_digest=schema_digest(),
+        schema_digest=SCHEMA_DIGEST,
     )
 
 

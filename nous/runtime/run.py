@@ -11,7 +11,9 @@ from nous.engine.machine import RunMachine
 from nous.engine.spec import EMPTY_CONTEXT, ENGINE_VERSION, EngineLimits, RunSpec, chain_digest
 from nous.ports.model import ContextMessage, ModelRequest, Provider
 from nous.ports.tool import Tool, ToolContext
+from nous.protocol.digest import SCHEMA_DIGEST
 from nous.protocol.events import AgentEnd
+from nous.protocol.responses import PROTOCOL_VERSION
 from nous.runtime.driver import SYNC_EVENTS, RunDriver
 from nous.runtime.performer import Performer
 from nous.runtime.publisher import Publisher
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from nous.runtime.daemon import Daemon
 
 TRACE_VERSION: Final = 1
+
+RECORDED_SEAMS: Final = ("commands", "model", "tools", "policy", "store", "timers", "extensions")
+"""Where what is not deterministic enters a run; its trace holds all of it."""
 
 _CHAIN_KEY: Final = "context_digest"
 
@@ -143,9 +148,10 @@ def syncs(policy: str, recorder: Recorder, session: Session) -> tuple[Callable[[
 
 def trace_header(daemon: Daemon, spec: RunSpec, session: Session) -> dict[str, object]:
     """Return the fields of ``trace.header`` (docs/runtime-trace.md)."""
+    entries = len(session.path(spec.leaf_id))
     return {
         "trace_version": TRACE_VERSION,
-        "v": "1",
+        "v": PROTOCOL_VERSION,
         "run_id": spec.run_id,
         "session_id": spec.session_id,
         "leaf_id": spec.leaf_id,
@@ -153,13 +159,14 @@ def trace_header(daemon: Daemon, spec: RunSpec, session: Session) -> dict[str, o
         "created_at": daemon.clock.now(),
         "server_version": daemon.version,
         "engine_version": ENGINE_VERSION,
+        "schema_digest": SCHEMA_DIGEST,
+        "config_digest": daemon.config_digest,
         "provider": {"name": spec.provider, "model": spec.model},
         "active_tools": spec.active_tools,
+        "limits": spec.limits,
+        "capabilities": (),
         "spec": spec,
-        "context": {"entries": len(session.path(spec.leaf_id)), "digest": spec.context_digest},
-        "capture": dict.fromkeys(CAPTURED, "recorded"),
+        "context": {"entries": entries, "digest": spec.context_digest},
+        "capture": {**dict.fromkeys(RECORDED_SEAMS, "recorded"), "context": "referenced" if entries else "recorded"},
         "redaction": "none",
     }
-
-
-CAPTURED: Final = ("commands", "model", "tools", "policy", "store", "timers", "extensions", "context")

@@ -1,0 +1,216 @@
+"""A trace as a recording: its header, and its inputs, events and effects in order.
+
+Inputs that the trace leaves out are made again from the events that hold them, by a rule that needs no engine: after a
+recorded ``model_produced`` with k text items the next k ``message_update`` events are its own; every further one stands
+for an input of its own.  Source: docs/runtime-trace.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from nous.engine.inputs import Input, ModelProduced, Stamp
+from nous.engine.record import read_input
+from nous.engine.spec import EMPTY_CONTEXT, RunSpec, chain_digest
+from nous.errors import NousError
+from nous.ports.model import TextDelta
+from nous.protocol.messages import Message
+from nous.store.trace_lines import BrokenTraceError, TraceEnd, kind_of
+from nous.store.trace_reader import iter_line_batches
+
+TRACE_VERSION: Final = 1
+
+Capture = Literal["recorded", "elided", "referenced", "missing"]
+
+
+class NotATraceError(NousError):
+    """A file that is no trace, or one of a version this nous does not know."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("invalid_usage", reason)
+        self.reason = reason
+
+
+class Context(Struct, frozen=True, kw_only=True):
+    """The messages a run began with: how many, their chained digest, and in an export the messages themselves."""
+
+    entries: int
+    digest: str
+    messages: tuple[Message, ...] | UnsetType = UNSET
+
+
+class Header(Struct, frozen=True, kw_only=True, tag="trace.header"):
+    """The first line of a trace."""
+
+    trace_version: int
+    v: str
+    run_id: str
+    session_id: str
+    leaf_id: str
+    epoch: str
+    created_at: str
+    server_version: str
+    engine_version: int
+    schema_digest: str
+    config_digest: str
+    provider: dict[str, str]
+    active_tools: tuple[str, ...]
+    limits: dict[str, int]
+    capabilities: tuple[str, ...]
+    spec: RunSpec
+    context: Context
+    capture: dict[str, Capture]
+    redaction: str
+
+    @property
+    def missing_seams(self) -> tuple[str, ...]:
+        return tuple(seam for seam, state in self.capture.items() if state == "missing")
+
+
+class Recorded(NamedTuple):
+    """An input; ``line`` is None where the trace leaves it out."""
+
+    stamp: Stamp
+    item: Input
+    line: bytes | None
+
+
+class Said(NamedTuple):
+    """A line the engine caused: an event's or an effect's, without LF."""
+
+    kind: Literal["event", "effect"]
+    line: bytes
+
+
+class _Update(Struct):
+    ts: str
+    payload: _Delta
+
+
+class _Delta(Struct):
+    delta: str
+
+
+_headers: Final = msgspec.json.Decoder(Header)
+_ends: Final = msgspec.json.Decoder(TraceEnd)
+_updates: Final = msgspec.json.Decoder(_Update)
+
+
+class _Version(Struct):
+    type: Any = None
+    trace_version: Any = None
+
+
+def read_header(path: Path) -> Header:
+    """Return a trace's header.
+
+    Raises :class:`NotATraceError`, or :class:`BrokenTraceError` for a header that lacks something.
+    """
+    line = next((batch[0] for batch in iter_line_batches(path) if batch), b"")
+    return parse_header(path.name, line)
+
+
+def parse_header(name: str, line: bytes) -> Header:
+    try:
+        version = msgspec.json.decode(line, type=_Version)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise NotATraceError("it does not begin with a trace header") from None
+    if version.type != "trace.header" or not isinstance(version.trace_version, int):
+        raise NotATraceError("it does not begin with a trace header")
+    if version.trace_version > TRACE_VERSION:
+        raise NotATraceError(f"trace version {version.trace_version} is newer than this nous knows ({TRACE_VERSION})")
+    try:
+        return _headers.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BrokenTraceError(name, 0, f"header: {error}") from None
+
+
+def read_lines(path: Path) -> Iterator[Recorded | Said]:
+    """Yield what follows the header, up to the last line: inputs (left out ones made again), events, effects.
+
+    Raises :class:`BrokenTraceError` for a line that is neither.
+    """
+    own_updates = 0
+    call = 0
+    is_header = True
+    for batch in iter_line_batches(path):
+        for line in batch:
+            if is_header:
+                is_header = False
+                continue
+            kind = kind_of(line)
+            if kind == "event":
+                if b'"type":"message_update"' in line[:160]:
+                    if own_updates:
+                        own_updates -= 1
+                    else:
+                        yield _elided(path.name, call, line)
+                yield Said("event", line)
+            elif kind == "input":
+                recorded = _recorded(path.name, line)
+                if isinstance(recorded.item, ModelProduced):
+                    call = recorded.item.call
+                    own_updates += sum(isinstance(i, TextDelta) for i in recorded.item.items)
+                yield recorded
+            elif kind == "effect":
+                yield Said("effect", line)
+            elif kind != "end":
+                raise BrokenTraceError(path.name, 0, f"a line of unknown kind: {line[:60]!r}")
+
+
+def _recorded(name: str, line: bytes) -> Recorded:
+    try:
+        _, stamp, item = read_input(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BrokenTraceError(name, 0, f"input: {error}") from None
+    return Recorded(stamp, item, line)
+
+
+def _elided(name: str, call: int, line: bytes) -> Recorded:
+    try:
+        update = _updates.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BrokenTraceError(name, 0, f"message_update: {error}") from None
+    return Recorded(Stamp(update.ts, 0), ModelProduced(call, [TextDelta(update.payload.delta)]), None)
+
+
+def check_seal(path: Path) -> TraceEnd:
+    """Return a trace's last line after checking its digest over every byte before it.
+
+    Raises :class:`BrokenTraceError` for a cut trace or one that was changed.
+    """
+    digest = hashlib.sha256()
+    held: bytes | None = None
+    offset = 0
+    for batch in iter_line_batches(path):
+        for line in batch:
+            if held is not None:
+                digest.update(held + b"\n")
+                offset += len(held) + 1
+            held = line
+    if offset + len(held or b"") + 1 != path.stat().st_size:
+        raise BrokenTraceError(path.name, offset, "cut: bytes without a line end stand at its end")
+    if held is None or kind_of(held) != "end":
+        raise BrokenTraceError(path.name, offset, "cut: there is no trace.end")
+    head, mark, seal = held.partition(b',"sha256":"')
+    digest.update(head + mark)
+    if seal != digest.hexdigest().encode() + b'"}':
+        raise BrokenTraceError(path.name, offset, "changed: the sha256 does not fit the bytes before it")
+    try:
+        return _ends.decode(held)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BrokenTraceError(path.name, offset, f"trace.end: {error}") from None
+
+
+def context_digest(messages: tuple[Message, ...]) -> str:
+    """Return the chained digest of a run's context."""
+    digest = EMPTY_CONTEXT
+    for message in messages:
+        digest = chain_digest(digest, message)
+    return digest
