@@ -83,7 +83,7 @@ class _Bounder:
         if isinstance(value, list | tuple | set | frozenset):
             return [self._value(item, depth) for item in islice(value, MAX_ITEMS)]
         if isinstance(value, BaseException):
-            return self._value(_describe_error(value), depth)
+            return self.mapping(_describe_error(value), depth)
         return f"<{type(value).__name__}>"
 
     def _text(self, text: str) -> str:
