@@ -369,7 +369,7 @@ def watched(closed: anyio.Event) -> Reply:
 
 
 async def test_leaving_the_context_closes_the_connection_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "DRAIN_MS", 1000 * DEADLINE_S)
+    monkeypatch.setattr(http, "DRAIN_MS", 10_000 * DEADLINE_S)
     closed = anyio.Event()
     async with serve(watched(closed)) as server, provider_for(server) as provider:
         async with provider.stream(ask()) as stream:
