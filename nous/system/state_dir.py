@@ -73,23 +73,24 @@ def user_dir(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
     """Return the directory an XDG ``variable`` names, or ``fallback`` under the home directory.
 
     A relative path counts as not set (XDG Base Directory Specification).
-
-    Raises:
-        NousError: ``invalid_usage`` if there is no home directory either.
     """
     named = environ.get(variable, "")
     return Path(named) if named.startswith("/") else home_dir(environ) / fallback
 
 
 def home_dir(environ: Mapping[str, str]) -> Path:
-    """Return ``$HOME``, or what the user database says if that is not an absolute path."""
+    """Return ``$HOME``, or what the user database says if that is not an absolute path.
+
+    Raises:
+        NousError: ``invalid_usage`` if neither knows one.
+    """
     home = environ.get("HOME", "")
     if home.startswith("/"):
         return Path(home)
     try:
         return Path(pwd.getpwuid(os.geteuid()).pw_dir)
     except KeyError:
-        raise NousError("invalid_usage", "there is no home directory", hint="Set HOME, or give --state-dir.") from None
+        raise NousError("invalid_usage", "there is no home directory", hint="Set HOME.") from None
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:

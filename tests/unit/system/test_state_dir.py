@@ -86,6 +86,13 @@ def test_home_falls_back_to_the_user_database(environ: dict[str, str]) -> None:
     assert home_dir(environ).is_absolute()
 
 
+def test_a_user_nobody_knows_must_set_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 2**31 - 7)
+    with pytest.raises(NousError, match="no home directory") as caught:
+        default_state_dir({})
+    assert caught.value.exit_code == 6
+
+
 def test_paths_alone_touch_nothing(tmp_path: Path) -> None:
     paths = state_paths(tmp_path / "absent")
     assert paths.traces == tmp_path / "absent" / "traces"
