@@ -43,6 +43,7 @@ pytestmark = pytest.mark.anyio
 KEY = "sk-test-0123456789"
 DEADLINE_S = 20
 SHORT_MS = 60
+NEVER_MS = 10_000 * DEADLINE_S
 
 
 def delta(text: str) -> bytes:
@@ -369,9 +370,9 @@ def watched(closed: anyio.Event) -> Reply:
 
 
 async def test_leaving_the_context_closes_the_connection_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "DRAIN_MS", 10_000 * DEADLINE_S)
+    monkeypatch.setattr(http, "DRAIN_MS", NEVER_MS)
     closed = anyio.Event()
-    async with serve(watched(closed)) as server, provider_for(server) as provider:
+    async with serve(watched(closed)) as server, provider_for(server, NEVER_MS) as provider:
         async with provider.stream(ask()) as stream:
             assert await anext(stream) == [TextDelta("a")]
             assert not closed.is_set()
