@@ -36,10 +36,13 @@ def tool_list(text: str) -> tuple[str, ...]:
 
 
 SETTING_FLAGS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
-    ("--provider", "provider.name", {"metavar": "NAME", "help": "who answers: mock, openai"}),
+    ("--provider", "provider.name", {"metavar": "NAME", "help": "who answers: mock, openai, replay"}),
     ("--model", "provider.model", {"metavar": "NAME", "help": "the model's name"}),
     ("--api-base", "provider.api_base", {"metavar": "URL", "help": "base URL of a compatible server"}),
     ("--script", "provider.script", {"metavar": "FILE", "help": "what the mock provider answers (YAML or NDJSON)"}),
+    ("--replay-from", "provider.replay_from", {"metavar": "PATH", "help": "a recorded run for the provider replay"}),
+    ("--replay-speed", "provider.replay_speed", {"choices": ("full", "recorded"), "help": "how fast it is replayed"}),
+    ("--replay-drive", "provider.replay_drive", {"choices": ("recording", "client"), "help": argparse.SUPPRESS}),
     ("--tools", "tools.active", {"metavar": "LIST", "type": tool_list, "help": "tools active at start: read,bash"}),
     ("--on-eof", "daemon.on_eof", {"choices": ("finish", "abort"), "help": "what the end of stdin means for runs"}),
     ("--drain-timeout", "daemon.drain_timeout_ms", {"metavar": "TIME", "type": duration_ms, "help": "30s, 500ms"}),

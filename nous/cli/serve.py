@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 
@@ -14,18 +15,22 @@ from nous import __version__
 from nous.cli.options import Parser, add_daemon_flags, add_state_flags, parse, resolve_settings, state_root
 from nous.config.layers import allows_bootstrap
 from nous.config.provider import require_provider, resolve_key
+from nous.config.settings import ProviderSettings as ProviderSection
 from nous.config.settings import Settings
 from nous.errors import NousError
 from nous.ports.model import Provider
+from nous.ports.system import Ids
+from nous.ports.tool import Tool
 from nous.providers.registry import build_provider
 from nous.providers.settings import ProviderSettings
 from nous.runtime.daemon import Daemon
+from nous.runtime.seams import Seams
 from nous.store.trace_repair import interrupt_dead
 from nous.system.clock import SystemClock
 from nous.system.ids import RandomIds, new_epoch
 from nous.system.state_dir import Actor, EpochLock, StateDir, is_dead, open_state_dir
+from nous.telemetry.foreign import capture_foreign_records
 from nous.telemetry.log import configure, get_log
-from nous.tools.registry import builtin_tools
 from nous.transport.descriptors import DescriptorEndpoint
 from nous.transport.server import Server
 from nous.transport.wire import claim_stdio
@@ -36,17 +41,17 @@ log = get_log("cli")
 def run(arguments: Sequence[str]) -> int:
     options = parse(make_parser(), arguments)
     settings = resolve_settings(options).settings
-    name = require_provider(settings)
-    provider = make_provider(name, settings)
+    world = make_world(require_provider(settings), settings)
     workdir = find_workdir(options.workdir)
     state = open_state_dir(state_root(options), permission(options))
     epoch = new_epoch()
     configure(settings.daemon.log_level, correlation_id=os.environ.get("NOUS_CORRELATION_ID"), epoch=epoch)
+    capture_foreign_records()
     for warning in state.warnings:
         log.warning("state_dir_open", detail=warning)
     lock = EpochLock.acquire(state.daemons, epoch)
     try:
-        daemon = make_daemon(settings, state, workdir, provider, epoch)
+        daemon = make_daemon(settings, state, workdir, world, epoch)
         wire = claim_stdio()
         endpoint = DescriptorEndpoint(wire.read_fd, wire.write_fd)
         serve_stdio = options.socket is None or options.stdio
@@ -79,9 +84,22 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def make_provider(name: str, settings: Settings) -> Provider:
+class World(NamedTuple):
+    """What a daemon's runs meet: the real thing, or a recording of it."""
+
+    provider: Provider
+    tools: Sequence[Tool]
+    ids: Ids
+    seams: Seams | None
+
+
+def make_world(name: str, settings: Settings) -> World:
     given = settings.provider
-    return build_provider(
+    if name == "replay":
+        return make_recorded_world(given)
+    from nous.tools.registry import builtin_tools
+
+    provider = build_provider(
         name,
         ProviderSettings(
             model=given.model or name,
@@ -94,6 +112,21 @@ def make_provider(name: str, settings: Settings) -> Provider:
             script=None if given.script is None else Path(given.script),
         ),
     )
+    return World(provider, builtin_tools(), RandomIds(), None)
+
+
+def make_recorded_world(given: ProviderSection) -> World:
+    """Build the seams of a replay.  No provider client and no tool is made."""
+    from nous.replay.recording import read_header
+    from nous.replay.serving import ReplayProvider, ReplaySeams, ReplayTool, find_recordings
+
+    if given.replay_from is None:
+        raise NousError("invalid_usage", "the provider replay needs --replay-from", hint="Name a *.trace.ndjson file.")
+    paths = find_recordings(Path(given.replay_from))
+    seams = ReplaySeams(paths, drive=given.replay_drive, speed=given.replay_speed, clock=SystemClock(), ids=RandomIds())
+    headers = [read_header(path) for path in paths]
+    names = dict.fromkeys(name for header in headers for name in header.spec.known_tools)
+    return World(ReplayProvider(seams, headers[0]), [ReplayTool(name, seams) for name in names], seams, seams)
 
 
 def find_workdir(given: Path | None) -> Path:
@@ -104,15 +137,16 @@ def find_workdir(given: Path | None) -> Path:
     return path
 
 
-def make_daemon(settings: Settings, state: StateDir, workdir: Path, provider: Provider, epoch: str) -> Daemon:
+def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World, epoch: str) -> Daemon:
     return Daemon(
         settings=settings,
         state_root=state.root,
         workdir=workdir,
-        provider=provider,
-        tools=builtin_tools(),
+        provider=world.provider,
+        tools=world.tools,
         clock=SystemClock(),
-        ids=RandomIds(),
+        ids=world.ids,
+        seams=world.seams,
         epoch=epoch,
         version=__version__,
         system_override=read_system_override(settings),

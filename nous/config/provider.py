@@ -32,7 +32,7 @@ def require_provider(settings: Settings) -> ProviderName:
             "no provider is named",
             hint=f"{_TRY} For real answers: nous serve --provider openai --model NAME.",
         )
-    if provider.model is None and provider.name != "mock":
+    if provider.model is None and provider.name not in ("mock", "replay"):
         raise NousError(
             "invalid_usage",
             f"no model is named for the provider {provider.name}",

@@ -19,7 +19,7 @@ MAX_SIZE_BYTES: Final = 1 << 30
 
 _LOCK_PROFILES_MS: Final = {"standard": (2_000, 50), "swarm": (10_000, 20)}
 
-ProviderName = Literal["mock", "openai"]
+ProviderName = Literal["mock", "openai", "replay"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Decision = Literal["allow", "deny"]
 
@@ -90,6 +90,17 @@ class ProviderSettings(_Section, frozen=True, kw_only=True):
         Text | None,
         about("YAML or NDJSON file with the answers of the mock provider.", flag="--script", path=True),
     ] = None
+    replay_from: Annotated[
+        Text | None,
+        about("A recorded run, or a directory of them, for the provider replay.", flag="--replay-from", path=True),
+    ] = None
+    replay_speed: Annotated[
+        Literal["full", "recorded"], about("How fast the provider replay goes.", flag="--replay-speed")
+    ] = "full"
+    replay_drive: Annotated[
+        Literal["recording", "client"],
+        about("Who brings the recorded client commands in a replay.", flag="--replay-drive"),
+    ] = "recording"
     headers: Annotated[
         dict[str, Text],
         about("Further headers of every request. Keys do not belong here: see api_key_env.", owner_only=True),

@@ -59,10 +59,13 @@ def input_line(n: int, after_seq: int, stamp: Stamp, item: Input) -> bytes:
 
 def read_input(line: bytes) -> tuple[InputRecord, Stamp, Input]:
     """Read an input line back.  Raises ``msgspec.DecodeError`` (or its subclass) for anything else."""
-    record = _records.decode(line)
-    body = bytes(record.data)[1:]
-    glue = b"" if body.strip() == b"}" else b","
-    item = _inputs.decode(b'{"type":%b%b%b' % (_encode(record.kind), glue, body))
+    try:
+        record = _records.decode(line)
+        body = bytes(record.data)[1:]
+        glue = b"" if body.strip() == b"}" else b","
+        item = _inputs.decode(b'{"type":%b%b%b' % (_encode(record.kind), glue, body))
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
     return record, Stamp(record.ts, record.mono_ns), item
 
 
@@ -72,8 +75,10 @@ def effect_line(n: int, effect: Effect) -> bytes:
     line: dict[str, Any] = {"type": "trace.effect", "n": n, "kind": kind, "digest": effect_digest(effect)}
     if isinstance(effect, CallModel):
         line["data"] = {"call": effect.call, "purpose": effect.purpose}
-    elif isinstance(effect, RunTool):
+    elif isinstance(effect, AskPolicy | RunTool):
         line["data"] = {"tool_call_id": effect.tool_call_id, "tool_name": effect.tool_name}
+    elif isinstance(effect, AppendEntry):
+        line["data"] = {"entry_id": effect.message.id}
     return _encode(line) + b"\n"
 
 

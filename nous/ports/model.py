@@ -105,7 +105,7 @@ class Provider(Protocol):
     ``stream`` opens one call; iterating gives lists of items, one list per network read, in order, with exactly
     one :class:`Finish` if the call succeeded.  Leaving the context closes the connection at once.  Anything that
     goes wrong is a :class:`nous.errors.NousError` with a provider code; cancellation passes through untouched.
-    The next list is not read from the network before it is asked for: that is the back-pressure.
+    At most one list is read from the network before it is asked for: that is the back-pressure.
     """
 
     name: str
@@ -117,6 +117,10 @@ class Provider(Protocol):
         ...
 
     def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[list[ModelItem]]]: ...
+
+    async def warm(self) -> None:
+        """Load what the first call will need.  Asked for once the daemon is ready; must not be relied on."""
+        ...
 
     async def aclose(self) -> None: ...
 

@@ -22,7 +22,7 @@ from nous.runtime.daemon import Daemon
 from nous.runtime.hub import Listener
 from nous.runtime.outbox import Outbox
 from nous.runtime.stop import end_runs
-from nous.telemetry.log import get_log
+from nous.telemetry.log import flush, get_log
 from nous.transport.unix import SocketEndpoint, UnixListener
 
 log = get_log("transport")
@@ -90,6 +90,7 @@ class Server:
         self._outbox.put(daemon.event_line(ready(daemon)))
         if self._housekeeping is not None:
             tasks.start_soon(self._keep_house, self._housekeeping)
+        tasks.start_soon(self._warm_provider)
         tasks.start_soon(self._watch_wire)
         tasks.start_soon(self._watch_signals)
         if self._serve_stdio:
@@ -97,6 +98,13 @@ class Server:
         if listeners:
             tasks.start_soon(self._accept_commands, listeners[0], tasks)
             tasks.start_soon(self._accept_subscribers, listeners[1], tasks)
+
+    async def _warm_provider(self) -> None:
+        try:
+            await self._daemon.provider.warm()
+        except Exception as error:
+            # The first call will say it in full.
+            log.info("provider_not_warmed", error=repr(error))
 
     async def _keep_house(self, work: Callable[[], None]) -> None:
         try:
@@ -146,6 +154,7 @@ class Server:
                 if number == signal.SIGINT and ignores_interrupt:
                     continue
                 if self._daemon.stop.urgent.is_set():
+                    flush()
                     os._exit(128 + number)
                 self._daemon.stop.request("signal", abort=True)
 

@@ -1,0 +1,336 @@
+"""What ``nous serve --provider replay`` is built from: every seam answers from a recording, nothing real is touched."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import anyio
+import msgspec
+
+from nous.engine.effects import AskPolicy, StartTimer
+from nous.engine.inputs import (
+    AbortRequested,
+    EntryFailed,
+    Input,
+    ModelDone,
+    ModelFailed,
+    ModelProduced,
+    PolicyAnswered,
+    RunStarted,
+    Stamp,
+    ToolDone,
+    ToolProgressed,
+)
+from nous.engine.record import read_input
+from nous.engine.spec import RunSpec
+from nous.errors import NousError
+from nous.ports.model import ModelItem, ModelRequest
+from nous.ports.system import Clock, Ids
+from nous.ports.tool import ToolContext, ToolResult
+from nous.protocol.messages import Message
+from nous.replay.recording import Header, Recorded, Said, read_header, read_lines
+from nous.replay.sequencer import Sequencer, is_command
+from nous.runtime.seams import Admitted, EntryLog
+
+Speed = Literal["full", "recorded"]
+Drive = Literal["recording", "client"]
+
+_TIME: Final = "%Y-%m-%dT%H:%M:%S.%f%z"
+
+
+class ReplayedRun:
+    """One recording on its way through the daemon, under a run id of its own if the recorded one is taken.
+
+    ``asked`` are the subjects (model calls, tool calls, entries) of the recorded effects.
+    """
+
+    def __init__(self, path: Path, run_id: str | None = None) -> None:
+        recorded = read_header(path)
+        self.run_id = run_id or recorded.run_id
+        self.header = _renamed(recorded, recorded.run_id, self.run_id)
+        self.asked: set[tuple[str, object]] = set()
+        self.policy: dict[str, PolicyAnswered] = {}
+        self.failures: dict[str, EntryFailed] = {}
+        self.model: defaultdict[int, list[Paced]] = defaultdict(list)
+        self.tools: defaultdict[str, list[Paced]] = defaultdict(list)
+        self.inputs = merge_deltas(self._read(path, recorded.run_id))
+        self._sort()
+
+    def _read(self, path: Path, old_id: str) -> list[Recorded]:
+        """Read the inputs, and what was asked for.  Ids in them begin with the run's, and follow it."""
+        out: list[Recorded] = []
+        old, new = old_id.encode(), self.run_id.encode()
+        for line in read_lines(path):
+            if isinstance(line, Said):
+                if line.kind == "effect":
+                    data = msgspec.json.decode(
+                        line.line.replace(old_id.encode(), self.run_id.encode()), type=_Asked
+                    ).data
+                    self.asked.update(data.items())
+            elif line.line is None:
+                out.append(line)
+            else:
+                _, stamp, item = read_input(line.line.replace(old, new))
+                out.append(Recorded(stamp, item, line.line))
+        return out
+
+    def _sort(self) -> None:
+        before = self.inputs[0].stamp if self.inputs else Stamp("", 0)
+        for stamp, item in self.inputs:
+            paced = Paced(item, max(0.0, _seconds(stamp) - _seconds(before)))
+            before = stamp
+            if isinstance(item, ModelProduced | ModelDone | ModelFailed):
+                self.model[item.call].append(paced)
+            elif isinstance(item, ToolProgressed | ToolDone):
+                self.tools[item.tool_call_id].append(paced)
+            elif isinstance(item, PolicyAnswered):
+                self.policy[item.tool_call_id] = item
+            elif isinstance(item, EntryFailed):
+                self.failures[item.entry_id] = item
+
+
+class Paced(NamedTuple):
+    """A recorded input, and how long after the one before it it came, in seconds."""
+
+    item: Input
+    pause_s: float
+
+
+class _Asked(msgspec.Struct):
+    data: dict[str, Any] = {}
+
+
+_effects: Final = msgspec.json.Decoder(_Asked)
+
+
+def _seconds(stamp: Stamp) -> float:
+    return datetime.strptime(stamp.ts, _TIME).timestamp()
+
+
+def _renamed(header: Header, old_id: str, new_id: str) -> Header:
+    data = msgspec.json.encode(header).replace(old_id.encode(), new_id.encode())
+    return msgspec.json.decode(data, type=Header)
+
+
+def merge_deltas(recorded: Sequence[Recorded]) -> list[Admitted]:
+    """Return the inputs in order, deltas that came at the same time as one."""
+    out: list[Admitted] = []
+    mergeable = False
+    for stamp, item, line in recorded:
+        last = out[-1] if out else None
+        if mergeable and line is None and last is not None and last.stamp.ts == stamp.ts:
+            assert isinstance(last.item, ModelProduced)
+            assert isinstance(item, ModelProduced)
+            last.item.items.extend(item.items)
+        else:
+            out.append(Admitted(stamp, item))
+        mergeable = line is None
+    return out
+
+
+class ReplaySeams:
+    """The seams of every run of a replaying daemon, the ids it draws, and the recordings it goes through in turn.
+
+    ``drive`` says who brings the recorded client commands: the recording itself, so that whoever sends a prompt sees
+    the whole run, or the client, who then sends what was sent when the run was recorded.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, drive: Drive, speed: Speed, clock: Clock, ids: Ids) -> None:
+        self._paths = paths
+        self._drive = drive
+        self.speed = speed
+        self._clock = clock
+        self._ids = ids
+        self._next = 0
+        self._used: set[str] = set()
+        self.runs: dict[str, ReplayedRun] = {}
+
+    # -- nous.ports.system.Ids
+
+    def run_id(self) -> str:
+        """Take the next recording; return its run id, or a new one if that was served before."""
+        path = self._paths[self._next % len(self._paths)]
+        self._next += 1
+        recorded = read_header(path).run_id
+        run = ReplayedRun(path, self._ids.run_id() if recorded in self._used else None)
+        self._used.add(run.run_id)
+        self.runs[run.run_id] = run
+        return run.run_id
+
+    def session_id(self) -> str:
+        return self._ids.session_id()
+
+    # -- nous.runtime.seams.Seams
+
+    def spec(self, spec: RunSpec) -> RunSpec:
+        """Return the recorded spec on the session and context at hand."""
+        return msgspec.structs.replace(
+            self.runs[spec.run_id].header.spec,
+            session_id=spec.session_id,
+            leaf_id=spec.leaf_id,
+            context_digest=spec.context_digest,
+        )
+
+    def gate(self, run_id: str) -> Sequencer | _OwnPrompt:
+        run = self.runs[run_id]
+        sequencer = Sequencer(run.inputs, run.asked, self._comes_by_itself(run_id), self._clock)
+        return sequencer if self._drive == "client" else _OwnPrompt(sequencer)
+
+    def _comes_by_itself(self, run_id: str) -> Callable[[Input], bool]:
+        if self._drive == "recording":
+            return is_command
+        sent = {id(a.item) for a in client_commands(self.runs[run_id].inputs)}
+        return lambda item: is_command(item) and id(item) not in sent
+
+    def entries(self, log: EntryLog) -> EntryLog:
+        return _ReplayedEntries(self, log)
+
+    def allows(self, effect: AskPolicy) -> tuple[bool, str | None]:
+        for run in self.runs.values():
+            answer = run.policy.get(effect.tool_call_id)
+            if answer is not None:
+                return answer.allow, answer.reason
+        return False, "the recording has no answer to this"
+
+    def delay_ms(self, effect: StartTimer) -> int:
+        return 0
+
+    def failure_of(self, entry_id: str) -> EntryFailed | None:
+        return next((r.failures[entry_id] for r in self.runs.values() if entry_id in r.failures), None)
+
+
+def client_commands(inputs: Sequence[Admitted]) -> list[Admitted]:
+    """Return the recorded commands that one client on stdio can send again.
+
+    Those of the daemon itself (end of input, signals, a lost client) it cannot, nor a second command of the same id:
+    connections that both used it were two.
+    """
+    out: list[Admitted] = []
+    ids = {a.item.command_id for a in inputs if isinstance(a.item, RunStarted)}
+    for admitted in inputs:
+        item = admitted.item
+        if not is_command(item):
+            continue
+        if isinstance(item, AbortRequested) and item.reason != "client":
+            continue
+        command_id = getattr(item, "command_id", None)
+        if command_id is not None:
+            if not command_id or command_id in ids:
+                continue
+            ids.add(command_id)
+        out.append(admitted)
+    return out
+
+
+class _OwnPrompt:
+    """A sequencer whose run is said to come from the prompt at hand: its ``command_id`` is the client's own."""
+
+    def __init__(self, sequencer: Sequencer) -> None:
+        self._sequencer = sequencer
+
+    def admit(self, item: Input) -> Sequence[Admitted]:
+        admitted = self._sequencer.admit(item)
+        if not isinstance(item, RunStarted):
+            return admitted
+        return [
+            Admitted(a.stamp, RunStarted(item.command_id, a.item.text)) if isinstance(a.item, RunStarted) else a
+            for a in admitted
+        ]
+
+
+class _ReplayedEntries:
+    """A session that fails where it failed."""
+
+    def __init__(self, seams: ReplaySeams, log: EntryLog) -> None:
+        self._seams = seams
+        self._log = log
+
+    def try_append(self, entry: Message, /) -> bool:
+        failed = self._seams.failure_of(entry.id)
+        if failed is not None:
+            raise NousError(failed.code, failed.cause)
+        return self._log.try_append(entry)
+
+    async def append(self, entry: Message, /) -> None:
+        await self._log.append(entry)
+
+
+class ReplayProvider:
+    """See :class:`nous.ports.model.Provider`: answers each call with what was recorded of it."""
+
+    builds = 0
+
+    def __init__(self, seams: ReplaySeams, header: Header) -> None:
+        self.name = header.spec.provider
+        self.model = header.spec.model
+        self._seams = seams
+
+    @asynccontextmanager
+    async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[list[ModelItem]]]:
+        yield self._items(self._seams.runs[request.run_id], request.call)
+
+    async def _items(self, run: ReplayedRun, call: int) -> AsyncIterator[list[ModelItem]]:
+        if ("call", call) not in run.asked:
+            raise NousError("provider_error", f"the recording has no model call {call}")
+        for item, pause_s in run.model[call]:
+            if self._seams.speed == "recorded":
+                await anyio.sleep(pause_s)
+            if isinstance(item, ModelProduced):
+                yield item.items
+            elif isinstance(item, ModelFailed):
+                raise NousError(item.code, item.cause, retry_after_ms=item.retry_after_ms)
+            else:
+                return
+        # The recorded call was stopped here.
+        await anyio.sleep_forever()
+
+    async def warm(self) -> None:
+        return
+
+    async def aclose(self) -> None:
+        return
+
+
+class ReplayTool:
+    """See :class:`nous.ports.tool.Tool`: answers each call with what was recorded of it."""
+
+    description = "A recorded tool."
+    source = "replay"
+
+    def __init__(self, name: str, seams: ReplaySeams) -> None:
+        self.name = name
+        self.schema: dict[str, Any] = {"type": "object"}
+        self._seams = seams
+
+    async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
+        run = self._seams.runs[context.run_id]
+        if ("tool_call_id", context.tool_call_id) not in run.asked:
+            return ToolResult(text="The recording has no such tool call.", outcome="error")
+        for item, pause_s in run.tools[context.tool_call_id]:
+            if self._seams.speed == "recorded":
+                await anyio.sleep(pause_s)
+            if isinstance(item, ToolDone):
+                return ToolResult(text=item.text, outcome=item.outcome, truncated=item.truncated)
+            assert isinstance(item, ToolProgressed)
+            await context.progress(item.text)
+        # The recorded tool did not stop in time.
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+def find_recordings(path: Path) -> list[Path]:
+    """Return a recording, or those of a directory in the order of their names.
+
+    Raises ``invalid_usage`` if there is none, or what :func:`read_header` raises.
+    """
+    paths = sorted(path.rglob("*.trace.ndjson")) if path.is_dir() else [path]
+    if not paths:
+        raise NousError("invalid_usage", f"{path} holds no *.trace.ndjson")
+    for each in paths:
+        read_header(each)
+    return paths
