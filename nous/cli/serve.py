@@ -81,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_daemon_flags(parser)
     parser.add_argument("--socket", metavar="PATH", type=Path, help="serve PATH and PATH.events instead of stdio")
     parser.add_argument("--stdio", action="store_true", help="with --socket: serve stdio too")
+    parser.add_argument("--json", action="store_true", help="report a refusal to start as one object")
     return parser
 
 
