@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -66,8 +66,8 @@ class Session:
         return self._log.tree.leaf_id
 
     @property
-    def messages(self) -> dict[str, ContextMessage]:
-        """Every message by its id, on all branches, in the order of the file.  To be read only."""
+    def messages(self) -> Mapping[str, ContextMessage]:
+        """Every message by its id, on all branches, in the order of the file."""
         return self._log.tree.messages
 
     def path(self, leaf_id: str | None = None) -> Sequence[ContextMessage]:
@@ -143,7 +143,7 @@ class Session:
         was never acknowledged does not come back.
 
         Raises:
-            NousError: ``io_failure``; then the session reads itself anew at its next use.
+            NousError: ``io_failure``, also for every further sync until the session was used again.
         """
         target, log = self._written, self._log
         if target == self._synced:
@@ -186,8 +186,7 @@ class Session:
         self._written += 1
 
     def _catch_up(self, fd: int) -> None:
-        known = None if self._sync_failed else self._log
-        log = read_log(self._disk, fd, self.id, known)
+        log = read_log(self._disk, fd, self.id, self._log)
         if log is None:
             raise NousError("session_not_found", self.id)
         self._log = log

@@ -32,14 +32,13 @@ class SessionLog:
     ``synced_end`` is how far they are known to be durable: what may be taken back if a sync fails.
     """
 
-    __slots__ = ("end", "header", "inode", "line_count", "link", "own_end", "own_start", "synced_end", "tree")
+    __slots__ = ("end", "header", "line_count", "link", "own_end", "own_start", "synced_end", "tree")
 
-    def __init__(self, header: SessionHeader, link: Link, end: int, inode: int) -> None:
+    def __init__(self, header: SessionHeader, link: Link, end: int) -> None:
         self.header = header
         self.tree = SessionTree()
         self.link = link
         self.end = end
-        self.inode = inode
         self.line_count = 1
         self.own_start = self.own_end = self.synced_end = end
 
@@ -57,9 +56,12 @@ class SessionLog:
         self.take(entry, link, line_bytes)
         self.own_end = self.end
 
-    def is_part_of(self, disk: Disk, fd: int, status: os.stat_result) -> bool:
-        """Tell whether the file still begins with what is known, by the digest of the last known line."""
-        if status.st_ino != self.inode or status.st_size < self.end:
+    def is_part_of(self, disk: Disk, fd: int, size: int) -> bool:
+        """Tell whether the file still begins with what is known.
+
+        The digest of the last known line tells: it vouches for all before it, also in a file that was replaced.
+        """
+        if size < self.end:
             return False
         return disk.read_at(fd, SEAL_BYTES + 1, self.end - SEAL_BYTES - 1) == self.link.digest + b'"}\n'
 
@@ -73,14 +75,14 @@ def read_log(disk: Disk, fd: int, session_id: str, known: SessionLog | None) -> 
         NousError: ``session_corrupt``, or ``session_error`` for what a newer version wrote; the file and the line
             are in the cause.
     """
-    status = os.fstat(fd)
-    if known is not None and known.is_part_of(disk, fd, status):
-        if status.st_size == known.end:
+    size = os.fstat(fd).st_size
+    if known is not None and known.is_part_of(disk, fd, size):
+        if size == known.end:
             return known
         # A tail that others cut and wrote over while it was read looks damaged once: then the whole file decides,
         # and for the same reason the whole file is read a second time before it is called damaged.
         with suppress(_DamagedError):
-            _read_on(disk, fd, known, known.end, status.st_size)
+            _read_on(disk, fd, known, size)
             return known
     with suppress(_DamagedError):
         return _read_all(disk, fd, session_id)
@@ -100,16 +102,15 @@ class _DamagedError(Exception):
 
 
 def _read_all(disk: Disk, fd: int, session_id: str) -> SessionLog | None:
-    status = os.fstat(fd)
-    head = _read_header(disk, fd, status.st_size)
+    size = os.fstat(fd).st_size
+    head = _read_header(disk, fd, size)
     if head is None:
         return None
     header, link, end = head
     if header.id != session_id:
         raise _DamagedError(1, f"it names the session {header.id!r}")
-    log = SessionLog(header, link, end, status.st_ino)
-    _read_on(disk, fd, log, end, status.st_size)
-    log.own_start = log.own_end = log.synced_end = log.end
+    log = SessionLog(header, link, end)
+    _read_on(disk, fd, log, size)
     return log if log.line_count > header.copied else None
 
 
@@ -126,9 +127,9 @@ def _read_header(disk: Disk, fd: int, size: int) -> tuple[SessionHeader, Link, i
     return header, link, len(first[0]) + 1
 
 
-def _read_on(disk: Disk, fd: int, log: SessionLog, start: int, end: int) -> None:
+def _read_on(disk: Disk, fd: int, log: SessionLog, size: int) -> None:
     try:
-        for lines in read_lines(disk, fd, start, end, MAX_LINE_BYTES):
+        for lines in read_lines(disk, fd, log.end, size, MAX_LINE_BYTES):
             for line in lines:
                 link = check_line(line, log.link)
                 log.take(decode_entry(line), link, len(line) + 1)

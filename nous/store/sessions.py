@@ -69,12 +69,9 @@ class SessionStore:
         """
         session = self._live.get(session_id)
         if session is None:
-            return self._keep(self._read(session_id))
-        try:
+            session = self._read(session_id)
+        else:
             session.refresh()
-        except NousError:
-            self.evict(session_id)
-            raise
         return self._keep(session)
 
     def exists(self, session_id: str) -> bool:
@@ -122,24 +119,23 @@ class SessionStore:
             raise NousError("session_error", f"{header.id!r} is no safe name for a file")
         path = self._path(header.id)
         line, link = encode_line(header, ORIGIN)
-        lines, log = [line], SessionLog(header, link, len(line), 0)
+        lines, log = [line], SessionLog(header, link, len(line))
         for entry in entries:
             line, link = encode_line(entry, link)
             log.take(entry, link, len(line))
             lines.append(line)
         try:
-            log.inode = self._write_file(str(path), b"".join(lines))
+            self._write_file(str(path), b"".join(lines))
         except FileExistsError:
             raise NousError("session_error", f"there is a session {header.id!r} already") from None
         except OSError as error:
             raise io_failure(error, str(path)) from error
         return self._keep(Session(path, log, self._disk, self._profile, is_new=True))
 
-    def _write_file(self, path: str, data: bytes) -> int:
+    def _write_file(self, path: str, data: bytes) -> None:
         fd = self._disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             write_all(self._disk, fd, data)
-            return os.fstat(fd).st_ino
         except BaseException:
             with suppress(OSError):
                 Path(path).unlink()

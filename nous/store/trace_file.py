@@ -75,18 +75,13 @@ class TraceWriter:
         """
         if self._failure is not None:
             raise self._failure
-        # A copy, so that closing the trace meanwhile cannot hand its number to another file.
-        with self._closing:
-            fd = os.dup(self._fd)
         try:
-            self._disk.sync(fd)
+            self._sync_copy()
             if not self._is_listed:
                 self._disk.sync_directory(str(Path(self._path).parent))
                 self._is_listed = True
         except OSError as error:
             raise self._fail(error) from error
-        finally:
-            self._disk.close(fd)
 
     def write_end(self, end: TraceEnd) -> None:
         """Append the ``trace.end`` line.  Not yet synced."""
@@ -113,6 +108,15 @@ class TraceWriter:
             self.sync()
         finally:
             self.release()
+
+    def _sync_copy(self) -> None:
+        # A copy of the descriptor, so that closing the trace meanwhile cannot hand its number to another file.
+        with self._closing:
+            fd = os.dup(self._fd)
+        try:
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
 
     def _fail(self, error: OSError) -> NousError:
         self._failure = io_failure(error, self._path)

@@ -18,16 +18,15 @@ from msgspec import Struct
 from nous.errors import NousError
 from nous.store.disk import Disk, io_failure
 from nous.store.lines import LineTooLongError, read_lines
-from nous.store.trace_lines import EVENT_PREFIX, BrokenTraceError, TraceEnd, TraceHeader, event_head, kind_of
+from nous.store.trace_lines import BrokenTraceError, TraceEnd, TraceHeader, event_head, kind_of
+from nous.store.trace_seek import find_start, last_seq, whole_lines_end
 
 MAX_TRACE_LINE_BYTES: Final = 64 * 1024 * 1024
 """Far longer than the longest line a daemon writes: a command of 8 MiB, unless it was told to take longer ones."""
 
-_WINDOW_BYTES: Final = 64 * 1024
-_EVENT_START: Final = re.compile(rb'\n\{"v":"1","id":"[^".\n]+\.\d{1,18}(?:\.\d{1,18})?","type":"[a-z_]{1,64}"')
-_MAX_EVENT_HEAD_BYTES: Final = 512
-"""More than the part of an event line that tells its seq and type can take."""
 _TIME: Final = re.compile(rb'"ts":"([^"]{1,64})"')
+_STAMP_WITHIN_BYTES: Final = 1024
+_END_WITHIN_BYTES: Final = 64 * 1024
 
 _disk: Final = Disk()
 
@@ -95,7 +94,7 @@ def iter_events(
     """
     with open_trace(path) as fd:
         end = _end_of(fd, end_offset)
-        start = _find_start(fd, after_seq, end)
+        start = find_start(fd, after_seq, end)
         for lines in _line_batches(path, fd, start, end, MAX_TRACE_LINE_BYTES):
             for line in lines:
                 head = event_head(line)
@@ -136,7 +135,7 @@ def read_end(fd: int, size: int) -> TraceEnd | None:
 
     Looks only at the last line: whether its digest fits is for who reads the whole file.
     """
-    tail = _disk.read_at(fd, min(size, _WINDOW_BYTES), max(0, size - _WINDOW_BYTES))
+    tail = _disk.read_at(fd, min(size, _END_WITHIN_BYTES), max(0, size - _END_WITHIN_BYTES))
     last = tail[tail.rfind(b"\n", 0, -1) + 1 :]
     if not last.endswith(b'"}\n') or kind_of(last) != "end":
         return None
@@ -149,7 +148,7 @@ def read_end(fd: int, size: int) -> TraceEnd | None:
 def last_time(lines: list[bytes]) -> str | None:
     """Return the last time stamp that events or inputs among ``lines`` carry."""
     for line in reversed(lines):
-        if kind_of(line) in ("event", "input") and (match := _TIME.search(line, 0, 2 * _MAX_EVENT_HEAD_BYTES)):
+        if kind_of(line) in ("event", "input") and (match := _TIME.search(line, 0, _STAMP_WITHIN_BYTES)):
             return match[1].decode("ascii", "replace")
     return None
 
@@ -172,59 +171,3 @@ def _read_header(path: Path, fd: int) -> TraceHeader:
         return _headers.decode(first)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BrokenTraceError(path.name, 0, "it does not begin with the header of a trace") from None
-
-
-def _find_start(fd: int, after_seq: int, end: int) -> int:
-    """Return an offset where a line begins, before which there is nothing that follows event ``after_seq``.
-
-    Events stand in the order of their seq, so half of what is left is ruled out by looking at one of them.
-    """
-    low, high = 0, end
-    while after_seq > 0 and high - low > 2 * _WINDOW_BYTES:
-        middle = (low + high) // 2
-        found = _next_event(fd, middle, high)
-        if found is None or found[1] >= after_seq:
-            high = middle
-        else:
-            low = found[0]
-    return low
-
-
-def _next_event(fd: int, start: int, end: int) -> tuple[int, int] | None:
-    """Return offset and seq of the first event line that begins after ``start``."""
-    at = start
-    while at < end:
-        window = _disk.read_at(fd, min(_WINDOW_BYTES + _MAX_EVENT_HEAD_BYTES, end - at), at)
-        match = _EVENT_START.search(window)
-        if match is not None:
-            head = event_head(match[0][1:])
-            return None if head is None else (at + match.start() + 1, head.seq)
-        at += _WINDOW_BYTES
-    return None
-
-
-def last_seq(fd: int, end: int) -> int:
-    """Return the seq of the last event line before ``end``, which follows an LF; 0 if there is none."""
-    high = end
-    while high > 0:
-        low = max(0, high - _WINDOW_BYTES)
-        window = _disk.read_at(fd, min(high - low + _MAX_EVENT_HEAD_BYTES, end - low), low)
-        at = len(window)
-        while (at := window.rfind(b"\n" + EVENT_PREFIX, 0, at)) >= 0:
-            head = event_head(window[at + 1 : at + 1 + _MAX_EVENT_HEAD_BYTES])
-            if head is not None:
-                return head.seq
-        high = low
-    return 0
-
-
-def whole_lines_end(fd: int, size: int) -> int:
-    """Return the offset behind the last LF, 0 if there is none: what follows it was cut or is being written."""
-    high = size
-    while high > 0:
-        low = max(0, high - _WINDOW_BYTES)
-        at = _disk.read_at(fd, high - low, low).rfind(b"\n")
-        if at >= 0:
-            return low + at + 1
-        high = low
-    return 0

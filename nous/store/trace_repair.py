@@ -29,7 +29,8 @@ from nous.store.trace_lines import (
     event_head,
     kind_of,
 )
-from nous.store.trace_reader import iter_line_batches, last_time, open_trace, read_end, read_header, whole_lines_end
+from nous.store.trace_reader import iter_line_batches, last_time, open_trace, read_end, read_header
+from nous.store.trace_seek import whole_lines_end
 
 
 class InterruptedTrace(Struct, frozen=True):
