@@ -1,0 +1,124 @@
+"""A run as a person reads it: the text on stdout as it comes, everything else as short lines on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, BinaryIO, Final, Protocol
+
+import msgspec
+
+from nous.client import Event
+
+MAX_VALUE_CHARACTERS: Final = 60
+MAX_ARGUMENTS_CHARACTERS: Final = 160
+
+# A terminal obeys control characters; what a model or a file says must not steer it.  Tab and LF are harmless.
+_CONTROLS: Final = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A, 0x0D)}
+_CONTROLS_AND_CR: Final = {**_CONTROLS, 0x0D: None}
+
+
+class Writer(Protocol):
+    """Shows a run's events; ``flush`` is called when no further event is there yet."""
+
+    def show(self, event: Event) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class EventLines:
+    """Writes the event lines as they came."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._lines: list[bytes] = []
+
+    def show(self, event: Event) -> None:
+        self._lines.append(event.line)
+
+    def flush(self) -> None:
+        if self._lines:
+            self._out.write(b"\n".join(self._lines) + b"\n")
+            self._out.flush()
+            self._lines.clear()
+
+
+class Transcript:
+    """Writes the assistant's text to ``out``, tool calls, warnings and errors to ``err``."""
+
+    def __init__(self, out: BinaryIO, err: BinaryIO) -> None:
+        self._out = out
+        self._err = err
+        self._is_terminal = os.isatty(out.fileno())
+        self._text: list[str] = []
+        self._last = "\n"
+
+    def show(self, event: Event) -> None:
+        match event.type:
+            case "message_update":
+                self._add(event.payload["delta"])
+            case "message_end" if event.payload.get("role") != "user":
+                self._add("" if self._last == "\n" else "\n")
+            case "tool_execution_start":
+                self._note(f"{event.payload['tool_name']} {short_arguments(event.payload.get('arguments'))}".rstrip())
+            case "tool_execution_end":
+                self._note(tool_end(event.payload))
+            case "warning" | "error":
+                self._note(f"{event.type}: {complaint(event.payload)}")
+
+    def flush(self) -> None:
+        if self._text:
+            text = "".join(self._text)
+            self._text.clear()
+            self._out.write((text.translate(_CONTROLS_AND_CR) if self._is_terminal else text).encode())
+            self._out.flush()
+
+    def _add(self, text: str) -> None:
+        if text:
+            self._text.append(text)
+            self._last = text[-1]
+
+    def _note(self, line: str) -> None:
+        """Write a line to stderr, behind all text that came before it."""
+        self.flush()
+        self._err.write(one_line(line).encode() + b"\n")
+        self._err.flush()
+
+
+def one_line(text: str) -> str:
+    return text.replace("\n", " ").translate(_CONTROLS_AND_CR)
+
+
+def short_arguments(arguments: object) -> str:
+    """Return a call's arguments for one line: ``path=notes.txt limit=20``."""
+    if not isinstance(arguments, dict):
+        return "" if arguments is None else _cut(str(arguments), MAX_VALUE_CHARACTERS)
+    parts = (f"{name}={_cut(_plain(value), MAX_VALUE_CHARACTERS)}" for name, value in arguments.items())
+    return _cut(" ".join(parts), MAX_ARGUMENTS_CHARACTERS)
+
+
+def tool_end(payload: dict[str, Any]) -> str:
+    """Return how a call ended: ``read ok 3 ms``, or with the result's first line if it failed."""
+    is_error = payload.get("is_error", False)
+    line = f"{payload['tool_name']} {'error' if is_error else 'ok'}"
+    if "duration_ms" in payload:
+        line += f" {payload['duration_ms']} ms"
+    return f"{line}: {_cut(payload['result'].partition(chr(10))[0], MAX_ARGUMENTS_CHARACTERS)}" if is_error else line
+
+
+def complaint(payload: dict[str, Any]) -> str:
+    """Return what a warning or an error says: ``code: message (cause)``."""
+    cause = payload.get("cause")
+    return f"{payload['code']}: {payload['message']}" + (f" ({cause})" if cause else "")
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def standard_writer(*, as_json: bool) -> Writer:
+    return EventLines(sys.stdout.buffer) if as_json else Transcript(sys.stdout.buffer, sys.stderr.buffer)

@@ -1,0 +1,96 @@
+"""What can go wrong for a client, each a :class:`NousError` so that a command line can report it as it is.
+
+NousError
+ +-- CommandError            the daemon refused a command, or the run behind it failed
+ +-- DaemonGoneError         the daemon ended, or closed the connection
+ +-- EventsUnreadError       an answer cannot arrive: it stands behind events that nobody takes
+ +-- NotTheProtocolError     what came is not a line of the protocol
+ +-- ClientClosedError       the client was closed here
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from nous.errors import CATEGORIES, CODES, Category, CodeInfo, NousError
+
+
+class WireError(Struct, frozen=True):
+    """The ``error`` object of a response, as a peer of any v1 version may write it."""
+
+    code: str = "internal_error"
+    message: str = ""
+    category: str = "internal_failure"
+    cause: str | None = None
+    hint: str | None = None
+    retry_after_ms: int | None = None
+
+
+class CommandError(NousError):
+    """The daemon's answer was an error.  ``payload`` is the answer's payload (a timeout's holds ``run_id``).
+
+    A code this version does not know is kept as it came, with the message and the category it came with.
+    """
+
+    def __init__(self, error: WireError, payload: dict[str, object]) -> None:
+        code = error.code if error.code in CODES else "internal_error"
+        super().__init__(code, error.cause, hint=error.hint, retry_after_ms=error.retry_after_ms, data=payload)
+        if code != error.code:
+            self.code = error.code
+            self.info = CodeInfo(_known_category(error.category), error.message)
+
+    @property
+    def payload(self) -> dict[str, object]:
+        return self.data
+
+
+class DaemonGoneError(NousError):
+    """The daemon is not there any more.
+
+    ``returncode`` is its exit code (negative: the signal), None on a socket; ``stderr`` the end of what it wrote
+    there; ``last_words`` what it wrote to stdout that is no line of the protocol: the object in which ``--json``
+    reports why it did not start.
+    """
+
+    def __init__(
+        self, what: str, *, returncode: int | None = None, stderr: bytes = b"", last_words: bytes = b""
+    ) -> None:
+        super().__init__("io_failure", f"{what}: {_tail(stderr)}" if stderr.strip() else what)
+        self.hint = None
+        self.returncode = returncode
+        self.stderr = stderr
+        self.last_words = last_words
+
+
+class EventsUnreadError(NousError):
+    """Events fill the client's memory up to its bound, nobody takes them, and the answer comes after them."""
+
+    def __init__(self, queued_bytes: int) -> None:
+        super().__init__(
+            "overloaded",
+            f"{queued_bytes} bytes of events are unread, and the answer stands behind them",
+            hint="Iterate events(), or open the client with keep_events=False.",
+        )
+
+
+class NotTheProtocolError(NousError):
+    """The peer does not speak the protocol; ``line`` is the beginning of what it wrote instead."""
+
+    def __init__(self, line: bytes) -> None:
+        self.line = line[:8192]
+        super().__init__("internal_error", f"not a line of the protocol: {line[:200]!r}", hint="Is this nous serve?")
+
+
+class ClientClosedError(NousError):
+    """The client was closed while something still waited for the daemon."""
+
+    def __init__(self) -> None:
+        super().__init__("internal_error", "the client is closed", hint="")
+
+
+def _known_category(name: str) -> Category:
+    return next((category for category in CATEGORIES if category == name), "internal_failure")
+
+
+def _tail(stderr: bytes, limit: int = 1024) -> str:
+    return stderr.strip()[-limit:].decode("utf-8", "replace")
