@@ -165,6 +165,9 @@ class ReplaySeams:
     def session_id(self) -> str:
         return self._ids.session_id()
 
+    def entry_id(self) -> str:
+        return self._ids.entry_id()
+
     # -- nous.runtime.seams.Seams
 
     def spec(self, spec: RunSpec) -> RunSpec:

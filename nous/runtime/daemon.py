@@ -28,6 +28,7 @@ from nous.runtime.run import make_run
 from nous.runtime.seams import LiveSeams, Seams
 from nous.runtime.stop import StopRequest
 from nous.runtime.system_prompt import read_agents_file
+from nous.store.session_format import LeafMove
 from nous.store.sessions import Session, SessionStore
 from nous.system.ids import is_safe_id
 from nous.telemetry.log import get_log
@@ -112,20 +113,21 @@ class Daemon:
     def run_of(self, session_id: str) -> RunDriver | None:
         return next((r for r in self.runs.values() if r.session_id == session_id), None)
 
-    async def start_run(self, session: Session, command_id: str, text: str) -> RunDriver:
-        """Start a run on the session's active leaf.  It is in its trace when this returns, and in no stream yet:
-        its events wait for :meth:`RunDriver.open`.
+    async def start_run(self, session: Session, command_id: str, text: str, leaf_id: str | None = None) -> RunDriver:
+        """Start a run on a leaf of a session (left out: the active one).
 
-        Raises ``command_rejected``, ``overloaded``, ``shutting_down`` or ``io_failure``.
+        It is in its trace when this returns, and in no stream yet: its events wait for :meth:`RunDriver.open`.
+
+        Raises ``command_rejected``, ``overloaded``, ``shutting_down`` or ``io_failure``, and ``invalid_payload`` for an
+        unknown leaf; nothing was written then.
         """
-        if not self.accepting:
-            raise NousError("shutting_down")
-        if self.run_of(session.id) is not None:
-            raise NousError("command_rejected", "run_in_progress")
+        self.check_free(session.id)
         if len(self.runs) >= self.settings.daemon.max_runs:
             raise NousError("overloaded", f"{len(self.runs)} runs are active")
         assert self._tasks is not None
-        driver = make_run(self, session, self.ids.run_id(), session.leaf_id, self._forget)
+        driver = make_run(
+            self, session, self.ids.run_id(), session.leaf_id if leaf_id is None else leaf_id, self._forget
+        )
         self.runs[driver.run_id] = driver
         await self._tasks.start(driver.run, RunStarted(command_id, text))
         self._warn_recovered(session)
@@ -147,6 +149,13 @@ class Daemon:
                     )
                 )
             )
+
+    def check_free(self, session_id: str) -> None:
+        """Check that a session may be changed now.  Raises ``shutting_down`` or ``command_rejected``."""
+        if not self.accepting:
+            raise NousError("shutting_down")
+        if self.run_of(session_id) is not None:
+            raise NousError("command_rejected", "run_in_progress")
 
     def _forget(self, driver: RunDriver) -> None:
         self.runs.pop(driver.run_id, None)
@@ -223,9 +232,16 @@ class Daemon:
 
     # -- sessions
 
-    def session_for_prompt(self, session_id: str | None) -> Session:
-        """Return the session a prompt means: the named one, the active one, or a new one that becomes active."""
+    def session_for_prompt(self, session_id: str | None, leaf_id: str | None) -> Session:
+        """Return the session a prompt means: the named one, the active one, or a new one that becomes active.
+
+        Raises as :meth:`session`; ``invalid_payload`` for a leaf that the session does not have.
+        """
         session = self.named_or_active_session(session_id)
+        if leaf_id:
+            if session is None:
+                raise NousError("invalid_payload", "leaf_id: there is no session yet")
+            session.path(leaf_id)
         if session is None:
             session = self.create_session()
             self.active_session_id = session.id
@@ -244,6 +260,16 @@ class Daemon:
     def create_session(self) -> Session:
         """Make a session; it survives a power cut once :meth:`sync_session` has returned."""
         return self.sessions.create(self.ids.session_id(), self.clock.now())
+
+    async def set_leaf(self, session: Session, leaf_id: str) -> None:
+        """Make a message the active leaf.  Raises ``invalid_payload`` if the session does not have it."""
+        session.path(leaf_id)
+        if leaf_id == session.leaf_id:
+            return
+        move = LeafMove(id=self.ids.entry_id(), parent_id=session.leaf_id, leaf_id=leaf_id, created_at=self.clock.now())
+        await session.append(move)
+        self._warn_recovered(session)
+        await self.sync_session(session)
 
     def branch_session(self, source_id: str, leaf_id: str | None) -> Session:
         return self.sessions.branch(source_id, self.ids.session_id(), self.clock.now(), leaf_id)

@@ -18,6 +18,7 @@ from nous.protocol.responses import (
     Accepted,
     Answer,
     HelloAnswer,
+    Leaf,
     Limits,
     Messages,
     PendingCounts,
@@ -89,15 +90,15 @@ async def hello(call: Call, payload: c.Hello) -> HelloAnswer:
 
 async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
     """Start a run and answer at once, or (``wait``) when it has ended."""
-    for field in ("leaf_id", "output_schema", "images"):
+    for field in ("output_schema", "images"):
         if getattr(payload, field) is not None:
             raise NousError("capability_unavailable", f"prompt.{field}")
     conn = call.connection
     daemon = conn.daemon
     if not daemon.accepting:
         raise NousError("shutting_down")
-    session = daemon.session_for_prompt(payload.session_id)
-    driver = await daemon.start_run(session, call.command_id, payload.text)
+    session = daemon.session_for_prompt(payload.session_id, payload.leaf_id)
+    driver = await daemon.start_run(session, call.command_id, payload.text, payload.leaf_id)
     wait = conn.prompt_wait if payload.wait is None else payload.wait
     if not wait:
         answer = Accepted(
@@ -253,6 +254,16 @@ async def switch_session(call: Call, payload: c.SwitchSession) -> SessionAnswer:
     return SessionAnswer(session_id=session.id, active=True, parent_id=session.parent_id or UNSET)
 
 
+async def set_leaf(call: Call, payload: c.SetLeaf) -> Leaf:
+    daemon = call.connection.daemon
+    session = daemon.named_or_active_session(payload.session_id)
+    if session is None:
+        raise NousError("invalid_payload", "leaf_id: there is no session yet")
+    daemon.check_free(session.id)
+    await daemon.set_leaf(session, payload.leaf_id)
+    return Leaf(session_id=session.id, leaf_id=payload.leaf_id)
+
+
 async def branch_session(call: Call, payload: c.BranchSession) -> SessionAnswer:
     if payload.source_id is None:
         raise NousError("invalid_payload", "session_id: required")
@@ -287,6 +298,7 @@ HANDLERS: Final[dict[str, Callable[[Call, Any], Awaitable[Answer | Reply]]]] = {
     "export_trace": export_trace,
     "new_session": new_session,
     "switch_session": switch_session,
+    "set_leaf": set_leaf,
     "branch_session": branch_session,
     "shutdown": shutdown,
 }

@@ -58,6 +58,9 @@ class RandomIds:
     def session_id(self) -> str:
         return f"ses-{self._next()}"
 
+    def entry_id(self) -> str:
+        return f"ent-{self._next()}"
+
     def _next(self) -> str:
         now_ms = time.time_ns() // 1_000_000
         if now_ms > self._last_ms:
