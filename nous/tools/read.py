@@ -1,0 +1,119 @@
+"""``read``: a text file, or a part of it, as it is; images are named, other binary files refused."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, ClassVar, Final, NamedTuple
+
+from msgspec import Meta, Struct
+
+from nous.ports.tool import ToolContext, ToolResult
+from nous.tools.blocking import Stop, off_the_loop
+from nous.tools.builtin import PATH_HELP, BuiltinTool
+from nous.tools.failure import ToolFailure, describe, quoted
+from nous.tools.images import HEAD_BYTES, identify_image
+from nous.tools.output import MAX_BYTES, MAX_LINES, cut_head
+from nous.tools.paths import open_regular, resolve_path
+from nous.tools.text import count_lines, decode, looks_binary
+
+_CHUNK_BYTES: Final = 256 * 1024
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    path: Annotated[str, Meta(min_length=1, description=f"The file to read. {PATH_HELP}")]
+    offset: Annotated[int, Meta(ge=1, le=10**9, description="The first line to read, counted from 1.")] = 1
+    limit: Annotated[int, Meta(ge=1, le=10**9, description="How many lines to read at most.")] = MAX_LINES
+
+
+class _Part(NamedTuple):
+    """Lines of a file: ``data`` begins at the line asked for; ``has_more`` if the file goes on after it."""
+
+    data: bytes
+    skipped_lines: int
+    has_more: bool
+
+
+class ReadTool(BuiltinTool[ReadArguments]):
+    tool_name = "read"
+    summary: ClassVar[str] = (
+        "Read a text file, or the lines from offset on. "
+        f"At most {MAX_LINES} lines or {MAX_BYTES // 1024} KiB at a time; the result says how to go on. "
+        "Of an image it tells the type and the size."
+    )
+    shape = ReadArguments
+
+    async def execute(self, arguments: ReadArguments, context: ToolContext) -> ToolResult:
+        return await off_the_loop(lambda stop: read_file(arguments, context, stop))
+
+
+def read_file(arguments: ReadArguments, context: ToolContext, stop: Stop) -> ToolResult:
+    path = resolve_path(arguments.path, context, may_read_outputs=True)
+    fd = open_regular(path, arguments.path)
+    try:
+        head = os.read(fd, HEAD_BYTES)
+        size_bytes = os.fstat(fd).st_size
+        if (image := identify_image(head)) is not None:
+            pixels = f", {image.width}x{image.height} pixels" if image.width and image.height else ""
+            return ToolResult(text=f"[{image.mime_type}{pixels}, {size_bytes} bytes: an image, not shown]")
+        if looks_binary(head):
+            raise ToolFailure(f"{quoted(arguments.path)} is a binary file ({size_bytes} bytes) and is not shown.")
+        part = _read_part(fd, head, arguments.offset, min(arguments.limit, MAX_LINES), stop)
+    except OSError as error:
+        raise describe(arguments.path, error) from None
+    finally:
+        os.close(fd)
+    return _answer(part, arguments, size_bytes)
+
+
+def _read_part(fd: int, head: bytes, offset: int, limit: int, stop: Stop) -> _Part:
+    """Return the lines from ``offset`` on: ``limit`` of them, or a little more than any result may hold."""
+    data, skipped = head.removeprefix(_BOM), 0
+    while (newlines := data.count(b"\n")) < offset - 1 - skipped:
+        stop.check()
+        last_line = data[data.rfind(b"\n") + 1 :]
+        data = os.read(fd, _CHUNK_BYTES)
+        if not data:
+            return _Part(b"", skipped + newlines + bool(last_line), has_more=False)
+        skipped += newlines
+    start = _nth_line(data, offset - 1 - skipped)
+    data = data[start:]
+    while data.count(b"\n") < limit and len(data) <= MAX_BYTES:
+        stop.check()
+        chunk = os.read(fd, _CHUNK_BYTES)
+        if not chunk:
+            return _Part(data, offset - 1, has_more=False)
+        data += chunk
+    end = _nth_line(data, limit)
+    return _Part(data[:end], offset - 1, has_more=end < len(data) or bool(os.read(fd, 1)))
+
+
+def _nth_line(data: bytes, number: int) -> int:
+    """Return where the line after ``number`` LFs starts, or the end if there are fewer."""
+    at = 0
+    for _ in range(number):
+        at = data.find(b"\n", at) + 1
+        if at == 0:
+            return len(data)
+    return at
+
+
+def _answer(part: _Part, arguments: ReadArguments, size_bytes: int) -> ToolResult:
+    if not part.data:
+        if part.skipped_lines == 0 and arguments.offset == 1:
+            return ToolResult(text="[The file is empty]")
+        raise ToolFailure(f"`offset` {arguments.offset} is past the end: the file has {part.skipped_lines} lines.")
+    if b"\0" in part.data:
+        raise ToolFailure(f"{quoted(arguments.path)} is a binary file ({size_bytes} bytes) and is not shown.")
+    shown = cut_head(part.data)
+    if len(shown) == len(part.data) and not part.has_more:
+        return ToolResult(text=decode(shown))
+    return ToolResult(text=_with_note(shown, arguments, size_bytes), truncated=True)
+
+
+def _with_note(shown: bytes, arguments: ReadArguments, size_bytes: int) -> str:
+    last = arguments.offset + count_lines(shown) - 1
+    note = f"[Lines {arguments.offset} to {last} of {quoted(arguments.path)} ({size_bytes} bytes) are shown"
+    if shown.endswith(b"\n"):
+        return f"{decode(shown)}{note}. Go on with offset {last + 1}]"
+    return f"{decode(shown)}\n{note}; line {last} is longer than {MAX_BYTES} bytes, its rest is left out]"

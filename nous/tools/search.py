@@ -1,0 +1,115 @@
+"""Running a search in a process of its own, bounded in time, memory and output."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import nous
+from nous.ports.tool import Outcome, ToolContext, ToolResult
+from nous.system.process import find_program, spawn
+from nous.system.supervise import Stopped, supervise
+from nous.tools.blocking import Stop, off_the_loop
+from nous.tools.failure import ToolFailure, describe, quoted
+from nous.tools.output import head_result
+from nous.tools.paths import resolve_path, shown_path
+from nous.tools.search_request import GrepQuery, SearchRequest, SearchSummary, encode_request, split_output
+
+SEARCH_TIMEOUT_MS: Final = 30_000
+SEARCH_MEMORY_BYTES: Final = 1024 * 1024 * 1024
+
+_PROGRAM: Final = "import sys; sys.path[:0] = {paths!r}; from nous.tools.search_worker import main; main()"
+
+
+async def run_search(
+    request: SearchRequest, context: ToolContext, *, what: str, timeout_ms: int = SEARCH_TIMEOUT_MS
+) -> ToolResult:
+    """Return what was found, cut to its head, with notes on what is missing.  ``what``: matches, entries."""
+    output = bytearray()
+
+    async def receive(data: bytes) -> None:
+        output.extend(data)
+
+    child = spawn(
+        [sys.executable, "-I", "-S", "-W", "ignore", "-X", "utf8", "-c", _program(), encode_request(request)],
+        cwd=Path("/"),
+        env={"PATH": os.environ.get("PATH", os.defpath)},
+        stderr="null",
+    )
+    ending = await supervise(child, receive, timeout_ms=timeout_ms, memory_limit_bytes=SEARCH_MEMORY_BYTES)
+    found, summary = split_output(bytes(output))
+    if summary is None:
+        if ending.stopped is None:
+            raise ToolFailure("The search failed: the process that searched died.")
+        found = found[: found.rfind(b"\n") + 1]
+    notes = _notes(summary, ending.stopped, request["limit"], what, timeout_ms)
+    if not found and not notes:
+        notes = [f"[No {what}]"]
+    outcome: Outcome = "error" if summary is None else "ok"
+    return await head_result(found + "\n".join(notes).encode(), context, outcome)
+
+
+async def plan_search(
+    given: str,
+    context: ToolContext,
+    *,
+    glob: str | None,
+    limit: int,
+    grep: GrepQuery | None,
+) -> SearchRequest:
+    """Return the request for a search below the path as it was given.
+
+    Raises:
+        ToolFailure: the path is not one that may be searched.
+    """
+
+    def plan(stop: Stop) -> SearchRequest:
+        path = resolve_path(given, context, may_read_outputs=grep is not None)
+        try:
+            is_directory = stat.S_ISDIR(path.stat().st_mode)
+        except OSError as error:
+            raise describe(given, error) from None
+        if not is_directory and grep is None:
+            raise ToolFailure(f"{quoted(given)} is not a directory.")
+        start = path if is_directory else path.parent
+        shown = shown_path(start, context)
+        state_dir = os.path.realpath(context.state_dir)
+        return SearchRequest(
+            start=str(start),
+            shown_start="" if shown == "." else f"{shown.rstrip('/')}/",
+            file=None if is_directory else path.name,
+            top=os.path.realpath(context.workdir),
+            closed=[] if f"{start}/".startswith(f"{state_dir}/") else [state_dir],
+            glob=glob,
+            limit=limit,
+            grep=grep,
+        )
+
+    return await off_the_loop(plan)
+
+
+def find_ripgrep() -> str | None:
+    return find_program("rg", os.environ)
+
+
+@cache
+def _program() -> str:
+    """Return the child's program: it runs without site, so it is told where its modules are."""
+    package_parent = str(Path(nous.__file__).parent.parent)
+    return _PROGRAM.format(paths=[package_parent, *(path for path in sys.path if path.startswith("/"))])
+
+
+def _notes(summary: SearchSummary | None, stopped: Stopped | None, limit: int, what: str, timeout_ms: int) -> list[str]:
+    if summary is None:
+        reason = f"after {timeout_ms} ms" if stopped == "timeout" else "for its use of memory"
+        return [f"[Stopped {reason}: what stands here is a part. Search less, or for something simpler]"]
+    notes: list[str] = []
+    if summary.has_more:
+        notes.append(f"[There are more than {limit} {what}; narrow the search or raise `limit`]")
+    if summary.unreadable:
+        notes.append(f"[{summary.unreadable} directories could not be read]")
+    return notes

@@ -1,0 +1,106 @@
+"""``write``: the whole content of a file, replaced atomically."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from msgspec import Meta, Struct
+
+from nous.ports.tool import ToolContext, ToolResult
+from nous.system.atomic import replace_file_at
+from nous.tools.blocking import Stop, off_the_loop
+from nous.tools.builtin import PATH_HELP, BuiltinTool
+from nous.tools.failure import ToolFailure, describe, quoted
+from nous.tools.paths import open_directory, resolve_path
+from nous.tools.text import encode
+
+
+class WriteArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    path: Annotated[str, Meta(min_length=1, description=f"The file to write. {PATH_HELP}")]
+    content: Annotated[str, Meta(description="The whole new content of the file.")]
+
+
+class WriteTool(BuiltinTool[WriteArguments]):
+    tool_name = "write"
+    summary: ClassVar[str] = (
+        "Write a file: make it, with its directories, or replace all of it. To change a part of a file use edit."
+    )
+    shape = WriteArguments
+
+    async def execute(self, arguments: WriteArguments, context: ToolContext) -> ToolResult:
+        return await off_the_loop(lambda stop: write_file(arguments, context, stop))
+
+
+def write_file(arguments: WriteArguments, context: ToolContext, stop: Stop) -> ToolResult:
+    path = resolve_path(arguments.path, context)
+    data = encode(arguments.content, "content")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise describe(arguments.path, error) from None
+    did_exist = replace_content(path, data, arguments.path, stop)
+    done = "Replaced" if did_exist else "Made"
+    return ToolResult(text=f"{done} {quoted(arguments.path)}: {len(data)} bytes.")
+
+
+def replace_content(path: Path, data: bytes, given: str, stop: Stop, expected: os.stat_result | None = None) -> bool:
+    """Replace a resolved path's content atomically; return whether there was a file before.
+
+    Mode and owner of an existing file are kept; a new one gets what the umask leaves.  With ``expected`` the file
+    must still be the one that was read.
+
+    Raises:
+        ToolFailure: it may not be written, is no regular file, or has changed; nothing was replaced.
+    """
+    directory_fd = open_directory(path.parent, given)
+
+    def before_rename() -> None:
+        stop.check()
+        if expected is not None and not _is_unchanged(expected, _stat_target(path.name, directory_fd)):
+            raise ToolFailure(f"{quoted(given)} was changed by somebody else meanwhile; read it again.")
+
+    try:
+        target = _stat_target(path.name, directory_fd)
+        if target is not None:
+            _require_writable(target, path.name, directory_fd, given)
+        replace_file_at(
+            directory_fd,
+            path.name,
+            data,
+            mode=None if target is None else stat.S_IMODE(target.st_mode),
+            owner=None if target is None else (target.st_uid, target.st_gid),
+            before_rename=before_rename,
+        )
+    except OSError as error:
+        raise describe(given, error) from None
+    finally:
+        os.close(directory_fd)
+    return target is not None
+
+
+def _stat_target(name: str, directory_fd: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _require_writable(target: os.stat_result, name: str, directory_fd: int, given: str) -> None:
+    if stat.S_ISDIR(target.st_mode):
+        raise ToolFailure(f"{quoted(given)} is a directory.")
+    if not stat.S_ISREG(target.st_mode):
+        raise ToolFailure(f"{quoted(given)} is not a regular file.")
+    if not os.access(name, os.W_OK, dir_fd=directory_fd):
+        raise ToolFailure(f"{quoted(given)} is write-protected.")
+
+
+def _is_unchanged(before: os.stat_result, now: os.stat_result | None) -> bool:
+    return now is not None and (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) == (
+        before.st_ino,
+        before.st_size,
+        before.st_mtime_ns,
+        before.st_ctime_ns,
+    )
