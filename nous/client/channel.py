@@ -61,7 +61,7 @@ class Channel:
         self._explain_end = explain_end
         self._keep_events = keep_events
         self._ends_events = ends_events
-        self.on_event: Callable[[Event], None] | None = None
+        self.on_line: Callable[[Event | Response], None] | None = None
         self.ended = anyio.Event()
         self.input_ended = anyio.Event()
         self._outgoing: deque[bytes] = deque()
@@ -127,12 +127,12 @@ class Channel:
                 if isinstance(line, TooLong):
                     raise NotTheProtocolError(b"(a line of more than %d bytes)" % MAX_INCOMING_LINE_BYTES)
                 found = decode_line(line)
+                if self.on_line is not None:
+                    self.on_line(found)
                 if isinstance(found, Response):
                     self._pending.settle(found)
-                    continue
-                events.append(found)
-                if self.on_event is not None:
-                    self.on_event(found)
+                else:
+                    events.append(found)
         finally:
             if self._keep_events and events:
                 self._inbox.put(events)

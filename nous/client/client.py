@@ -35,7 +35,7 @@ TERMINATE_SECONDS: Final = 6.0
 KILL_SECONDS: Final = 5.0
 """How long the system may take to let go of a killed process."""
 
-_NOTICED: Final = frozenset({"status", "agent_start", "agent_end"})
+_NOTICED: Final = frozenset({"status", "accepted", "agent_start", "agent_end"})
 
 
 class Ready(Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ class Client:
         self._ready_or_ended = anyio.Event()
         self._end_error: NousError | None = None
         self._said_bye = False
-        self._active_runs: set[str] = set()
+        self._active_runs: set[object] = set()
         self._is_closing = False
 
     # -- making one
@@ -107,7 +107,7 @@ class Client:
             channel = Channel(
                 process, client._inbox, client._pending, client._explain_process_end, keep_events=keep_events
             )
-            channel.on_event = client._notice
+            channel.on_line = client._notice
             async with client._running([channel], process.run):
                 await client._wait_ready(ready_timeout)
                 yield client
@@ -156,7 +156,7 @@ class Client:
                 Channel(link, self._inbox, nothing, self._explain_socket_end, keep_events=self._keep_events)
             )
         for channel in channels:
-            channel.on_event = self._notice
+            channel.on_line = self._notice
         return channels
 
     # -- commands
@@ -315,38 +315,48 @@ class Client:
                 f"the daemon was not ready within {seconds:g} s", stderr=self.stderr_tail
             )
 
-    def _notice(self, event: Event) -> None:
-        """Keep in mind what the client itself has to know."""
-        if event.type not in _NOTICED:
+    def _notice(self, line: Event | Response) -> None:
+        """Keep in mind what the client itself has to know: readiness, the end, active runs."""
+        if line.type not in _NOTICED:
             return
-        if event.type == "agent_start":
-            self._active_runs.add(event.run_id)
-        elif event.type == "agent_end":
-            self._active_runs.discard(event.run_id)
-        elif event.payload.get("message") == "bye" and not event.run_id:
+        run_id = line.payload.get("run_id")
+        if line.type == "status" and not run_id:
+            self._notice_status(line.payload)
+        elif line.type == "agent_end":
+            self._active_runs.discard(run_id)
+        elif line.type == "agent_start" or line.payload.get("command") == "prompt":
+            self._active_runs.add(run_id)
+
+    def _notice_status(self, payload: dict[str, Any]) -> None:
+        if payload.get("message") == "bye":
             self._said_bye = True
-        elif event.payload.get("message") == "ready" and self._ready is None and not event.run_id:
-            self._ready = msgspec.convert(event.payload, Ready)
+        elif payload.get("message") == "ready" and self._ready is None:
+            self._ready = msgspec.convert(payload, Ready)
             self._ready_or_ended.set()
 
     async def _explain_process_end(self, violation: NotTheProtocolError | None) -> NousError | None:
         """Say why stdout ended: the exit code and the last words on stderr, nothing after a proper end."""
         assert self._process is not None
         process = self._process
-        if await process.wait(EXIT_SECONDS):
-            await process.last_words()
-        if violation is not None and (process.returncode is None or self._ready is not None):
+        refused_to_start = violation is not None and self._ready is None and violation.line.startswith(b'{"ok":false')
+        if violation is not None and not refused_to_start:
             self._end_error = violation
-        elif not (self._said_bye and process.returncode == 0):
-            last_words = b"" if violation is None else violation.line
-            self._end_error = DaemonGoneError(
-                describe_end(process.returncode),
-                returncode=process.returncode,
-                stderr=process.stderr_tail,
-                last_words=last_words,
-            )
+        else:
+            if await process.wait(EXIT_SECONDS):
+                await process.last_words()
+            self._end_error = self._explain_exit(process, b"" if violation is None else violation.line)
         self._ready_or_ended.set()
         return self._end_error
+
+    def _explain_exit(self, process: DaemonProcess, last_words: bytes) -> DaemonGoneError | None:
+        if self._said_bye and process.returncode == 0:
+            return None
+        return DaemonGoneError(
+            describe_end(process.returncode),
+            returncode=process.returncode,
+            stderr=process.stderr_tail,
+            last_words=last_words,
+        )
 
     async def _explain_socket_end(self, violation: NotTheProtocolError | None) -> NousError | None:
         if violation is not None:
