@@ -13,6 +13,7 @@ import anyio
 
 from nous import __version__
 from nous.cli.options import Parser, add_daemon_flags, add_state_flags, parse, resolve_settings, state_root
+from nous.config.keys import flatten
 from nous.config.layers import allows_bootstrap
 from nous.config.provider import require_provider, resolve_key
 from nous.config.settings import ProviderSettings as ProviderSection
@@ -25,9 +26,11 @@ from nous.providers.registry import build_provider
 from nous.providers.settings import ProviderSettings
 from nous.runtime.daemon import Daemon
 from nous.runtime.seams import Seams
+from nous.store.locks import LockProfile
 from nous.store.trace_repair import interrupt_dead
 from nous.system.clock import SystemClock
 from nous.system.ids import RandomIds, new_epoch
+from nous.system.process import become_subreaper, set_non_dumpable
 from nous.system.state_dir import Actor, EpochLock, StateDir, is_dead, open_state_dir
 from nous.telemetry.foreign import capture_foreign_records
 from nous.telemetry.log import configure, get_log
@@ -53,6 +56,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         daemon = make_daemon(settings, state, workdir, world, epoch)
         wire = claim_stdio()
+        if world.seams is None:
+            # Before any child can start: none may read our environment, and those that break away come back to us.
+            set_non_dumpable()
+            become_subreaper()
         endpoint = DescriptorEndpoint(wire.read_fd, wire.write_fd)
         serve_stdio = options.socket is None or options.stdio
         server = Server(
@@ -113,7 +120,17 @@ def make_world(name: str, settings: Settings) -> World:
             script=None if given.script is None else Path(given.script),
         ),
     )
-    return World(provider, builtin_tools(), RandomIds(), None)
+    tools = builtin_tools(
+        bash_timeout_ms=settings.tools.bash_timeout_ms,
+        bash_memory_limit_mb=settings.tools.memory_limit_mb,
+        closed_names=secret_variables(settings),
+    )
+    return World(provider, tools, RandomIds(), None)
+
+
+def secret_variables(settings: Settings) -> tuple[str, ...]:
+    """Return the environment variables that the configuration says hold secrets: no command sees them."""
+    return tuple(str(value) for path, value in flatten(settings).items() if path.endswith("_env") and value)
 
 
 def make_recorded_world(given: ProviderSection) -> World:
@@ -128,6 +145,11 @@ def make_recorded_world(given: ProviderSection) -> World:
     headers = [read_header(path) for path in paths]
     names = dict.fromkeys(name for header in headers for name in header.spec.known_tools)
     return World(ReplayProvider(seams, headers[0]), [ReplayTool(name, seams) for name in names], seams, seams)
+
+
+def lock_profile(settings: Settings) -> LockProfile:
+    timeout_ms, retry_ms = settings.session_lock.timing_ms()
+    return LockProfile(timeout_ms=timeout_ms, retry_ms=retry_ms, stale_after_ms=settings.session_lock.stale_after_ms)
 
 
 def find_workdir(given: Path | None) -> Path:
@@ -148,6 +170,7 @@ def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World
         clock=SystemClock(),
         ids=world.ids,
         seams=world.seams,
+        lock_profile=lock_profile(settings),
         epoch=epoch,
         version=__version__,
         system_override=read_system_override(settings),

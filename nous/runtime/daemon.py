@@ -28,6 +28,7 @@ from nous.runtime.run import make_run
 from nous.runtime.seams import LiveSeams, Seams
 from nous.runtime.stop import StopRequest
 from nous.runtime.system_prompt import read_agents_file
+from nous.store.locks import STANDARD, LockProfile
 from nous.store.session_format import LeafMove
 from nous.store.sessions import Session, SessionStore
 from nous.system.ids import is_safe_id
@@ -66,6 +67,7 @@ class Daemon:
         seams: Seams | None = None,
         is_dead: Callable[[str], bool] = lambda epoch: False,
         exporter: Exporter | None = None,
+        lock_profile: LockProfile = STANDARD,
     ) -> None:
         self.settings = settings
         self.state_root = state_root
@@ -84,7 +86,7 @@ class Daemon:
         self.seams: Seams = seams or LiveSeams(clock, settings.tools.policy)
         self.hub = Hub()
         self.order = Order()
-        self.sessions = SessionStore(state_root / "sessions")
+        self.sessions = SessionStore(state_root / "sessions", profile=lock_profile)
         self.active_session_id = ""
         self.steering_mode: QueueMode = "one-at-a-time"
         self.follow_up_mode: QueueMode = "one-at-a-time"
