@@ -56,13 +56,11 @@ class SessionLog:
         self.take(entry, link, line_bytes)
         self.own_end = self.end
 
-    def is_part_of(self, disk: Disk, fd: int, size: int) -> bool:
+    def is_part_of(self, disk: Disk, fd: int) -> bool:
         """Tell whether the file still begins with what is known.
 
-        The digest of the last known line tells: it vouches for all before it, also in a file that was replaced.
+        The digest of the last known line tells: it vouches for all before it, also in a file that was cut or replaced.
         """
-        if size < self.end:
-            return False
         return disk.read_at(fd, SEAL_BYTES + 1, self.end - SEAL_BYTES - 1) == self.link.digest + b'"}\n'
 
 
@@ -76,7 +74,7 @@ def read_log(disk: Disk, fd: int, session_id: str, known: SessionLog | None) -> 
             are in the cause.
     """
     size = os.fstat(fd).st_size
-    if known is not None and known.is_part_of(disk, fd, size):
+    if known is not None and known.is_part_of(disk, fd):
         if size == known.end:
             return known
         # A tail that others cut and wrote over while it was read looks damaged once: then the whole file decides,

@@ -221,7 +221,7 @@ def trace_lines(draw: st.DrawFn) -> list[bytes]:
     """A trace: events in order, feature events after them, inputs of any size between."""
     lines = [header_line("r1")]
     seq = 0
-    for kind, size in draw(st.lists(st.tuples(st.sampled_from("eeefi"), SIZES), max_size=60)):
+    for kind, size in draw(st.lists(st.tuples(st.sampled_from("eefffi"), SIZES), max_size=60)):
         text = "x" * size
         if kind == "e":
             seq += 1

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import anyio
 import pytest
 
 from nous.errors import NousError
@@ -126,6 +127,13 @@ async def test_waiting_is_bounded_and_says_for_whom(lock_path: str) -> None:
     assert error.cause is not None
     assert error.cause.startswith(f"s1.lock: waited_ms={waited_ms} attempts={len(tries)} owner_pid={os.getpid()}")
     assert not error.cause.endswith("(stuck)")
+
+
+async def test_no_pause_goes_past_the_end_of_the_waiting(lock_path: str) -> None:
+    hour_ms = 3_600_000
+    with anyio.fail_after(60), pytest.raises(NousError) as caught:
+        await retry(lambda: False, lock_path, LockProfile(timeout_ms=10, retry_ms=hour_ms))
+    assert caught.value.code == "state_contention"
 
 
 def test_an_old_owner_is_called_stuck(lock_path: str) -> None:

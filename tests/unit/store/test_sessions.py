@@ -138,6 +138,16 @@ class TestAppending:
         assert (tmp_path / "s1.ndjson").read_bytes() == before
         append_row(session, "b")
 
+    def test_what_could_not_be_read_back_is_not_written(
+        self, store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("nous.store.session.MAX_LINE_BYTES", 500)
+        session = store.create("s1", NOW)
+        with pytest.raises(NousError) as caught:
+            session.try_append(message("a", text="x" * 500))
+        assert caught.value.code == "session_error"
+        assert len(verify_chain(tmp_path / "s1.ndjson")) == 1
+
     def test_unknown_leaves_are_refused(self, store: SessionStore) -> None:
         session = store.create("s1", NOW)
         with pytest.raises(NousError) as caught:

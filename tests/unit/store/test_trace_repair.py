@@ -131,6 +131,17 @@ def test_a_trace_that_another_daemon_closes_is_left_to_it(tmp_path: Path) -> Non
     assert summary_of(interrupt_dead(tmp_path, dead)) == [("r1", None)]
 
 
+def test_a_trace_that_was_closed_between_look_and_lock_stays_as_it_is(tmp_path: Path) -> None:
+    path = cut_trace(tmp_path, "r1", more=b"torn")
+
+    def another_daemon_is_faster(epoch: str) -> bool:
+        assert summary_of(interrupt_dead(tmp_path, dead)) == [("r1", 4)]
+        return dead(epoch)
+
+    assert summary_of(interrupt_dead(tmp_path, another_daemon_is_faster)) == []
+    assert unsealed(path.read_bytes())[1].endswith(SMALL[-1])
+
+
 def test_two_daemons_at_once_close_each_trace_once(tmp_path: Path) -> None:
     paths = [cut_trace(tmp_path, f"r{n}", more=b"torn") for n in range(40)]
     results: list[Interruptions] = []
