@@ -126,7 +126,7 @@ class DaemonSettings(_Section, frozen=True, kw_only=True):
     ] = 30_000
     max_line_bytes: Annotated[SizeBytes, about("Longest line taken from a client.", flag="--max-line-bytes")] = 8 << 20
     max_event_bytes: Annotated[
-        Annotated[int, Meta(ge=1 << 20, le=MAX_SIZE_BYTES)], about("Longest line sent to a client.")
+        Annotated[int, Meta(ge=64 * 1024, le=MAX_SIZE_BYTES)], about("Longest line sent to a client.")
     ] = 1 << 20
     max_message_bytes: Annotated[SizeBytes, about("Longest message of a model; past it the run fails.")] = 32 << 20
     max_runs: Annotated[Count, about("How many runs may go on side by side.")] = 64

@@ -14,6 +14,9 @@ from nous.protocol.messages import Message
 ENGINE_VERSION: Final = 1
 """Raised by a change that makes the same inputs give other events or effects."""
 
+INLINE_TEXT_BYTES: Final = 256 * 1024
+"""A longer text is only measured in the events that would repeat it (protocol v1, section 1)."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -23,7 +26,7 @@ class EngineLimits(Struct, frozen=True, kw_only=True):
     max_model_calls: int = 64
     abort_grace_ms: int = 2000
     max_message_bytes: int = 32 * 1024 * 1024
-    inline_text_bytes: int = 256 * 1024
+    inline_text_bytes: int = INLINE_TEXT_BYTES
 
 
 class RunSpec(Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Protocol
 
 import anyio
@@ -32,7 +32,15 @@ from nous.engine.inputs import (
     ToolProgressed,
 )
 from nous.errors import NousError, as_nous_error
-from nous.ports.model import ModelItem, ModelRequest, Provider, TextDelta
+from nous.ports.model import (
+    MAX_DELTA_BYTES,
+    ModelItem,
+    ModelRequest,
+    Provider,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+)
 from nous.ports.tool import Tool, ToolContext, ToolResult
 from nous.protocol.messages import Message
 from nous.protocol.text import clean, split_text
@@ -66,8 +74,10 @@ class RunResources(Protocol):
 class Performer:
     """Starts one task per slow effect.  ``perform`` returns an input where the answer is known at once."""
 
-    def __init__(self, resources: RunResources, room: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, resources: RunResources, room: Callable[[], Awaitable[None]], max_event_bytes: int) -> None:
         self._resources = resources
+        # As JSON a byte may take six: pieces of an eighth of a line fit with all that stands around them.
+        self._piece_bytes = max_event_bytes // 8
         self._room = room
         self._submit: Callable[[Input], None] = lambda item: None
         self._tasks: TaskGroup | None = None
@@ -143,7 +153,10 @@ class Performer:
         try:
             request = self._resources.request(effect)
             async with self._resources.provider.stream(request) as batches:
-                async for items in batches:
+                async for produced in batches:
+                    items = produced
+                    if self._piece_bytes < MAX_DELTA_BYTES:
+                        items = list(split_items(produced, self._piece_bytes))
                     for group in group_items(items, opened=opened):
                         self._submit(ModelProduced(call, group))
                         opened = True
@@ -173,7 +186,7 @@ class Performer:
             return ToolResult(text=f"There is no tool named {effect.tool_name!r}.", outcome="not_found")
 
         async def progress(text: str) -> None:
-            for piece in split_text(clean(text), MAX_PROGRESS_BYTES):
+            for piece in split_text(clean(text), min(self._piece_bytes, MAX_PROGRESS_BYTES)):
                 self._submit(ToolProgressed(effect.tool_call_id, piece))
             await self._room()
 
@@ -188,6 +201,23 @@ class Performer:
     async def _wait(self, effect: StartTimer) -> None:
         await anyio.sleep(self._resources.seams.delay_ms(effect) / 1000)
         self._submit(TimerFired(effect.timer))
+
+
+def split_items(items: Iterable[ModelItem], max_bytes: int) -> Iterator[ModelItem]:
+    """Yield items whose texts are no longer than ``max_bytes``: for a daemon whose lines are shorter than most."""
+    for item in items:
+        if isinstance(item, TextDelta):
+            yield from (TextDelta(piece) for piece in split_text(item.text, max_bytes))
+        elif isinstance(item, ThinkingDelta) and item.text:
+            pieces = list(split_text(item.text, max_bytes))
+            yield from (ThinkingDelta(piece) for piece in pieces[:-1])
+            yield ThinkingDelta(pieces[-1], item.signature)
+        elif isinstance(item, ToolCallDelta) and item.arguments:
+            pieces = list(split_text(item.arguments, max_bytes))
+            yield ToolCallDelta(item.index, item.id, item.name, pieces[0])
+            yield from (ToolCallDelta(item.index, arguments=piece) for piece in pieces[1:])
+        else:
+            yield item
 
 
 def group_items(items: list[ModelItem], *, opened: bool) -> list[list[ModelItem]]:

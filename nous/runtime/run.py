@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from nous.engine.effects import CallModel
 from nous.engine.machine import RunMachine
-from nous.engine.spec import EMPTY_CONTEXT, ENGINE_VERSION, EngineLimits, RunSpec, chain_digest
+from nous.engine.spec import EMPTY_CONTEXT, ENGINE_VERSION, INLINE_TEXT_BYTES, EngineLimits, RunSpec, chain_digest
 from nous.ports.model import ContextMessage, ModelRequest, Provider
 from nous.ports.tool import Tool, ToolContext
 from nous.protocol.digest import SCHEMA_DIGEST
@@ -124,6 +124,7 @@ def make_run(
             max_model_calls=settings.engine.max_model_calls,
             abort_grace_ms=settings.daemon.abort_grace_ms,
             max_message_bytes=settings.daemon.max_message_bytes,
+            inline_text_bytes=min(INLINE_TEXT_BYTES, settings.daemon.max_event_bytes // 4),
         ),
     )
     spec = daemon.seams.spec(spec)
@@ -134,7 +135,7 @@ def make_run(
         machine=RunMachine(spec),
         gate=daemon.seams.gate(run_id),
         recorder=recorder,
-        performer=Performer(resources, publisher.room),
+        performer=Performer(resources, publisher.room, settings.daemon.max_event_bytes),
         publisher=publisher,
         clock=daemon.clock,
         sync_on=frozenset({AgentEnd}) if settings.trace.fsync == "run" else SYNC_EVENTS,
