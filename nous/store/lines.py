@@ -8,6 +8,7 @@ from typing import Final
 from nous.store.disk import Disk
 
 CHUNK_BYTES: Final = 1024 * 1024
+_FIRST_CHUNK_BYTES: Final = 4096
 
 
 class LineTooLongError(Exception):
@@ -46,3 +47,22 @@ def read_lines(disk: Disk, fd: int, start: int, end: int, max_line_bytes: int) -
         if rest:
             pieces.append(rest)
             held += len(rest)
+
+
+def read_first_line(disk: Disk, fd: int, end: int, max_line_bytes: int) -> bytes | None:
+    """Return the first line (without LF) if it ends before ``end``, reading little more than the line.
+
+    Raises:
+        LineTooLongError: it is longer than ``max_line_bytes``; it is not held.
+    """
+    pieces: list[bytes] = []
+    at = 0
+    while at < end and (chunk := disk.read_at(fd, min(_FIRST_CHUNK_BYTES, end - at), at)):
+        cut = chunk.find(b"\n")
+        if at + (len(chunk) if cut < 0 else cut) > max_line_bytes:
+            raise LineTooLongError(0)
+        if cut >= 0:
+            return b"".join([*pieces, chunk[:cut]])
+        pieces.append(chunk)
+        at += len(chunk)
+    return None

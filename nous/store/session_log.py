@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from nous.errors import NousError
 from nous.store.disk import Disk
-from nous.store.lines import LineTooLongError, read_lines
+from nous.store.lines import LineTooLongError, read_first_line, read_lines
 from nous.store.session_format import (
     MAX_LINE_BYTES,
     SEAL_BYTES,
@@ -114,15 +114,15 @@ def _read_all(disk: Disk, fd: int, session_id: str) -> SessionLog | None:
 
 def _read_header(disk: Disk, fd: int, size: int) -> tuple[SessionHeader, Link, int] | None:
     try:
-        first = next(read_lines(disk, fd, 0, size, MAX_LINE_BYTES), None)
-        if first is None:
+        line = read_first_line(disk, fd, size, MAX_LINE_BYTES)
+        if line is None:
             return None
-        header, link = decode_header(first[0])
+        header, link = decode_header(line)
     except LineTooLongError:
         raise _DamagedError(1, "it is too long") from None
     except UnreadableLineError as error:
         raise _DamagedError(1, error.reason, newer=error.newer) from None
-    return header, link, len(first[0]) + 1
+    return header, link, len(line) + 1
 
 
 def _read_on(disk: Disk, fd: int, log: SessionLog, size: int) -> None:

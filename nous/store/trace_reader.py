@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from nous.errors import NousError
 from nous.store.disk import Disk, io_failure
-from nous.store.lines import LineTooLongError, read_lines
+from nous.store.lines import LineTooLongError, read_first_line, read_lines
 from nous.store.trace_lines import BrokenTraceError, TraceEnd, TraceHeader, event_head, kind_of
 from nous.store.trace_seek import find_start, last_seq, whole_lines_end
 
@@ -166,8 +166,8 @@ def _line_batches(path: Path, fd: int, start: int, end: int, max_line_bytes: int
 
 
 def _read_header(path: Path, fd: int) -> TraceHeader:
-    first = next(_line_batches(path, fd, 0, _end_of(fd, None), MAX_TRACE_LINE_BYTES), [b""])[0]
     try:
-        return _headers.decode(first)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        first = read_first_line(_disk, fd, _end_of(fd, None), MAX_TRACE_LINE_BYTES)
+        return _headers.decode(first or b"")
+    except (LineTooLongError, msgspec.DecodeError, UnicodeDecodeError):
         raise BrokenTraceError(path.name, 0, "it does not begin with the header of a trace") from None

@@ -4,11 +4,12 @@ import os
 from itertools import takewhile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nous.store.disk import Disk
-from nous.store.lines import CHUNK_BYTES, LineTooLongError, read_lines
+from nous.store.lines import CHUNK_BYTES, LineTooLongError, read_first_line, read_lines
 
 
 class MemoryDisk(Disk):
@@ -61,6 +62,26 @@ def test_start_and_end(lines: list[bytes], data: st.DataObject) -> None:
     end = data.draw(st.integers(start, len(blob)))
     complete = blob[start:end].split(b"\n")[:-1]
     assert lines_of(blob, 100, start, end) == complete
+
+
+@given(st.binary(max_size=30).map(lambda data: data.replace(b"\x01", b"\n")), st.integers(1, 40), st.integers(0, 9000))
+def test_the_first_line_alone(data: bytes, limit: int, more: int) -> None:
+    """Of any length, also over several reads, and never past the limit."""
+    data = b"f" * more + data
+    limit += more if limit > 20 else 0
+    line, newline, _ = data.partition(b"\n")
+    if len(line) > limit:
+        with pytest.raises(LineTooLongError) as caught:
+            read_first_line(MemoryDisk(data), -1, len(data), limit)
+        assert caught.value.offset == 0
+    else:
+        assert read_first_line(MemoryDisk(data), -1, len(data), limit) == (line if newline else None)
+
+
+def test_the_first_line_is_read_without_the_rest() -> None:
+    disk = MemoryDisk(b"first\n" + b"x" * 10_000_000)
+    assert read_first_line(disk, -1, len(disk.data), 1000) == b"first"
+    assert disk.largest < 10_000
 
 
 def test_only_lf_ends_a_line() -> None:
