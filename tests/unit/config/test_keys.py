@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import pytest
 
@@ -18,7 +19,7 @@ from nous.config.keys import (
     flatten,
     parse_text,
 )
-from nous.config.settings import MAX_TIMEOUT_MS, SessionLockSettings, Settings
+from nous.config.settings import MAX_TIMEOUT_MS, ProviderName, SessionLockSettings, Settings
 
 UNITS = re.compile(r"_(ms|bytes|mb)$")
 
@@ -199,8 +200,8 @@ def test_fits(path: str, value: object) -> None:
         ("daemon.command_timeout_ms", MAX_TIMEOUT_MS + 1, f"an integer from 1 to {MAX_TIMEOUT_MS}"),
         ("daemon.max_event_bytes", 1000, "an integer from 65536 to 1073741824"),
         ("session_lock.timeout_ms", "5", f"an integer from 0 to {MAX_TIMEOUT_MS}"),
-        ("provider.name", "nobody", "one of mock, openai"),
-        ("provider.name", "", "one of mock, openai"),
+        ("provider.name", "nobody", f"one of {', '.join(get_args(ProviderName))}"),
+        ("provider.name", "", f"one of {', '.join(get_args(ProviderName))}"),
         ("daemon.on_eof", "abort ", "one of finish, abort"),
         ("daemon.on_eof", None, "one of finish, abort"),
         ("trace.fsync", False, "one of message, run, off"),
