@@ -215,7 +215,7 @@ REFUSED_FILES = [
     ("provider:\n  nam: mock\n", 2, "provider.nam: unknown key; did you mean provider.name?"),
     ("model: x\n", 1, "model: unknown key; did you mean provider.model?"),
     ("\n\nquux: 1\n", 3, "quux: unknown key"),
-    ("provider:\n  name: nobody\n", 2, "provider.name: expected one of mock, openai, not text"),
+    ("provider:\n  name: nobody\n", 2, "provider.name: expected one of mock, openai, replay, not text"),
     ("daemon:\n  max_runs: '3'\n", 2, "daemon.max_runs: expected an integer from 1 to 1000000, not text"),
     ("daemon:\n  max_runs: 3.0\n", 2, "daemon.max_runs: expected an integer from 1 to 1000000, not a number"),
     ("daemon:\n  max_runs: true\n", 2, "daemon.max_runs: expected an integer from 1 to 1000000, not true"),
@@ -344,7 +344,7 @@ def test_a_variable_that_holds_a_named_secret_is_known(home: Home) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("NOUS_PROVIDER", "nobody", "one of mock, openai"),
+        ("NOUS_PROVIDER", "nobody", "one of mock, openai, replay"),
         ("NOUS_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
         ("NOUS_SESSION_LOCK_TIMEOUT_MS", "2s", "an integer from 0 to 604800000"),
         ("NOUS_SESSION_LOCK_RETRY_MS", "0", "an integer from 1 to 604800000"),
@@ -373,7 +373,7 @@ def test_a_permission_is_never_guessed(text: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "cause"),
     [
-        ("provider.name", "nobody", "--provider: expected one of mock, openai"),
+        ("provider.name", "nobody", "--provider: expected one of mock, openai, replay"),
         ("daemon.max_line_bytes", 3, "--max-line-bytes: expected an integer from 64 to 1073741824"),
         ("daemon.max_line_bytes", "1000", "--max-line-bytes: expected an integer from 64 to 1073741824"),
         ("engine.max_model_calls", 0, "engine.max_model_calls: expected an integer from 1 to 1000000"),
