@@ -63,6 +63,9 @@ class Transcript:
                 self._note(f"{event.payload['tool_name']} {short_arguments(event.payload.get('arguments'))}".rstrip())
             case "tool_execution_end":
                 self._note(tool_end(event.payload))
+            case "warning" if "tool_call_id" in event.payload:
+                # The end of that call says it too.
+                return
             case "warning" | "error":
                 self._note(f"{event.type}: {complaint(event.payload)}")
 
