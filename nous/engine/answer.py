@@ -40,7 +40,7 @@ class Answer:
     def add_thinking(self, text: str, signature: str | None) -> None:
         self._thinking.append(text)
         self._signature = signature or self._signature
-        self.size_bytes += len(text.encode())
+        self.size_bytes += len(text.encode()) + len((signature or "").encode())
 
     def add_call(self, delta: ToolCallDelta) -> str:
         """Join one fragment; return the id of its call.
@@ -51,8 +51,10 @@ class Answer:
         if call is None:
             call = self._calls[delta.index] = _Call(self._choose_id(delta))
             self._taken.add(call.id)
+            self.size_bytes += len(call.id.encode())
         if delta.name and not call.name:
             call.name = delta.name
+            self.size_bytes += len(delta.name.encode())
         if delta.arguments:
             call.arguments.append(delta.arguments)
             self.size_bytes += len(delta.arguments.encode())
@@ -61,7 +63,10 @@ class Answer:
     def _choose_id(self, delta: ToolCallDelta) -> str:
         if delta.id and len(delta.id) <= MAX_TOOL_CALL_ID and delta.id not in self._taken:
             return delta.id
-        return f"{self.message_id}-t{delta.index}"
+        derived = f"{self.message_id}-t{delta.index}"
+        while derived in self._taken:
+            derived += "x"
+        return derived
 
     def full_text(self) -> str:
         return "".join(self.text)

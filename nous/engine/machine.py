@@ -29,7 +29,7 @@ from nous.engine.queues import InputQueues, Queued
 from nous.engine.spec import RunSpec, chain_digest
 from nous.engine.toolround import ToolRound
 from nous.engine.transitions import TRANSITIONS, State
-from nous.errors import NousError
+from nous.errors import WIRE_CODES, NousError
 from nous.ports.model import ModelItem
 from nous.protocol.events import (
     AgentEnd,
@@ -276,14 +276,14 @@ class RunMachine:
 
     def fail(self, code: str, cause: str | None) -> None:
         """End the run as failed: what is open is closed, then ``error`` says why."""
-        error = self.failure = NousError(code, cause)
+        error = self.failure = NousError(code if code in WIRE_CODES else "internal_error", cause)
         self.stop_reason = "error"
         self._close_open_parts("error")
         self.emitter.emit(
             ErrorEvent(
                 run_id=self.spec.run_id,
                 turn_id=self.turn_id,
-                code=code,
+                code=error.code,
                 message=error.message,
                 category=error.category,
                 retryable=error.retryable,

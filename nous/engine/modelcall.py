@@ -67,7 +67,7 @@ class ModelCalls:
 
     def on_model_produced(self, item: ModelProduced) -> None:
         answer, run = self._answer, self._run
-        if answer is None or item.call != self._made:
+        if answer is None or item.call != self._made or not item.items:
             return
         if not answer.opened:
             self._open(answer)

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Literal, NamedTuple
 
 from nous.protocol.commands import QueueMode
-from nous.protocol.events import Discarded
+from nous.protocol.events import Discarded, encode_json
 
 QueueKind = Literal["steer", "follow_up"]
 
@@ -41,16 +41,17 @@ class InputQueues:
         return None
 
     def discard(self, inline_bytes: int) -> tuple[Discarded, ...]:
-        """Empty both queues and hand their inputs back, texts inline up to ``inline_bytes`` in all."""
+        """Empty both queues and hand their inputs back, texts inline up to ``inline_bytes`` of JSON in all."""
         out: list[Discarded] = []
         left = inline_bytes
         for kind, queue in self._queues.items():
             for command_id, text in queue:
-                size = len(text.encode())
-                if size <= left:
-                    left -= size
+                shown_bytes = len(encode_json(text))
+                if shown_bytes <= left:
+                    left -= shown_bytes
                     out.append(Discarded(command_id=command_id, kind=kind, text=text))
                 else:
+                    size = len(text.encode())
                     out.append(Discarded(command_id=command_id, kind=kind, text="", text_bytes=size, text_omitted=True))
             queue.clear()
         return tuple(out)

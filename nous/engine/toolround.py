@@ -181,10 +181,11 @@ class ToolRound:
         if self._current is None or not self._announced:
             self._current = None
             return
+        truncated = False
         if self._result is not None:
-            text = self._result.text
+            text, truncated = self._result.text, self._result.truncated
         elif stop_reason == "aborted":
             text = "The tool did not stop in time; the run was aborted."
         else:
             text = "The run failed before the tool ended."
-        self._emit_end(text, is_error=True, truncated=False, message_id=None)
+        self._emit_end(text, is_error=True, truncated=truncated, message_id=None)

@@ -1,6 +1,7 @@
 """States and transitions of a run, as one table.  The diagram in the docs is drawn from it.
 
-A pair (state, input) that has no row is ignored: it is late news of something the run no longer waits for.
+Late news is ignored: a pair (state, input) that has no row, or an input that names another model call, tool call or
+entry than the one the run waits for.
 """
 
 from __future__ import annotations
@@ -52,9 +53,12 @@ class Row(NamedTuple):
 
 _ACTIVE: Final = tuple(s for s in State if s not in (State.READY, State.ENDED))
 
-# Where a run may stand once a turn's input, an answer or a result was dealt with.
-_NEXT_CALL: Final = frozenset({State.CALLING, State.STORING_INPUT, State.ENDED})
-_NEXT_TOOL: Final = _NEXT_CALL | {State.ASKING, State.STORING_RESULT}
+_STORING: Final = frozenset({State.STORING_INPUT, State.STORING_ANSWER, State.STORING_RESULT})
+
+# Where a run may stand once the parts of a turn were dealt with.
+_NEXT_TURN: Final = frozenset({State.STORING_INPUT, State.ENDED})
+_NEXT_CALL: Final = _NEXT_TURN | {State.CALLING}
+_NEXT_TOOL: Final = frozenset({State.ASKING, State.STORING_RESULT})
 
 
 def _rows() -> list[Row]:
@@ -67,23 +71,24 @@ def _rows() -> list[Row]:
         Row(s.CALLING, ModelProduced, "calls.on_model_produced", frozenset({s.CALLING, s.ENDED})),
         Row(s.CALLING, ModelDone, "calls.on_model_done", frozenset({s.STORING_ANSWER, s.ENDED})),
         Row(s.CALLING, ModelFailed, "calls.on_model_failed", ended),
-        Row(s.STORING_ANSWER, EntryStored, "calls.on_answer_stored", _NEXT_TOOL),
+        Row(s.STORING_ANSWER, EntryStored, "calls.on_answer_stored", _NEXT_TOOL | _NEXT_TURN),
         Row(s.STORING_ANSWER, EntryFailed, "on_entry_failed", ended),
         Row(s.ASKING, PolicyAnswered, "tools.on_policy_answered", frozenset({s.RUNNING_TOOL, s.STORING_RESULT})),
         Row(s.RUNNING_TOOL, ToolProgressed, "tools.on_tool_progressed", frozenset({s.RUNNING_TOOL})),
         Row(s.RUNNING_TOOL, ToolDone, "tools.on_tool_done", frozenset({s.STORING_RESULT})),
         Row(s.STOPPING_TOOL, ToolProgressed, "tools.on_tool_progressed", frozenset({s.STOPPING_TOOL})),
         Row(s.STOPPING_TOOL, ToolDone, "tools.on_tool_done", frozenset({s.STORING_RESULT})),
-        Row(s.STORING_RESULT, EntryStored, "tools.on_result_stored", _NEXT_TOOL),
+        Row(s.STORING_RESULT, EntryStored, "tools.on_result_stored", _NEXT_TOOL | _NEXT_CALL),
         Row(s.STORING_RESULT, EntryFailed, "on_entry_failed", ended),
+        Row(s.STOPPING_TOOL, TimerFired, "on_timer_fired", ended),
     ]
+    rows += [Row(state, TimerFired, "on_timer_fired", ended | {state}) for state in State if state in _STORING]
     for state in _ACTIVE:
         same = frozenset({state})
         stopping = frozenset({s.STOPPING_TOOL}) if state is s.RUNNING_TOOL else same
         at_once = state in (s.CALLING, s.ASKING)
         rows += [
             Row(state, AbortRequested, "on_abort_requested", ended if at_once else stopping),
-            Row(state, TimerFired, "on_timer_fired", same | ended),
             Row(state, Steered, "on_steered", same),
             Row(state, FollowedUp, "on_followed_up", same),
             Row(state, SteeringModeSet, "on_steering_mode_set", same),

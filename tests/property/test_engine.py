@@ -1,0 +1,431 @@
+"""Any sequence of inputs, timely, late, doubled or about something else: the promises that a run keeps.
+
+The bench itself asserts at each step that the machine follows its table, ignores late news, and has asked for at most
+one thing of each kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import msgspec
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from nous.engine.effects import AppendEntry
+from nous.engine.inputs import (
+    AbortRequested,
+    EntryFailed,
+    EntryStored,
+    FollowedUp,
+    FollowUpModeSet,
+    Input,
+    ModelDone,
+    ModelFailed,
+    ModelProduced,
+    PolicyAnswered,
+    RunStarted,
+    Stamp,
+    Steered,
+    SteeringModeSet,
+    TimerFired,
+    ToolDone,
+    ToolProgressed,
+    ToolsSet,
+)
+from nous.engine.record import effect_line, input_line, read_input
+from nous.engine.spec import EngineLimits, RunSpec
+from nous.errors import WIRE_CODES
+from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
+from nous.protocol.commands import QueueMode
+from nous.protocol.grammar import EventGrammar
+from nous.protocol.messages import ToolResultBlock, Usage
+from tests.support.engine import Bench, Json, make_spec, replay
+
+# -- what a model may say
+
+texts = st.text(max_size=6) | st.sampled_from(["\u2028", "\x00\x1f", '"\\', "\U0001f600" * 3, "x" * 40])
+usages = st.builds(
+    Usage,
+    input_tokens=st.integers(0, 9),
+    output_tokens=st.integers(0, 9),
+    cached_tokens=st.integers(0, 9),
+    reasoning_tokens=st.integers(0, 9),
+)
+fragments = st.builds(
+    ToolCallDelta,
+    index=st.integers(0, 3),
+    # Also the ids that the engine itself would derive, and one that is too long.
+    id=st.sampled_from([None, "", "t0", "t1", "run-1-m2-t0", "run-1-m2-t1", "run-1-m4-t0", "x" * 129]),
+    name=st.sampled_from([None, "", "read", "write", "idle", "nothing"]),
+    arguments=st.sampled_from(["", "{}", "{", "}", '"a":', "1", "[]", "NaN", '{"path":"\\ud800"}', '{"n":1e999}']),
+)
+whole_calls = st.builds(
+    ToolCallDelta,
+    index=st.integers(0, 3),
+    id=st.sampled_from([None, "t0", "t1", "t2"]),
+    name=st.sampled_from(["read", "write", "idle"]),
+    arguments=st.sampled_from(["{}", "", '{"path":"a"}']),
+)
+items: st.SearchStrategy[ModelItem] = st.one_of(
+    st.builds(TextDelta, texts),
+    st.builds(ThinkingDelta, texts, st.none() | st.just("signed")),
+    fragments,
+    whole_calls,
+    st.builds(UsageReport, usages),
+    st.builds(Finish, st.sampled_from(["stop", "length", "tool_use", "refusal"])),
+)
+plain_texts: st.SearchStrategy[ModelItem] = st.builds(TextDelta, texts)
+batches = st.lists(items, max_size=6) | st.lists(plain_texts, min_size=1, max_size=6)
+
+# -- what may happen to a run
+
+Move = Callable[[Bench], list[Input]]
+"""Makes inputs out of where a run stands."""
+
+
+def current_call(bench: Bench) -> int:
+    return bench.waiting.call or bench.last_call
+
+
+def current_tool(bench: Bench) -> str:
+    waiting = bench.waiting
+    if waiting.tool is not None:
+        return waiting.tool.tool_call_id
+    return "t0" if waiting.question is None else waiting.question.tool_call_id
+
+
+def current_entry(bench: Bench) -> str:
+    entry = bench.waiting.entry
+    return "run-1-m1" if entry is None else entry.id
+
+
+def plain(*inputs: Input) -> Move:
+    return lambda bench: list(inputs)
+
+
+def good_answer(bench: Bench) -> list[Input]:
+    """Take the next thing that a run needs to go on."""
+    waiting = bench.waiting
+    if waiting.entry is not None:
+        return [EntryStored(waiting.entry.id)]
+    if waiting.question is not None:
+        return [PolicyAnswered(waiting.question.tool_call_id, allow=True)]
+    if waiting.tool is not None:
+        return [ToolDone(waiting.tool.tool_call_id, "result", "ok", truncated=False)]
+    return []
+
+
+def whole_answer(said: Sequence[ModelItem]) -> Move:
+    return lambda bench: [
+        ModelProduced(current_call(bench), [*said, Finish("stop")]),
+        ModelDone(current_call(bench)),
+    ]
+
+
+def again(back: int) -> Move:
+    """Give an input a second time, out of its order."""
+    return lambda bench: [bench.inputs[-min(back, len(bench.inputs))][1]]
+
+
+other_calls = st.integers(0, 6)
+other_tools = st.sampled_from(["t0", "t1", "t2", "run-1-m2-t0", ""])
+other_entries = st.integers(0, 12).map(lambda n: f"run-1-m{n}")
+command_ids = st.sampled_from(["k1", "k2", "k3"])
+outcomes = st.sampled_from(["ok", "error", "not_found", "not_active", "invalid_arguments", "blocked", "crashed"])
+codes = st.sampled_from(sorted(WIRE_CODES)) | st.sampled_from(["unheard_of", "invalid_usage"])
+modes: st.SearchStrategy[QueueMode] = st.sampled_from(["one-at-a-time", "all"])
+tool_sets = st.lists(st.sampled_from(["read", "write", "idle", "nothing"]), max_size=3, unique=True).map(tuple)
+
+timely: st.SearchStrategy[Move] = st.one_of(
+    st.lists(whole_calls, max_size=3).map(whole_answer),
+    st.lists(items, max_size=4).map(whole_answer),
+    batches.map(lambda said: lambda b: [ModelProduced(current_call(b), said)]),
+    st.builds(lambda ok, why: lambda b: [PolicyAnswered(current_tool(b), ok, why)], st.booleans(), st.none() | texts),
+    texts.map(lambda text: lambda b: [ToolProgressed(current_tool(b), text)]),
+    st.builds(
+        lambda text, outcome, cut: lambda b: [ToolDone(current_tool(b), text, outcome, cut)],
+        texts,
+        outcomes,
+        st.booleans(),
+    ),
+)
+fatal: st.SearchStrategy[Move] = st.one_of(
+    st.builds(AbortRequested, command_ids).map(plain),
+    codes.map(lambda code: lambda b: [ModelFailed(current_call(b), code, "cause")]),
+    codes.map(lambda code: lambda b: [EntryFailed(current_entry(b), code)]),
+    st.just(lambda b: [ModelDone(current_call(b))]),
+)
+untimely: st.SearchStrategy[Move] = st.one_of(
+    st.integers(1, 9).map(again),
+    st.one_of(
+        st.builds(RunStarted, command_ids, texts),
+        st.builds(ModelProduced, other_calls, batches),
+        st.builds(ModelDone, other_calls),
+        st.builds(ModelFailed, other_calls, codes),
+        st.builds(PolicyAnswered, other_tools, st.booleans()),
+        st.builds(ToolProgressed, other_tools, texts),
+        st.builds(ToolDone, other_tools, texts, outcomes, st.booleans()),
+        st.builds(EntryStored, other_entries),
+        st.builds(EntryFailed, other_entries, codes),
+        st.builds(TimerFired, st.just("abort_grace")),
+    ).map(plain),
+)
+said_by_user: st.SearchStrategy[Move] = st.one_of(
+    st.builds(Steered, command_ids, texts),
+    st.builds(FollowedUp, command_ids, texts),
+    st.builds(SteeringModeSet, modes),
+    st.builds(FollowUpModeSet, modes),
+    st.builds(ToolsSet, tool_sets),
+).map(plain)
+
+# Mostly what takes a run further, or hardly any would get far.
+KINDS_OF_MOVES = [st.just(good_answer)] * 10 + [timely] * 10 + [said_by_user] * 6 + [untimely] * 3 + [fatal]
+moves = st.sampled_from(KINDS_OF_MOVES).flatmap(lambda kind: kind)
+
+specs = st.builds(
+    make_spec,
+    steering_mode=modes,
+    follow_up_mode=modes,
+    active_tools=tool_sets,
+    limits=st.builds(
+        EngineLimits,
+        max_model_calls=st.integers(1, 4),
+        max_message_bytes=st.sampled_from([1 << 25, 1 << 20, 200, 24]),
+        inline_text_bytes=st.sampled_from([8, 1 << 18]),
+    ),
+)
+
+
+class Played(NamedTuple):
+    """A run, and whether it was brought to its end by good answers."""
+
+    spec: RunSpec
+    bench: Bench
+
+
+def play(spec: RunSpec, steps: list[Move]) -> Played:
+    """Give what the moves make of where the run stands; inputs that come after the end are ignored like any other."""
+    bench = Bench(spec)
+    for step in [plain(RunStarted("c1", "hello")), *steps]:
+        for item in step(bench):
+            bench.give(item)
+    return Played(spec, bench)
+
+
+# Short ones shrink well; long ones get far.
+plays = st.lists(moves, max_size=12) | st.lists(moves, min_size=15, max_size=60)
+runs = st.builds(play, specs, plays)
+
+
+def whole(run: Played) -> Bench:
+    bench = run.bench.run_to_end()
+    event(f"ended {bench.machine.status}")
+    event(f"turn {bench.machine.turn_id}")
+    return bench
+
+
+# -- what it promises
+
+
+@given(runs)
+def test_events_keep_the_grammar(run: Played) -> None:
+    grammar = EventGrammar()
+    assert [v for line in run.bench.lines() if (v := grammar.feed(line))] == []
+    before = len(run.bench.events)
+    rest = whole(run).lines()[before:]
+    assert [v for line in rest if (v := grammar.feed(line))] == []
+    assert grammar.finish() == []
+
+
+@given(runs)
+def test_the_end_says_how_it_ended(run: Played) -> None:
+    bench = whole(run)
+    end = bench.payload("agent_end")
+    assert end["status"] == bench.machine.status
+    assert (end["status"] == "failed") == (bench.machine.failure is not None) == bool(bench.payloads("error"))
+    assert all(e["code"] in WIRE_CODES for e in bench.payloads("error"))
+    assert bench.decoded()[-1]["type"] == "agent_end"
+
+
+@given(runs)
+def test_the_same_inputs_give_the_same_bytes(run: Played) -> None:
+    bench = whole(run)
+    again = replay(run.spec, bench.inputs)
+    assert again.lines() == bench.lines()
+    assert effect_lines(again) == effect_lines(bench)
+
+
+@given(runs)
+def test_inputs_read_back_from_a_trace_give_the_same_bytes(run: Played) -> None:
+    bench = whole(run)
+    read = [read_input(input_line(n, 0, stamp, item))[1:] for n, (stamp, item) in enumerate(bench.inputs)]
+    assert read == bench.inputs
+    assert replay(run.spec, read).lines() == bench.lines()
+
+
+@given(runs, st.data())
+def test_how_items_are_batched_makes_no_difference(run: Played, data: st.DataObject) -> None:
+    bench = whole(run)
+    cut: list[tuple[Stamp, Input]] = []
+    for stamp, item in bench.inputs:
+        pieces: list[Input] = [item]
+        if isinstance(item, ModelProduced):
+            places = data.draw(st.lists(st.integers(0, len(item.items)), max_size=4).map(sorted))
+            bounds = pairwise([0, *places, len(item.items)])
+            pieces = [ModelProduced(item.call, item.items[a:b]) for a, b in bounds]
+        cut += [(stamp, piece) for piece in pieces]
+    other = replay(run.spec, cut)
+    assert other.lines() == bench.lines()
+    assert effect_lines(other) == effect_lines(bench)
+
+
+def effect_lines(bench: Bench) -> list[bytes]:
+    return [effect_line(n, effect) for n, effect in enumerate(bench.effects)]
+
+
+@given(runs)
+def test_no_steer_or_follow_up_is_lost(run: Played) -> None:
+    bench = whole(run)
+    began: list[tuple[str, str]] = []
+    for turn in bench.payloads("turn_start")[1:]:
+        ids = turn.get("command_ids", [turn["command_id"]])
+        began += [(turn["turn_kind"], command_id) for command_id in ids]
+    gone = [(d["kind"], d["command_id"]) for d in bench.payload("agent_end")["discarded"]]
+    for kind, cls in (("steer", Steered), ("follow_up", FollowedUp)):
+        given_ids = [item.command_id for item in bench.accepted if isinstance(item, cls)]
+        assert [command_id for k, command_id in began + gone if k == kind] == given_ids
+    if bench.machine.status == "completed":
+        assert gone == []
+
+
+@given(runs)
+def test_what_was_queued_is_what_the_turns_say(run: Played) -> None:
+    bench = whole(run)
+    queues = {
+        "steer": [i.text for i in bench.accepted if isinstance(i, Steered)],
+        "follow_up": [i.text for i in bench.accepted if isinstance(i, FollowedUp)],
+    }
+    asked = [e.message for e in bench.effects if isinstance(e, AppendEntry) and e.message.role == "user"]
+    for turn, message in zip(bench.payloads("turn_start")[1:], asked[1:], strict=True):
+        queue = queues[turn["turn_kind"]]
+        count = len(turn.get("command_ids", [""]))
+        assert message.text == "\n".join(queue[:count])
+        del queue[:count]
+
+
+@given(runs)
+def test_every_stored_tool_call_has_its_stored_result_unless_the_run_was_cut_short(run: Played) -> None:
+    bench = whole(run)
+    calls = [c.id for m in bench.stored for c in m.tool_calls]
+    results = [b.tool_call_id for m in bench.stored for b in m.blocks if isinstance(b, ToolResultBlock)]
+    assert len(set(calls)) == len(calls)
+    assert results == calls[: len(results)]
+    if bench.machine.status in ("completed", "max_steps"):
+        assert results == calls
+
+
+@given(runs)
+def test_the_entries_form_one_path_to_the_leaf(run: Played) -> None:
+    bench = whole(run)
+    parents = ["", *[m.id for m in bench.stored]]
+    assert [m.parent_id for m in bench.stored] == parents[:-1]
+    assert bench.payload("agent_end")["leaf_id"] == parents[-1]
+    announced = [
+        e["message_id"]
+        for e in bench.payloads("message_end", "tool_execution_end")
+        if e.get("stop_reason") not in ("error", "aborted") and "message_id" in e
+    ]
+    assert announced == parents[1:]
+
+
+@given(runs)
+def test_no_more_model_calls_than_the_limit_in_a_turn(run: Played) -> None:
+    bench = whole(run)
+    limit, made = run.spec.limits.max_model_calls, 0
+    for kind in bench.types():
+        made = 0 if kind == "turn_start" else made + (kind == "message_start")
+        assert made <= limit + 1  # and the user's own message
+    last = bench.payloads("warning")[-1:]
+    hit = [w["limit"] for w in last if w["code"] == "tool_loop_limit_exceeded"]
+    assert hit == ([limit] if bench.machine.status == "max_steps" else [])
+
+
+@given(specs, plays, st.lists(batches, min_size=1, max_size=6))
+def test_an_elided_batch_can_be_made_again_from_its_events(
+    spec: RunSpec, steps: list[Move], said: list[list[ModelItem]]
+) -> None:
+    bench = play(spec, steps).bench
+    for batch in said:
+        while bench.waiting.call is None and not bench.machine.ended:
+            bench.go_on()
+        if bench.machine.ended:
+            return
+        call = bench.waiting.call
+        assert call is not None
+        elided = bench.machine.elides(batch)
+        effects = len(bench.effects)
+        again = replay(spec, bench.inputs)
+        events = bench.give(ModelProduced(call, batch))
+        if not elided:
+            continue
+        event("elided")
+        assert len(bench.effects) == effects
+        decoded: list[Json] = [msgspec.json.decode(e.line) for e in events]
+        assert [(e["type"], e["payload"]["delta"]) for e in decoded] == [
+            ("message_update", item.text) for item in batch if isinstance(item, TextDelta)
+        ]
+        assert len(decoded) == len(batch)
+        for e in decoded:
+            again.step(Stamp(e["ts"], 0), ModelProduced(call, [TextDelta(e["payload"]["delta"])]))
+        assert again.lines() == bench.lines()
+
+
+# -- nothing is too long for a line
+
+MAX_EVENT_BYTES = 1024 * 1024
+characters = st.sampled_from(["\x01", '"', "a", "\u00e9", "\u2028", "\U0001f600"])
+delta_sizes = st.sampled_from([1, 128 * 1024])
+big_sizes = st.sampled_from([1, 256 * 1024, 300 * 1024, 1 << 21])
+
+
+def of_bytes(character: str, size: int) -> str:
+    return character * max(1, size // len(character.encode()))
+
+
+deltas = st.builds(of_bytes, characters, delta_sizes)
+big_texts = st.builds(of_bytes, characters, big_sizes)
+
+
+@settings(max_examples=30)
+@given(deltas, deltas, big_texts, big_texts, st.lists(big_texts, max_size=4), st.data())
+def test_no_event_line_is_too_long(
+    delta: str, name: str, result: str, steer: str, more: list[str], data: st.DataObject
+) -> None:
+    bench = Bench(make_spec(steering_mode=data.draw(modes)))
+    bench.start(steer)
+    arguments = msgspec.json.encode({"text": result}).decode()
+    bench.produce(TextDelta(delta), ThinkingDelta(delta), *[TextDelta(delta)] * 3)
+    bench.produce(ToolCallDelta(index=0, id="t0", name="read", arguments=arguments[: len(delta)]))
+    bench.produce(ToolCallDelta(index=0, arguments=arguments[len(delta) :][:100]))
+    bench.produce(ToolCallDelta(index=1, id="\x01" * 128, name=name, arguments=delta))
+    for start in range(0, len(arguments), 20_000):
+        piece = ToolCallDelta(index=2, id="t2", name="read", arguments=arguments[start : start + 20_000])
+        bench.produce(piece)
+    bench.answer(TextDelta(delta), finish="tool_use").store()
+    while bench.waiting.call is None:
+        if bench.waiting.question is not None:
+            bench.allow(allow=data.draw(st.booleans()), reason=result)
+        elif bench.waiting.tool is not None:
+            bench.progress(of_bytes(delta[0], 64 * 1024)).finish_tool(result)
+        else:
+            bench.store()
+    for n, text in enumerate(more):
+        bench.steer(text, f"s{n}").follow_up(text, f"f{n}")
+    bench.fail_model("provider_error", result)
+    assert bench.machine.ended
+    assert max(len(line) for line in bench.lines()) <= MAX_EVENT_BYTES
+    grammar = EventGrammar()
+    assert [v for line in bench.lines() if (v := grammar.feed(line))] == []
