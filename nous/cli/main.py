@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, rest = argv[0], argv[1:]
     found = COMMANDS.get(name)
     as_json = "--json" in rest
+    _take_correlation_id(rest)
     try:
         if found is None:
             raise NousError("invalid_usage", f"there is no command {name!r}", hint="Type: nous --help")
@@ -79,10 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(as_nous_error(error), as_json=as_json)
 
 
+def _take_correlation_id(arguments: Sequence[str]) -> None:
+    """Take the flag before anything is parsed: a wrong command line is answered with the id it came with too."""
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--correlation-id="):
+            os.environ["NOUS_CORRELATION_ID"] = argument.partition("=")[2]
+        elif argument == "--correlation-id" and index + 1 < len(arguments):
+            os.environ["NOUS_CORRELATION_ID"] = arguments[index + 1]
+
+
 def _quiet_exit() -> int:
     """Whoever read our output went away: end without a word, and without a complaint at interpreter exit."""
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return EXIT_RUNTIME
 

@@ -104,7 +104,4 @@ def state_root(options: argparse.Namespace) -> Path:
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    options = parser.parse_args(arguments)
-    if getattr(options, "correlation_id", None):
-        os.environ["NOUS_CORRELATION_ID"] = options.correlation_id
-    return options
+    return parser.parse_args(arguments)
