@@ -40,7 +40,7 @@ schema: $(INSTALLED) ## Write protocol/v1 anew from the code
 	$(BIN)/python scripts/check_drift.py --write
 
 bench: $(INSTALLED) ## Measure, and print the figures
-	$(BIN)/python scripts/bench
+	$(BIN)/python -m scripts.bench
 
 lock: ## Make requirements.lock anew from requirements.in (LOCK_FLAGS=--upgrade for newer versions)
 	@sh scripts/lock.sh "$(PYTHON)" $(LOCK_FLAGS)
