@@ -68,7 +68,7 @@ class Program:
 
 class Provider:
     def __init__(self) -> None:
-        self._sent = tempfile.TemporaryFile()
+        self._sent = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "provider.py")], stdout=subprocess.PIPE, stderr=self._sent
         )
