@@ -34,7 +34,7 @@ from nous.system.ids import new_epoch
 from nous.system.state_dir import EpochLock, open_state_dir
 from nous.transport.memory import MemoryEndpoint, memory_pair
 from nous.transport.server import Server
-from tests.support.home import Home, Setup, Spawned, bounded, spawn
+from tests.support.home import TEST_SECONDS, Home, Setup, Spawned, bounded, spawn
 from tests.support.lines import Line, read_line
 
 Carrier = Literal["memory", "stdio", "socket"]
@@ -298,6 +298,7 @@ async def _open_in_memory(home: Home, setup: Setup) -> AsyncIterator[Peer]:
                 tasks.start_soon(_serve_in_memory, server, theirs)
                 yield peer
                 daemon.stop.request("signal", abort=True)
+                await peer.rest()
 
 
 async def _serve_in_memory(server: Server, endpoint: MemoryEndpoint) -> None:
@@ -322,12 +323,23 @@ def make_server(home: Home, setup: Setup, wire: Endpoint) -> Iterator[tuple[Daem
 
 
 @asynccontextmanager
+async def open_process(
+    home: Home, setup: Setup | None = None, seconds: float = TEST_SECONDS
+) -> AsyncIterator[tuple[Peer, Spawned]]:
+    """Start a daemon on stdio and give the process beside the peer; how it ends is the test's business."""
+    try:
+        with bounded(seconds):
+            async with spawn(home, setup) as spawned, _pumped(ProcessWire(spawned.process)) as peer:
+                yield peer, spawned
+    except BaseExceptionGroup as group:
+        raise _first_of(group) from None
+
+
+@asynccontextmanager
 async def _open_stdio(home: Home, setup: Setup) -> AsyncIterator[Peer]:
-    async with spawn(home, setup) as spawned, _pumped(ProcessWire(spawned.process)) as peer:
+    async with open_process(home, setup) as (peer, spawned):
         yield peer
-        spawned.signal(signal.SIGTERM)
-        assert await spawned.wait() == 0
-        spawned.log()
+        await _terminate(peer, spawned)
 
 
 @asynccontextmanager
@@ -339,18 +351,17 @@ async def _open_socket(home: Home, setup: Setup) -> AsyncIterator[Peer]:
             async with await anyio.connect_unix(path) as stream, _pumped(SocketWire(stream)) as peer:
                 await peer.ok("hello", {"features": ["events"]})
                 yield peer
-                spawned.signal(signal.SIGTERM)
-                assert await spawned.wait() == 0
-                spawned.log()
+                await _terminate(peer, spawned)
 
 
 @asynccontextmanager
 async def _pumped(wire: Wire) -> AsyncIterator[Peer]:
-    """Give a peer that reads; at the end it reads on until the daemon has closed the stream."""
+    """Give a peer that reads while the block runs."""
     peer = Peer(wire)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(peer.pump)
         yield peer
+        tasks.cancel_scope.cancel()
 
 
 @contextmanager
@@ -369,6 +380,13 @@ async def wait_ready(spawned: Spawned) -> Line:
     line = read_line(data[:-1])
     assert line.payload["message"] == "ready", line
     return line
+
+
+async def _terminate(peer: Peer, spawned: Spawned) -> None:
+    spawned.signal(signal.SIGTERM)
+    await peer.rest()
+    assert await spawned.wait() == 0
+    spawned.log()
 
 
 _OPENERS: Final[dict[Carrier, Callable[[Home, Setup], AbstractAsyncContextManager[Peer]]]] = {
