@@ -228,7 +228,7 @@ class EventGrammar:
         expected = self._feature_number + 1
         if number != expected and not (self._filtered and number > expected) and not self._lenient:
             self._note("event.feature_order", f"number {number} instead of {expected}")
-        self._feature_number = max(number, expected)
+        self._feature_number = max(number, self._feature_number)
         self._check_id(event, f"{self._run_id}.{after}.{number}")
 
     def _is_untraced(self, event: Json) -> bool:
