@@ -168,8 +168,8 @@ def rate_of(program: Program, names: list[str]) -> tuple[float, float]:
         ids.append(json.loads(program.until(b'"type":"session"'))["payload"]["session_id"])
     begun = time.perf_counter()
     for name, session_id in zip(names, ids, strict=True):
-        line = {"id": name, "type": "prompt", "payload": {"text": "x", "wait": False, "session_id": session_id}}
-        program.send(json.dumps(line))
+        command = {"id": name, "type": "prompt", "payload": {"text": "x", "wait": False, "session_id": session_id}}
+        program.send(json.dumps(command))
     counts: dict[str, int] = {}
     first_end: dict[str, int] | None = None
     ended = 0

@@ -20,22 +20,25 @@ LIMIT_S: Final = 120
 class Program:
     """A process that answers lines on stdout.  Reads are by line; every wait is bounded by the run's own alarm."""
 
-    def __init__(self, arguments: list[str], **options: object) -> None:
+    def __init__(self, arguments: list[str], env: dict[str, str] | None = None) -> None:
         self.spawned = time.perf_counter()
         self.process = subprocess.Popen(
             arguments,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            **options,  # type: ignore[call-overload]
+            env=env,
         )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._in, self._out = self.process.stdin, self.process.stdout
 
     def send(self, line: str) -> None:
-        self.process.stdin.write(line.encode() + b"\n")  # type: ignore[union-attr]
-        self.process.stdin.flush()  # type: ignore[union-attr]
+        self._in.write(line.encode() + b"\n")
+        self._in.flush()
 
     def line(self) -> bytes:
-        line = self.process.stdout.readline()  # type: ignore[union-attr]
+        line = self._out.readline()
         if not line:
             raise RuntimeError("the program ended")
         return bytes(line)
@@ -57,13 +60,13 @@ class Program:
         return 0.0
 
     def close(self) -> None:
-        self.process.stdin.close()  # type: ignore[union-attr]
+        self._in.close()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.process.stdout.close()  # type: ignore[union-attr]
+        self._out.close()
 
 
 class Provider:
@@ -72,7 +75,9 @@ class Provider:
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "provider.py")], stdout=subprocess.PIPE, stderr=self._sent
         )
-        self.base = f"http://127.0.0.1:{int(self.process.stdout.readline())}"  # type: ignore[union-attr]
+        assert self.process.stdout is not None
+        self._out = self.process.stdout
+        self.base = f"http://127.0.0.1:{int(self._out.readline())}"
 
     def last_byte_ns(self, count: int) -> int:
         """Return when the ``count``-th answer's last byte was sent."""
@@ -88,7 +93,7 @@ class Provider:
     def close(self) -> None:
         self.process.terminate()
         self.process.wait()
-        self.process.stdout.close()  # type: ignore[union-attr]
+        self._out.close()
         self._sent.close()
 
 
