@@ -60,7 +60,7 @@ def _blocks(old: str, replacements: list[Replaced]) -> list[Replaced]:
     start = end = 0
     for replaced in replacements:
         line_start = old.rfind("\n", 0, replaced.start) + 1
-        if group and line_start >= end:
+        if group and line_start >= end and end < len(old):
             blocks.append(_widened(old, start, end, group))
             group = []
         if not group:
