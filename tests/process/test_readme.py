@@ -155,13 +155,23 @@ def check_program(command: list[str], environ: dict[str, str], cwd: Path) -> Non
     assert (out.returncode, out.stdout, out.stderr) == (0, "mock response: Hello\n(completed)\n", "")
 
 
-def test_the_programs_are_short(environ: dict[str, str]) -> None:
+def test_a_trace_plays_again_without_a_model(environ: dict[str, str], tmp_path: Path) -> None:
+    (flags,) = re.findall(r"`nous serve (--provider replay [^`]*)`", README)
+    assert run(["nous", "init"], environ, tmp_path).returncode == 0
+    first = run(["nous", "prompt", "Hello", "--provider", "mock"], environ, tmp_path)
+    (trace,) = tmp_path.glob("home/**/traces/*.ndjson")
+    elsewhere = ["--state-dir", str(tmp_path / "elsewhere"), "--bootstrap"]
+    again = run(["nous", "prompt", "Hello", *flags.replace("FILE", str(trace)).split(), *elsewhere], environ, tmp_path)
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+
+
+def test_the_programs_are_short() -> None:
     for language in ("python", "javascript"):
         (block,) = blocks(language)
         assert block.text.count("\n") <= 22
 
 
-@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs/protocol.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs/protocol.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in _LINK.findall(text):
