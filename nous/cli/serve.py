@@ -68,6 +68,7 @@ def run(arguments: Sequence[str]) -> int:
             serve_stdio=serve_stdio,
             socket_path=options.socket,
             housekeeping=lambda: close_cut_traces(state),
+            is_interactive=os.isatty(wire.read_fd),
         )
         anyio.run(server.serve)
     finally:

@@ -57,6 +57,7 @@ class Connection:
         self.listener = listener
         self.is_stdio = is_stdio
         self.prompt_wait = True
+        self.said_hello = False
         self.decoder = CommandDecoder(daemon.settings.daemon.max_line_bytes)
         self._endpoint = endpoint
         self._on_end_of_input = on_end_of_input
@@ -81,12 +82,22 @@ class Connection:
         """Take what ``hello`` asked for; it counts from the next line on."""
         self.decoder.strict = strict
         self.prompt_wait = True if prompt_wait is None else prompt_wait
+        self.said_hello = True
         self.listener.features = frozenset(features) - {"events"}
         if not self.is_stdio:
             if "events" in features:
                 self.daemon.hub.add(self.listener)
             else:
                 self.daemon.hub.remove(self.listener)
+
+    def say_ready(self) -> None:
+        """Introduce the daemon to a socket connection that said ``hello``; on stdio that came first of all."""
+        if not self.is_stdio:
+            self.outbox.put(self.daemon.event_line(self.daemon.ready()))
+
+    def say_bye(self, line: bytes) -> None:
+        if self.said_hello and not self.is_stdio:
+            self.outbox.put(line)
 
     async def wait_idle(self) -> None:
         """Wait until no command is pending."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,8 @@ from nous.ports.model import Provider, ToolSpec
 from nous.ports.system import Clock, Ids
 from nous.ports.tool import Tool
 from nous.protocol.commands import QueueMode
-from nous.protocol.events import StatusEvent, WarningEvent, daemon_line
+from nous.protocol.events import CONNECTION_FEATURES, StatusEvent, WarningEvent, daemon_line
+from nous.protocol.responses import PROTOCOL_VERSION
 from nous.runtime.driver import RunDriver
 from nous.runtime.hub import Hub
 from nous.runtime.order import Order
@@ -284,6 +286,23 @@ class Daemon:
 
     def agents_text(self) -> str | None:
         return read_agents_file(self.workdir) if self.settings.prompt.agents_md else None
+
+    def ready(self) -> StatusEvent:
+        """Return the first event of a connection: who serves, and its limits."""
+        settings = self.settings.daemon
+        return StatusEvent(
+            message="ready",
+            protocol=PROTOCOL_VERSION,
+            server="nous",
+            version=self.version,
+            pid=os.getpid(),
+            epoch=self.epoch,
+            provider=self.provider.name,
+            model=self.provider.model,
+            max_line_bytes=settings.max_line_bytes,
+            max_event_bytes=settings.max_event_bytes,
+            features=CONNECTION_FEATURES,
+        )
 
     def event_line(self, payload: StatusEvent | WarningEvent) -> bytes:
         """Return the line of an event outside any run, with the next ``evt-<n>`` id."""

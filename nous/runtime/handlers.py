@@ -60,13 +60,13 @@ async def ping(call: Call, payload: c.Ping) -> Pong:
     return Pong()
 
 
-async def hello(call: Call, payload: c.Hello) -> HelloAnswer:
+async def hello(call: Call, payload: c.Hello) -> Reply:
     conn = call.connection
     daemon = conn.daemon
     settings = daemon.settings.daemon
     granted = [f for f in CONNECTION_FEATURES if f in (payload.features or ())]
     conn.configure(features=granted, strict=bool(payload.strict), prompt_wait=payload.prompt_wait)
-    return HelloAnswer(
+    answer = HelloAnswer(
         server="nous",
         version=daemon.version,
         protocol=PROTOCOL_VERSION,
@@ -83,6 +83,7 @@ async def hello(call: Call, payload: c.Hello) -> HelloAnswer:
         ),
         schema_digest=SCHEMA_DIGEST,
     )
+    return Reply(answer, conn.say_ready)
 
 
 # -- runs

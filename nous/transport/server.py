@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import anyio
 import anyio.to_thread
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 from nous.ports.endpoint import Endpoint
-from nous.protocol.events import CONNECTION_FEATURES, StatusEvent
-from nous.protocol.responses import PROTOCOL_VERSION
+from nous.protocol.events import StatusEvent
 from nous.runtime.catchup import follow_events
 from nous.runtime.connection import Connection
 from nous.runtime.daemon import Daemon
@@ -35,7 +33,10 @@ ANSWER_MS: Final = 500
 
 
 class Server:
-    """One daemon and its transports.  ``wire`` gets ``ready`` and ``bye`` also where only sockets serve."""
+    """One daemon and its transports.  ``wire`` gets ``ready`` and ``bye`` also where only sockets serve.
+
+    ``is_interactive``: a person's terminal is our stdin, so SIGINT is meant for us.
+    """
 
     def __init__(
         self,
@@ -45,12 +46,14 @@ class Server:
         serve_stdio: bool,
         socket_path: Path | None = None,
         housekeeping: Callable[[], None] | None = None,
+        is_interactive: bool = False,
     ) -> None:
         self._daemon = daemon
         self._wire = wire
         self._serve_stdio = serve_stdio
         self._socket_path = socket_path
         self._housekeeping = housekeeping
+        self._is_interactive = is_interactive
         self._outbox = Outbox(wire)
         self._connections: set[Connection] = set()
 
@@ -62,7 +65,7 @@ class Server:
             async with anyio.create_task_group() as runs:
                 daemon.bind(runs)
                 async with anyio.create_task_group() as tasks:
-                    self._start(tasks, listeners)
+                    await self._start(tasks, listeners)
                     await daemon.stop.requested.wait()
                     await self._end()
                     tasks.cancel_scope.cancel()
@@ -84,15 +87,16 @@ class Server:
             commands.close()
             raise
 
-    def _start(self, tasks: TaskGroup, listeners: list[UnixListener]) -> None:
+    async def _start(self, tasks: TaskGroup, listeners: list[UnixListener]) -> None:
         daemon = self._daemon
         tasks.start_soon(self._outbox.run)
-        self._outbox.put(daemon.event_line(ready(daemon)))
+        # A signal right after ``ready`` must find its handler.
+        await tasks.start(self._watch_signals)
+        self._outbox.put(daemon.event_line(daemon.ready()))
         if self._housekeeping is not None:
             tasks.start_soon(self._keep_house, self._housekeeping)
         tasks.start_soon(self._warm_provider)
         tasks.start_soon(self._watch_wire)
-        tasks.start_soon(self._watch_signals)
         if self._serve_stdio:
             tasks.start_soon(self._serve_wire)
         if listeners:
@@ -119,7 +123,10 @@ class Server:
         with anyio.move_on_after(ANSWER_MS / 1000):
             for connection in tuple(self._connections):
                 await connection.wait_idle()
-        self._outbox.put(daemon.event_line(StatusEvent(message="bye", reason=daemon.stop.reason)))
+        bye = daemon.event_line(StatusEvent(message="bye", reason=daemon.stop.reason))
+        self._outbox.put(bye)
+        for connection in self._connections:
+            connection.say_bye(bye)
         with anyio.move_on_after(FLUSH_MS / 1000):
             await self._outbox.room(0)
             for connection in tuple(self._connections):
@@ -146,12 +153,12 @@ class Server:
         self._outbox.drop()
         self._daemon.stop.request("client_gone", abort=True)
 
-    async def _watch_signals(self) -> None:
-        ignores_interrupt = not sys.__stdin__ or not os.isatty(0)
-        wanted = [signal.SIGTERM, signal.SIGINT]
-        with anyio.open_signal_receiver(*wanted) as signals:
+    async def _watch_signals(self, *, task_status: TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
             async for number in signals:
-                if number == signal.SIGINT and ignores_interrupt:
+                if number == signal.SIGINT and not self._is_interactive:
+                    # Ctrl-C reaches the whole group: what it means is for the client to say.
                     continue
                 if self._daemon.stop.urgent.is_set():
                     flush()
@@ -212,20 +219,3 @@ class Server:
             on_overrun=overrun,
             peer_pid=endpoint.peer_pid,
         )
-
-
-def ready(daemon: Daemon) -> StatusEvent:
-    settings = daemon.settings.daemon
-    return StatusEvent(
-        message="ready",
-        protocol=PROTOCOL_VERSION,
-        server="nous",
-        version=daemon.version,
-        pid=os.getpid(),
-        epoch=daemon.epoch,
-        provider=daemon.provider.name,
-        model=daemon.provider.model,
-        max_line_bytes=settings.max_line_bytes,
-        max_event_bytes=settings.max_event_bytes,
-        features=CONNECTION_FEATURES,
-    )
