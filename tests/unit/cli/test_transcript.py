@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nous.cli.transcript import (
+    MAX_ARGUMENTS_CHARACTERS,
+    MAX_VALUE_CHARACTERS,
+    complaint,
+    one_line,
+    short_arguments,
+    tool_end,
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ({}, ""),
+        (None, ""),
+        ({"path": "a b.txt", "limit": 20, "all": True, "names": ["x"]}, 'path=a b.txt limit=20 all=true names=["x"]'),
+        ("{not json", "{not json"),
+    ],
+)
+def test_arguments_are_names_and_values(arguments: object, shown: str) -> None:
+    assert short_arguments(arguments) == shown
+
+
+@given(st.dictionaries(st.text(), st.recursive(st.text() | st.integers(), st.lists)) | st.text())
+def test_arguments_are_short_whatever_they_are(arguments: object) -> None:
+    assert len(short_arguments(arguments)) <= MAX_ARGUMENTS_CHARACTERS
+
+
+def test_a_long_value_is_cut_for_itself() -> None:
+    shown = short_arguments({"content": "x" * 1000, "path": "a.txt"})
+    assert shown == f"content={'x' * (MAX_VALUE_CHARACTERS - 1)}… path=a.txt"
+
+
+@given(st.text())
+def test_a_line_holds_nothing_that_a_terminal_obeys(text: str) -> None:
+    shown = one_line(text)
+    assert not [c for c in shown if (ord(c) < 0x20 and c != "\t") or 0x7F <= ord(c) < 0xA0]
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [
+        ({"result": "a\nb", "is_error": False, "duration_ms": 3}, "read ok 3 ms"),
+        ({"result": "no file\nmore", "is_error": True, "duration_ms": 3}, "read error 3 ms: no file"),
+        ({"result": "from an older v1"}, "read ok"),
+    ],
+)
+def test_a_call_ends_well_or_says_why_not(payload: dict[str, Any], shown: str) -> None:
+    assert tool_end({"tool_name": "read", **payload}) == shown
+
+
+def test_a_complaint_has_its_cause() -> None:
+    assert complaint({"code": "c", "message": "M."}) == "c: M."
+    assert complaint(json.loads('{"code":"c","message":"M.","cause":"why"}')) == "c: M. (why)"
