@@ -197,6 +197,13 @@ async def test_leaving_aborts_runs_otherwise(home: Home) -> None:
     assert b'"status":"aborted"' in trace
 
 
+async def test_leaving_amid_a_flood_of_events_is_orderly_too(home: Home) -> None:
+    async with spawned(home, Setup(script=[[{"text_repeat": {"text": "abcdefgh", "count": 10_000_000}}]])) as client:
+        await client.call("prompt", text="go", wait=False)
+        await client.call("get_state")
+    assert client.returncode == 0
+
+
 async def test_iterators_and_commands_are_told_that_the_client_is_closed(home: Home) -> None:
     async with spawned(home, HANGING) as client:
         prompt = client.start("prompt", {"text": "hello", "wait": True})
