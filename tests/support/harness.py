@@ -211,6 +211,15 @@ class Peer:
 
         return await self._until(found, f"the event {kind} {fields or ''}")
 
+    async def seq_reached(self, run_id: str, seq: int) -> None:
+        """Return as soon as a run's event of this number or a later one has come."""
+
+        def reached() -> bool | None:
+            mine = self._runs.get(run_id)
+            return True if mine and mine[-1].data["seq"] >= seq else None
+
+        await self._until(reached, f"event {seq} of run {run_id}")
+
     async def next_line(self) -> Line:
         """Return the next line, whatever it is."""
 
@@ -311,7 +320,7 @@ def make_server(home: Home, setup: Setup, wire: Endpoint) -> Iterator[tuple[Daem
     """Build what ``nous serve`` builds, from the same command line, in this process."""
     options = parse(make_parser(), home.arguments(setup))
     settings = resolve(environ=home.environ(setup), flags=given_flags(options), config_file=options.config).settings
-    world = make_world(require_provider(settings), settings)
+    world = make_world(require_provider(settings), settings, home.state / "traces")
     state = open_state_dir(home.state, permission(options))
     epoch = new_epoch()
     lock = EpochLock.acquire(state.daemons, epoch)
@@ -344,14 +353,31 @@ async def _open_stdio(home: Home, setup: Setup) -> AsyncIterator[Peer]:
 
 @asynccontextmanager
 async def _open_socket(home: Home, setup: Setup) -> AsyncIterator[Peer]:
+    async with serve_socket(home, setup) as (path, spawned), connect(path) as peer:
+        await peer.ok("hello", {"features": ["events"]})
+        yield peer
+        await _terminate(peer, spawned)
+
+
+@asynccontextmanager
+async def serve_socket(home: Home, setup: Setup | None = None) -> AsyncIterator[tuple[Path, Spawned]]:
+    """Start a daemon on a socket, and give the path once it is ready; how it ends is the test's business."""
+    setup = setup or Setup()
     with socket_path() as path:
-        setup = replace(setup, flags=(*setup.flags, "--socket", str(path)))
-        async with spawn(home, setup) as spawned:
+        async with spawn(home, replace(setup, flags=(*setup.flags, "--socket", str(path)))) as spawned:
             await wait_ready(spawned)
-            async with await anyio.connect_unix(path) as stream, _pumped(SocketWire(stream)) as peer:
-                await peer.ok("hello", {"features": ["events"]})
-                yield peer
-                await _terminate(peer, spawned)
+            yield path, spawned
+
+
+@asynccontextmanager
+async def connect(path: Path) -> AsyncIterator[Peer]:
+    """Connect to a socket, or with ``PATH.events`` subscribe."""
+    async with await anyio.connect_unix(path) as stream, _pumped(SocketWire(stream)) as peer:
+        yield peer
+
+
+def events_path(path: Path) -> Path:
+    return path.with_name(path.name + ".events")
 
 
 @asynccontextmanager

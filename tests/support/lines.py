@@ -19,6 +19,13 @@ from nous.protocol.responses import ANSWERS, WireError
 MAX_EVENT_BYTES: Final = 1 << 20
 
 _HEAD: Final = re.compile(rb'\{"v":"1","id":"(?:[^"\\]|\\.)*","type":"[a-z_]+",')
+
+
+class _Envelope(msgspec.Struct):
+    payload: msgspec.Raw
+
+
+_envelopes: Final = msgspec.json.Decoder(_Envelope)
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
@@ -81,7 +88,7 @@ def _check_answer(line: Line) -> None:
     data = line.data
     if data["ok"]:
         assert list(data) == ["v", "id", "type", "payload", "ok"], line
-        msgspec.convert(line.payload, ANSWERS[line.type])
+        msgspec.json.decode(_envelopes.decode(line.raw).payload, type=ANSWERS[line.type])
         return
     assert list(data) == ["v", "id", "type", "payload", "ok", "error"], line
     assert line.type == "error", line

@@ -1,0 +1,434 @@
+"""Unix sockets: what is at the path before, who may connect, who hears what, and who may be slow (section 7)."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+from tests.support.gates import Gate
+from tests.support.harness import Peer, connect, events_path, open_process, serve_socket, socket_path
+from tests.support.home import Home, Setup, bounded, spawn
+from tests.support.lines import joined_deltas, read_line, types
+from tests.support.raw import RawWire, until_still
+
+pytestmark = pytest.mark.anyio
+
+HANGS = [{"text": "Hello"}, {"hang": True}]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+@pytest.fixture
+def gate(home: Home) -> Iterator[Gate]:
+    with Gate(home.workdir) as gate:
+        yield gate
+
+
+# -- the path
+
+
+@pytest.mark.behaviour("P7.2", "P7.3")
+async def test_both_sockets_are_private_and_gone_at_the_end(home: Home) -> None:
+    with bounded():
+        async with serve_socket(home) as (path, spawned):
+            for each in (path, events_path(path)):
+                status = each.stat()
+                assert stat.S_ISSOCK(status.st_mode)
+                assert stat.S_IMODE(status.st_mode) == 0o600
+            spawned.signal(signal.SIGTERM)
+            assert await spawned.wait() == 0
+            assert list(path.parent.iterdir()) == []
+            assert "socket_directory_open" not in [record["event"] for record in spawned.log()]
+
+
+@pytest.mark.behaviour("P7.5")
+async def test_a_directory_others_may_enter_is_warned_about(home: Home) -> None:
+    with bounded(), socket_path() as path:
+        path.parent.chmod(0o755)
+        async with spawn(home, Setup(flags=("--socket", str(path)))) as spawned:
+            assert spawned.process.stdout is not None
+            await spawned.process.stdout.receive()
+            spawned.signal(signal.SIGTERM)
+            assert await spawned.wait() == 0
+            warnings = [record for record in spawned.log() if record["event"] == "socket_directory_open"]
+            assert {record["directory"] for record in warnings} == {str(path.parent)}
+
+
+@pytest.mark.behaviour("P7.6")
+async def test_a_daemon_starts_over_the_sockets_of_a_killed_one(home: Home) -> None:
+    with bounded(), socket_path() as path:
+        setup = Setup(flags=("--socket", str(path)))
+        for _ in range(2):
+            async with spawn(home, setup) as spawned:
+                assert spawned.process.stdout is not None
+                assert b"ready" in await spawned.process.stdout.receive()
+                async with connect(path) as peer:
+                    assert (await peer.command("ping")).type == "pong"
+                spawned.signal(signal.SIGKILL)
+                await spawned.wait()
+            assert path.exists()
+
+
+@pytest.mark.behaviour("P7.6")
+@pytest.mark.parametrize("taken", ["s", "s.events"])
+async def test_a_socket_that_somebody_answers_on_is_left_alone(home: Home, taken: str) -> None:
+    with bounded(), socket_path() as path, socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path.with_name(taken)))
+        other.listen(8)
+        async with spawn(home, Setup(flags=("--socket", str(path)))) as spawned:
+            assert await spawned.wait() == 6
+            assert b"somebody answers" in spawned.stderr()
+        assert [each.name for each in path.parent.iterdir()] == [taken]
+
+
+@pytest.mark.behaviour("P7.6")
+@pytest.mark.parametrize("taken", ["s", "s.events"])
+async def test_what_is_no_socket_is_left_alone(home: Home, taken: str) -> None:
+    with bounded(), socket_path() as path:
+        path.with_name(taken).write_text("precious", encoding="utf-8")
+        async with spawn(home, Setup(flags=("--socket", str(path)))) as spawned:
+            assert await spawned.wait() == 6
+            assert b"not a socket" in spawned.stderr()
+        assert [each.name for each in path.parent.iterdir()] == [taken]
+        assert path.with_name(taken).read_text(encoding="utf-8") == "precious"
+
+
+@pytest.mark.behaviour("P7.6")
+async def test_a_link_to_a_dead_socket_is_no_socket(home: Home) -> None:
+    with bounded(), socket_path() as path:
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path.with_name("dead")))
+        path.symlink_to(path.with_name("dead"))
+        async with spawn(home, Setup(flags=("--socket", str(path)))) as spawned:
+            assert await spawned.wait() == 6
+        assert path.is_symlink()
+
+
+async def test_a_path_no_socket_can_have(home: Home) -> None:
+    for path in (home.root / ("x" * 120), home.root / "nowhere" / "s"):
+        with bounded():
+            async with spawn(home, Setup(flags=("--socket", str(path)))) as spawned:
+                assert await spawned.wait() in (1, 6)
+                assert path.name.encode() in spawned.stderr()
+                assert b"Traceback" not in spawned.stderr()
+
+
+# -- who hears what
+
+
+@pytest.mark.behaviour("P7.2", "P3.15")
+async def test_commands_at_the_path_and_events_beside_it(home: Home) -> None:
+    with bounded():
+        async with (
+            serve_socket(home) as (path, _),
+            connect(path) as peer,
+            connect(events_path(path)) as first,
+            connect(events_path(path)) as second,
+        ):
+            result = await peer.command("prompt", {"text": "hello"})
+            for subscriber in (first, second):
+                run = await subscriber.run_events(result.run_id)
+                assert joined_deltas(run) == "mock response: hello"
+                assert subscriber.lines == run
+            assert peer.lines == [result]
+
+
+@pytest.mark.behaviour("P7.2", "P5.17")
+async def test_events_on_a_command_connection_that_asked(home: Home) -> None:
+    with bounded():
+        async with serve_socket(home) as (path, _), connect(path) as peer, connect(path) as other:
+            await peer.ok("hello", {"features": ["events"]})
+            run = await peer.run("hello")
+            assert types(run)[-1] == "agent_end"
+            await peer.ok("hello", {"features": []})
+            before = len(peer.lines)
+            assert (await peer.ok("prompt", {"text": "again"}))["output"] == "mock response: again"
+            assert len(peer.lines) == before + 1
+            assert not other.lines
+
+
+@pytest.mark.behaviour("P3.15")
+async def test_ready_and_bye_only_after_hello(home: Home) -> None:
+    with bounded():
+        async with serve_socket(home) as (path, spawned), connect(path) as plain, connect(path) as greeted:
+            await plain.ok("ping")
+            await greeted.ok("hello")
+            spawned.signal(signal.SIGTERM)
+            assert [line.type for line in await plain.rest()] == ["pong"]
+            lines = await greeted.rest()
+            assert lines[-1].payload == {"message": "bye", "reason": "signal"}
+            assert await spawned.wait() == 0
+
+
+@pytest.mark.behaviour("P3.14", "P3.13")
+async def test_stdout_gets_ready_and_bye_while_only_sockets_serve(home: Home) -> None:
+    with bounded():
+        async with serve_socket(home) as (path, spawned), connect(path) as peer:
+            assert spawned.process.stdin is not None
+            assert spawned.process.stdout is not None
+            await spawned.process.stdin.send(b'{"id":"a","type":"shutdown"}\n')
+            await spawned.process.stdin.aclose()
+            assert (await peer.ok("prompt", {"text": "hello"}))["output"] == "mock response: hello"
+            await peer.ok("shutdown")
+            line = read_line((await spawned.process.stdout.receive())[:-1])
+            assert line.payload == {"message": "bye", "reason": "shutdown"}
+            assert await spawned.wait() == 0
+
+
+# -- stdio and sockets together
+
+
+@pytest.mark.behaviour("P3.18", "P7.2")
+async def test_stdio_and_sockets_serve_one_daemon(home: Home) -> None:
+    with socket_path() as path:
+        async with open_process(home, Setup(flags=("--stdio", "--socket", str(path)))) as (peer, spawned):
+            await peer.next_line()
+            async with connect(path) as other, connect(events_path(path)) as subscriber:
+                session = (await other.ok("new_session"))["session_id"]
+                assert (await peer.ok("get_state"))["session_id"] == session
+                result = await other.command("prompt", {"text": "from the socket"})
+                run = await peer.run_events(result.run_id)
+                assert run == await subscriber.run_events(result.run_id)
+                second = await peer.run("from stdio")
+                assert second == await subscriber.run_events(second[0].run_id)
+                await peer.end()
+                assert (await peer.rest())[-1].payload == {"message": "bye", "reason": "eof"}
+                assert await other.rest() == [line for line in other.lines if line.is_answer]
+                await subscriber.rest()
+            assert await spawned.wait() == 0
+            assert not path.exists()
+
+
+# -- clients that go
+
+
+@pytest.mark.behaviour("P3.25", "P3.19")
+async def test_a_client_that_goes_aborts_nothing(home: Home, gate: Gate) -> None:
+    script = [[gate.step()], [{"text": "Finished."}]]
+    with bounded():
+        async with serve_socket(home, Setup(script=script)) as (path, _), connect(events_path(path)) as subscriber:
+            async with connect(path) as peer:
+                await peer.ask("prompt", {"text": "hello"})
+                await subscriber.events_until("tool_execution_update")
+            gate.open()
+            end = (await subscriber.events_until("agent_end"))[-1]
+            assert end.payload["status"] == "completed"
+
+
+@pytest.mark.behaviour("P3.19")
+async def test_the_end_of_a_connections_input_answers_what_is_pending(home: Home, gate: Gate) -> None:
+    script = [[gate.step()], [{"text": "Finished."}]]
+    with bounded():
+        async with serve_socket(home, Setup(script=script)) as (path, _), connect(path) as peer:
+            async with connect(events_path(path)) as subscriber:
+                await peer.ask("prompt", {"text": "hello"}, "p")
+                await peer.send(b'{"id":"q","type":"ping"}')
+                await peer.end()
+                await subscriber.events_until("tool_execution_update")
+                gate.open()
+                assert {line.id: line.type for line in await peer.rest()} == {"p": "result", "q": "pong"}
+            async with connect(path) as another:
+                await another.ok("ping")
+
+
+# -- subscribers that come late
+
+
+@pytest.mark.behaviour("P7.11", "P7.10")
+async def test_late_subscribers_miss_nothing_and_hear_nothing_twice(home: Home) -> None:
+    count, source = 50_000, random.Random(11)
+    moments = sorted(source.sample(range(1, count), 6))
+    script = [[{"text_repeat": {"text": "0123456789", "count": count, "chunk": 7}}]]
+    setup = Setup(script=script, config={"daemon": {"subscriber_buffer_bytes": 64 << 20}})
+    with socket_path() as path:
+        setup = Setup(script=setup.script, config=setup.config, flags=("--stdio", "--socket", str(path)))
+        async with open_process(home, setup, seconds=90) as (peer, _), anyio.create_task_group() as tasks:
+            runs: list[list[bytes]] = []
+
+            async def subscribe() -> None:
+                runs.append(await read_run(events_path(path)))
+
+            run_id = await peer.start("hello")
+            for moment in moments:
+                # Stdio paces the run: it is still going on while we come to each moment.
+                await peer.seq_reached(run_id, moment)
+                tasks.start_soon(subscribe)
+            run = [line.raw for line in await peer.run_events(run_id)]
+        assert len(run) == count + 8
+        assert len(runs) == len(moments)
+        for heard in runs:
+            assert heard == run
+
+
+async def read_run(path: Path) -> list[bytes]:
+    """Subscribe and return the lines up to a run's end, unchecked, because they are many."""
+    async with await anyio.connect_unix(path) as stream:
+        data = b""
+        parts: list[bytes] = []
+        while b'"type":"agent_end"' not in data[-2000:] or not data.endswith(b"\n"):
+            data = await stream.receive()
+            parts.append(data)
+            data = b"".join(parts[-2:])
+        return b"".join(parts)[:-1].split(b"\n")
+
+
+@pytest.mark.behaviour("P7.11")
+async def test_a_subscriber_hears_each_active_run_from_its_start(home: Home) -> None:
+    with bounded():
+        async with serve_socket(home, Setup(script=[HANGS, HANGS])) as (path, _), connect(path) as peer:
+            await peer.ok("hello", {"features": ["events"]})
+            first = await peer.start("one")
+            await peer.ok("new_session")
+            second = await peer.start("two")
+            for _ in (first, second):
+                await peer.events_until("message_update")
+            async with connect(events_path(path)) as subscriber:
+                for run_id in (first, second):
+                    await peer.ok("abort", {"run_id": run_id})
+                    assert await subscriber.run_events(run_id) == await peer.run_events(run_id)
+
+
+@pytest.mark.behaviour("P7.11")
+async def test_a_run_that_just_ended_is_shown_to_who_has_not_seen_it(home: Home) -> None:
+    with bounded():
+        async with serve_socket(home) as (path, _), connect(path) as peer:
+            older = (await peer.ok("prompt", {"text": "older"}))["run_id"]
+            newest = (await peer.ok("prompt", {"text": "newest"}))["run_id"]
+            async with connect(events_path(path)) as subscriber:
+                assert joined_deltas(await subscriber.run_events(newest)) == "mock response: newest"
+                assert {line.run_id for line in subscriber.lines} == {newest} != {older}
+
+
+@pytest.mark.behaviour("P7.11")
+async def test_a_run_that_just_ended_is_not_shown_again_to_the_same_process(home: Home) -> None:
+    with bounded():
+        async with serve_socket(home) as (path, _), connect(path) as peer:
+            async with connect(events_path(path)) as subscriber:
+                seen = (await peer.ok("prompt", {"text": "seen"}))["run_id"]
+                await subscriber.run_events(seen)
+            async with connect(events_path(path)) as again:
+                elsewhere = await anyio.run_process(
+                    [sys.executable, "-c", SUBSCRIBE, str(events_path(path))], stderr=subprocess.PIPE
+                )
+                new = (await peer.ok("prompt", {"text": "new"}))["run_id"]
+                await again.run_events(new)
+                assert {line.run_id for line in again.lines} == {new}
+        # Another process had not seen it.
+        assert joined_deltas([read_line(raw) for raw in elsewhere.stdout.split(b"\n")[:-1]]) == "mock response: seen"
+
+
+SUBSCRIBE = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[1])
+    data = b""
+    while b"agent_end" not in data or not data.endswith(b"\\n"):
+        data += sock.recv(65536)
+    sys.stdout.buffer.write(data)
+"""
+
+
+# -- subscribers that are slow
+
+
+@pytest.mark.behaviour("P7.9", "P7.10", "P6.13")
+async def test_a_slow_subscriber_is_disconnected_and_the_others_go_on(home: Home) -> None:
+    bound, count = 256 * 1024, 20_000
+    script = [[{"text_repeat": {"text": "0123456789", "count": count, "chunk": 16}}]]
+    with socket_path() as path:
+        setup = Setup(
+            script=script,
+            config={"daemon": {"subscriber_buffer_bytes": bound}},
+            flags=("--stdio", "--socket", str(path)),
+        )
+        async with open_process(home, setup) as (peer, spawned):
+            await peer.next_line()
+            async with await anyio.connect_unix(events_path(path)) as slow:
+                run = await peer.run("hello")
+                assert run[-1].payload["status"] == "completed"
+                heard = b""
+                try:
+                    while data := await slow.receive():
+                        heard += data
+                except (anyio.EndOfStream, anyio.BrokenResourceError):
+                    pass
+            lines = heard.split(b"\n")[:-1]
+            assert lines == [line.raw for line in run[: len(lines)]]
+            assert 0 < len(lines) < len(run)
+            [dropped] = [record for record in spawned.log() if record["event"] == "event_subscriber_dropped"]
+            assert (dropped["level"], dropped["peer_pid"]) == ("warning", os.getpid())
+            missed = await read_events(peer, run[0].run_id, after_seq=read_line(lines[-1]).data["seq"])
+            assert lines + missed == [line.raw for line in run]
+
+
+async def read_events(peer: Peer, run_id: str, after_seq: int) -> list[bytes]:
+    """Return what a run said after ``after_seq``, as ``get_events`` tells it."""
+    out: list[bytes] = []
+    done = False
+    while not done:
+        answer = await peer.command("get_events", {"run_id": run_id, "after_seq": after_seq})
+        events = answer.payload["events"]
+        out += raw_items(answer.raw)
+        assert events
+        done, after_seq = answer.payload["done"], events[-1]["seq"]
+    return out
+
+
+class EventsPayload(msgspec.Struct):
+    events: list[msgspec.Raw]
+
+
+class EventsAnswer(msgspec.Struct):
+    payload: EventsPayload
+
+
+def raw_items(raw: bytes) -> list[bytes]:
+    """Return the events of an answer as they stand in it."""
+    return [bytes(item) for item in msgspec.json.decode(raw, type=EventsAnswer).payload.events]
+
+
+@pytest.mark.behaviour("P7.9")
+async def test_a_subscriber_that_never_reads_holds_nobody_up(home: Home) -> None:
+    script = [[{"text_repeat": {"text": "0123456789", "count": 50_000}}]]
+    with bounded():
+        async with serve_socket(home, Setup(script=script)) as (path, spawned), connect(path) as peer:
+            before = spawned.memory_bytes("VmHWM")
+            async with await anyio.connect_unix(events_path(path)):
+                result = await peer.command("prompt", {"text": "hello"})
+                assert result.type == "result"
+            # Its buffer, and the run's own answer.
+            assert spawned.memory_bytes("VmHWM") - before < 48 << 20
+
+
+@pytest.mark.behaviour("P3.27")
+async def test_a_connection_that_reads_no_answers_holds_nobody_up(home: Home) -> None:
+    line = b'{"id":"%b","type":"ping"}\n' % (b"x" * 60_000)
+    with bounded(), socket.socket(socket.AF_UNIX) as sock:
+        async with serve_socket(home) as (path, spawned), anyio.create_task_group() as tasks:
+            sock.connect(str(path))
+            stubborn = RawWire(sock.fileno(), sock.fileno())
+
+            async def ask() -> None:
+                while True:
+                    await stubborn.send(line)
+
+            tasks.start_soon(ask)
+            assert await until_still(lambda: stubborn.sent_bytes) < 4 << 20
+            async with connect(path) as peer:
+                await peer.ok("ping")
+            assert spawned.memory_bytes() < 80 << 20
+            tasks.cancel_scope.cancel()
