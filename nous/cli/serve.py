@@ -31,7 +31,7 @@ from nous.store.trace_repair import interrupt_dead
 from nous.system.clock import SystemClock
 from nous.system.ids import RandomIds, new_epoch
 from nous.system.process import become_subreaper, set_non_dumpable
-from nous.system.state_dir import Actor, EpochLock, StateDir, is_dead, open_state_dir
+from nous.system.state_dir import Actor, EpochLock, StateDir, is_dead, open_state_dir, state_paths
 from nous.telemetry.foreign import capture_foreign_records
 from nous.telemetry.log import configure, get_log
 from nous.transport.descriptors import DescriptorEndpoint
@@ -44,7 +44,7 @@ log = get_log("cli")
 def run(arguments: Sequence[str]) -> int:
     options = parse(make_parser(), arguments)
     settings = resolve_settings(options).settings
-    world = make_world(require_provider(settings), settings)
+    world = make_world(require_provider(settings), settings, state_paths(state_root(options)).traces)
     workdir = find_workdir(options.workdir)
     state = open_state_dir(state_root(options), permission(options))
     epoch = new_epoch()
@@ -102,10 +102,10 @@ class World(NamedTuple):
     seams: Seams | None
 
 
-def make_world(name: str, settings: Settings) -> World:
+def make_world(name: str, settings: Settings, traces: Path) -> World:
     given = settings.provider
     if name == "replay":
-        return make_recorded_world(given)
+        return make_recorded_world(given, traces)
     from nous.tools.registry import builtin_tools
 
     provider = build_provider(
@@ -134,7 +134,7 @@ def secret_variables(settings: Settings) -> tuple[str, ...]:
     return tuple(str(value) for path, value in flatten(settings).items() if path.endswith("_env") and value)
 
 
-def make_recorded_world(given: ProviderSection) -> World:
+def make_recorded_world(given: ProviderSection, traces: Path) -> World:
     """Build the seams of a replay.  No provider client and no tool is made."""
     from nous.replay.recording import read_header
     from nous.replay.serving import ReplayProvider, ReplaySeams, ReplayTool, find_recordings
@@ -142,7 +142,14 @@ def make_recorded_world(given: ProviderSection) -> World:
     if given.replay_from is None:
         raise NousError("invalid_usage", "the provider replay needs --replay-from", hint="Name a *.trace.ndjson file.")
     paths = find_recordings(Path(given.replay_from))
-    seams = ReplaySeams(paths, drive=given.replay_drive, speed=given.replay_speed, clock=SystemClock(), ids=RandomIds())
+    seams = ReplaySeams(
+        paths,
+        drive=given.replay_drive,
+        speed=given.replay_speed,
+        clock=SystemClock(),
+        ids=RandomIds(),
+        traces=traces,
+    )
     headers = [read_header(path) for path in paths]
     names = dict.fromkeys(name for header in headers for name in header.spec.known_tools)
     return World(ReplayProvider(seams, headers[0]), [ReplayTool(name, seams) for name in names], seams, seams)

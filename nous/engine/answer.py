@@ -11,6 +11,7 @@ from nous.protocol.codec import nests_too_deep
 from nous.protocol.messages import Block, TextBlock, ThinkingBlock, ToolCallBlock, Usage
 
 MAX_TOOL_CALL_ID = 128
+PIECES_KEPT = 4096
 
 
 class _Call:
@@ -30,6 +31,7 @@ class Answer:
         self.opened = False
         self.size_bytes = 0
         self.text: list[str] = []
+        self._joined: list[str] = []
         self.usage = Usage()
         self.finish: FinishReason | None = None
         self._thinking: list[str] = []
@@ -68,8 +70,14 @@ class Answer:
             derived += "x"
         return derived
 
+    def compact(self) -> None:
+        """Join the pieces so far if they are many: a string costs memory beyond its characters."""
+        if len(self.text) >= PIECES_KEPT:
+            self._joined.append("".join(self.text))
+            self.text.clear()
+
     def full_text(self) -> str:
-        return "".join(self.text)
+        return "".join([*self._joined, *self.text])
 
     def calls(self) -> list[ToolCallBlock]:
         return [

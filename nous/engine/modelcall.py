@@ -84,6 +84,7 @@ class ModelCalls:
                 self.stop()
                 run.fail("provider_error", f"message_too_large: the answer passed {limit} bytes")
                 return
+        answer.compact()
 
     def _open(self, answer: Answer) -> None:
         answer.opened = True

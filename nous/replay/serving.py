@@ -140,14 +140,23 @@ class ReplaySeams:
     the whole run, or the client, who then sends what was sent when the run was recorded.
     """
 
-    def __init__(self, paths: Sequence[Path], *, drive: Drive, speed: Speed, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        drive: Drive,
+        speed: Speed,
+        clock: Clock,
+        ids: Ids,
+        traces: Path,
+    ) -> None:
         self._paths = paths
         self._drive = drive
         self.speed = speed
         self._clock = clock
         self._ids = ids
         self._next = 0
-        self._used: set[str] = set()
+        self._traces = traces
         self.runs: dict[str, ReplayedRun] = {}
 
     # -- nous.ports.system.Ids
@@ -157,8 +166,8 @@ class ReplaySeams:
         path = self._paths[self._next % len(self._paths)]
         self._next += 1
         recorded = read_header(path).run_id
-        run = ReplayedRun(path, self._ids.run_id() if recorded in self._used else None)
-        self._used.add(run.run_id)
+        is_taken = (self._traces / f"{recorded}.ndjson").exists()
+        run = ReplayedRun(path, self._ids.run_id() if is_taken else None)
         self.runs[run.run_id] = run
         return run.run_id
 

@@ -1,7 +1,7 @@
 """An endpoint over two descriptors of any kind: pipes, sockets, terminals, regular files, /dev/null.
 
-The descriptors are shared with whoever started us, so they are never made non-blocking: readiness is asked for first,
-and what does not fit at once goes through a worker thread that may block.
+The descriptors are shared with whoever started us, so they are never made non-blocking: readiness is asked for before
+every read and write, and where it cannot be asked for a thread of its own does what may block.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import errno
 import os
 import select
 import stat
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import anyio
@@ -37,11 +40,13 @@ class DescriptorEndpoint:
         self._read_fd = read_fd
         self._write_fd = write_fd
         self._read_waits = _can_wait(read_fd)
+        mode = os.fstat(write_fd).st_mode
+        # A terminal that someone stopped may block a write although poll said it would take some.
+        self._write_waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+        self._piece_bytes = sys.maxsize if stat.S_ISREG(mode) else _SURE_BYTES
         self._poll = select.poll()
         self._poll.register(write_fd, select.POLLOUT)
-        self._writes_at_once = stat.S_ISREG(os.fstat(write_fd).st_mode)
-        # One thread of its own each: a stalled reader must not keep a worker from others.
-        self._write_limiter = CapacityLimiter(1)
+        # A thread of its own: a read that blocks must not keep a worker from others.
         self._read_limiter = CapacityLimiter(1)
 
     async def receive(self) -> bytes:
@@ -61,19 +66,23 @@ class DescriptorEndpoint:
         sent = 0
         try:
             while sent < len(data) and self._poll.poll(0):
-                end = len(data) if self._writes_at_once else sent + _SURE_BYTES
-                sent += os.write(self._write_fd, data[sent:end])
+                sent += os.write(self._write_fd, data[sent : sent + self._piece_bytes])
         except BlockingIOError:
+            # Somebody else made the descriptor non-blocking, and it is full.
             return sent
         except OSError as error:
             raise BrokenEndpointError from error
         return sent
 
     async def send(self, data: bytes) -> None:
-        try:
-            await anyio.to_thread.run_sync(self._write_all, data, abandon_on_cancel=True, limiter=self._write_limiter)
-        except OSError as error:
-            raise BrokenEndpointError from error
+        sent = self.send_nowait(data)
+        while sent < len(data):
+            if self._write_waits:
+                await anyio.wait_writable(self._write_fd)
+                sent += self.send_nowait(data[sent:])
+            else:
+                await run_in_daemon_thread(partial(self._write_all, data[sent:]))
+                return
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(data)
@@ -81,34 +90,17 @@ class DescriptorEndpoint:
             try:
                 view = view[os.write(self._write_fd, view) :]
             except BlockingIOError:
-                # Somebody else made the descriptor non-blocking.
-                self._wait_writable()
-
-    def _wait_writable(self) -> None:
-        poll = select.poll()
-        poll.register(self._write_fd, select.POLLOUT)
-        poll.poll()
+                select.select([], [self._write_fd], [])
 
     async def wait_closed(self) -> None:
         """Return once the reader of our output is gone.  A regular file never is."""
-        gone = anyio.Event()
-        token = anyio.lowlevel.current_token()
-        watch = threading.Thread(
-            target=self._watch, args=(lambda: anyio.from_thread.run_sync(gone.set, token=token),), daemon=True
-        )
-        watch.start()
-        await gone.wait()
+        await run_in_daemon_thread(self._watch)
 
-    def _watch(self, tell: Callable[[], None]) -> None:
+    def _watch(self) -> None:
         poll = select.poll()
         # Errors and hang-ups are reported without being asked for.
         poll.register(self._write_fd, 0)
         poll.poll()
-        try:
-            tell()
-        except RuntimeError:
-            # The loop has ended: nobody wants to know any more.
-            return
 
     async def aclose(self) -> None:
         for fd in {self._read_fd, self._write_fd}:
@@ -119,3 +111,27 @@ def _can_wait(fd: int) -> bool:
     """Whether readiness of a descriptor can be waited for (not of a regular file, nor of some devices)."""
     mode = os.fstat(fd).st_mode
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd)
+
+
+async def run_in_daemon_thread(work: Callable[[], None]) -> None:
+    """Run ``work``, which may block for ever, without keeping the process alive for it.
+
+    Cancelling this leaves the thread behind.  An :class:`OSError` of it becomes :class:`BrokenEndpointError`.
+    """
+    done = anyio.Event()
+    token = anyio.lowlevel.current_token()
+    errors: list[OSError] = []
+
+    def run() -> None:
+        try:
+            work()
+        except OSError as error:
+            errors.append(error)
+        # The loop may have ended meanwhile: then nobody wants to know any more.
+        with suppress(RuntimeError):
+            anyio.from_thread.run_sync(done.set, token=token)
+
+    threading.Thread(target=run, daemon=True).start()
+    await done.wait()
+    if errors:
+        raise BrokenEndpointError from errors[0]
