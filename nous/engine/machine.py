@@ -298,7 +298,7 @@ class RunMachine:
         if storing is not None and storing.role == "user":
             self.emit_message_end(storing.id, "user", storing.text, stop_reason=stop_reason)
         self.calls.close(stop_reason)
-        self.tools.close(stop_reason)
+        self.tools.close()
 
     def _end(self, status: RunStatus) -> None:
         self.state = State.ENDED

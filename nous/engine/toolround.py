@@ -14,7 +14,7 @@ from nous.engine.transitions import State
 from nous.errors import bound_text
 from nous.ports.tool import Outcome
 from nous.protocol.events import ToolExecutionEnd, ToolExecutionStart, ToolExecutionUpdate
-from nous.protocol.messages import StopReason, ToolCallBlock, ToolResultBlock
+from nous.protocol.messages import ToolCallBlock, ToolResultBlock
 
 if TYPE_CHECKING:
     from nous.engine.machine import RunMachine
@@ -175,17 +175,13 @@ class ToolRound:
             )
         )
 
-    def close(self, stop_reason: StopReason) -> None:
+    def close(self) -> None:
         """Close what is open because the run ends now; calls that never began are dropped."""
         self._pending.clear()
         if self._current is None or not self._announced:
             self._current = None
             return
-        truncated = False
+        text, truncated = "The tool did not stop in time; the run was aborted.", False
         if self._result is not None:
             text, truncated = self._result.text, self._result.truncated
-        elif stop_reason == "aborted":
-            text = "The tool did not stop in time; the run was aborted."
-        else:
-            text = "The run failed before the tool ended."
         self._emit_end(text, is_error=True, truncated=truncated, message_id=None)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nous.engine.answer import MAX_TOOL_CALL_ID, Answer, parse_arguments
+from nous.engine.answer import Answer, parse_arguments
 from nous.ports.model import ToolCallDelta
 from nous.protocol.messages import ThinkingBlock, ToolCallBlock
 
@@ -23,11 +23,11 @@ def add(answer: Answer, *ids: str | None) -> list[str]:
 
 
 def test_a_usable_id_of_the_model_is_kept() -> None:
-    longest = "x" * MAX_TOOL_CALL_ID
+    longest = "x" * 128
     assert add(new(), "call_1", longest, "\u2028") == ["call_1", longest, "\u2028"]
 
 
-@pytest.mark.parametrize("unusable", [None, "", "x" * (MAX_TOOL_CALL_ID + 1), "taken before"])
+@pytest.mark.parametrize("unusable", [None, "", "x" * 129, "taken before"])
 def test_an_id_that_cannot_be_used_is_derived_from_the_message(unusable: str | None) -> None:
     assert add(new("taken before"), "call_1", unusable) == ["call_1", "run-1-m2-t1"]
 

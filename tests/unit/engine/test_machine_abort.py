@@ -113,7 +113,8 @@ def test_a_tool_that_does_not_stop_in_time() -> None:
     bench = Bench().start().call_tools(tool_call("read")).allow().abort().fire()
     assert bench.types()[-3:] == ["tool_execution_end", *END]
     end = bench.payload("tool_execution_end")
-    assert (end["is_error"], "message_id" in end) == (True, False)
+    assert end["result"] == "The tool did not stop in time; the run was aborted."
+    assert (end["is_error"], end["truncated"], "message_id" in end) == (True, False, False)
     assert bench.payload("agent_end")["leaf_id"] == "run-1-m2"
     count = len(bench.events)
     bench.give(ToolDone("t0", "too late", "ok", truncated=False))

@@ -65,7 +65,8 @@ def test_a_steer_while_the_model_asks_for_tools_skips_them_all() -> None:
     assert bench.types()[-9:] == [*skipped, *skipped, "turn_end", "turn_start", "message_start"]
     assert {w["code"] for w in bench.payloads("warning")} == {"tool_execution_skipped"}
     assert [w["tool_call_id"] for w in bench.payloads("warning")] == ["t0", "t1"]
-    assert [(e["result"], e["is_error"]) for e in bench.payloads("tool_execution_end")] == [(SKIPPED, True)] * 2
+    ends = bench.payloads("tool_execution_end")
+    assert [(e["result"], e["is_error"], e["truncated"]) for e in ends] == [(SKIPPED, True, False)] * 2
 
 
 @pytest.mark.parametrize("moment", ["asking", "running", "storing"])

@@ -88,7 +88,7 @@ def check_refusal(bench: Bench, code: str, arguments: object) -> Json:
     assert bench.payload("warning")["code"] == code
     assert bench.asked(RunTool) == []
     end = bench.payload("tool_execution_end")
-    assert (end["is_error"], end["message_id"]) == (True, "run-1-m3")
+    assert (end["is_error"], end["truncated"], end["message_id"]) == (True, False, "run-1-m3")
     assert result_of(bench).text == end["result"]
     assert bench.state is State.CALLING
     return end
@@ -181,8 +181,10 @@ def test_long_arguments_and_results_are_only_measured() -> None:
 
 
 def test_a_long_name_is_cut_in_events_only() -> None:
-    name = "n" * 300
-    bench = Bench().start().call_tools(tool_call(name)).store()
-    shown = {e["tool_name"] for e in bench.payloads("tool_execution_start", "tool_execution_end", "warning")}
-    assert shown == {"n" * 253 + "..."}
-    assert result_of(bench).tool_name == name
+    name, shown = "n" * 300, "n" * 253 + "..."
+    for bench in (Bench().start(), Bench().start().steer("wait")):
+        bench.call_tools(tool_call(name)).store()
+        events = bench.payloads("tool_execution_start", "tool_execution_end", "warning")
+        assert [e["tool_name"] for e in events] == [shown] * 3
+        assert result_of(bench).tool_name == name
+        assert len(result_of(bench).text) < 300
