@@ -8,6 +8,7 @@ for an input of its own.  Source: docs/runtime-trace.md.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -21,12 +22,17 @@ from nous.engine.spec import EMPTY_CONTEXT, RunSpec, chain_digest
 from nous.errors import NousError
 from nous.ports.model import TextDelta
 from nous.protocol.messages import Message
-from nous.store.trace_lines import BrokenTraceError, TraceEnd, kind_of
-from nous.store.trace_reader import iter_line_batches
+from nous.store.disk import Disk
+from nous.store.lines import LineTooLongError, read_first_line
+from nous.store.trace_lines import BrokenTraceError, TraceEnd, event_head, kind_of
+from nous.store.trace_reader import MAX_TRACE_LINE_BYTES, iter_line_batches, open_trace
 
 TRACE_VERSION: Final = 1
 
 Capture = Literal["recorded", "elided", "referenced", "missing"]
+
+_HEADER_BEGIN: Final = b'{"type":"trace.header"'
+_disk: Final = Disk()
 
 
 class NotATraceError(NousError):
@@ -110,16 +116,30 @@ class _Version(Struct):
 def read_header(path: Path) -> Header:
     """Return a trace's header.
 
-    Raises :class:`NotATraceError`, or :class:`BrokenTraceError` for a header that lacks something.
+    Raises :class:`NotATraceError`, :class:`BrokenTraceError` for a header that is cut or lacks something, or what
+    opening the file raises.
     """
-    line = next((batch[0] for batch in iter_line_batches(path) if batch), b"")
+    with open_trace(path) as fd:
+        size = os.fstat(fd).st_size
+        begin = _disk.read_at(fd, len(_HEADER_BEGIN), 0)
+        if not begin:
+            raise NotATraceError("it is empty")
+        if begin != _HEADER_BEGIN:
+            raise NotATraceError("it does not begin with a trace header")
+        try:
+            line = read_first_line(_disk, fd, size, MAX_TRACE_LINE_BYTES)
+        except LineTooLongError:
+            raise BrokenTraceError(path.name, 0, f"header: longer than {MAX_TRACE_LINE_BYTES} bytes") from None
+    if line is None:
+        raise BrokenTraceError(path.name, 0, "cut: the header has no end")
     return parse_header(path.name, line)
 
 
 def parse_header(name: str, line: bytes) -> Header:
+    """Read a header's line.  Raises as :func:`read_header`."""
     try:
         version = msgspec.json.decode(line, type=_Version)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise NotATraceError("it does not begin with a trace header") from None
     if version.type != "trace.header" or not isinstance(version.trace_version, int):
         raise NotATraceError("it does not begin with a trace header")
@@ -127,57 +147,90 @@ def parse_header(name: str, line: bytes) -> Header:
         raise NotATraceError(f"trace version {version.trace_version} is newer than this nous knows ({TRACE_VERSION})")
     try:
         return _headers.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BrokenTraceError(name, 0, f"header: {error}") from None
 
 
 def read_lines(path: Path) -> Iterator[Recorded | Said]:
     """Yield what follows the header, up to the last line: inputs (left out ones made again), events, effects.
 
-    Raises :class:`BrokenTraceError` for a line that is neither.
+    Raises :class:`BrokenTraceError` for a line that is none of these, and for an input that is not at its place.
     """
-    own_updates = 0
-    call = 0
-    is_header = True
+    reader = _Reader(path.name)
     for batch in iter_line_batches(path):
         for line in batch:
-            if is_header:
-                is_header = False
-                continue
-            kind = kind_of(line)
-            if kind == "event":
-                if b'"type":"message_update"' in line[:160]:
-                    if own_updates:
-                        own_updates -= 1
-                    else:
-                        yield _elided(path.name, call, line)
-                yield Said("event", line)
-            elif kind == "input":
-                recorded = _recorded(path.name, line)
-                if isinstance(recorded.item, ModelProduced):
-                    call = recorded.item.call
-                    own_updates += sum(isinstance(i, TextDelta) for i in recorded.item.items)
-                yield recorded
-            elif kind == "effect":
-                yield Said("effect", line)
-            elif kind != "end":
-                raise BrokenTraceError(path.name, 0, f"a line of unknown kind: {line[:60]!r}")
+            yield from reader.take(line)
 
 
-def _recorded(name: str, line: bytes) -> Recorded:
-    try:
-        _, stamp, item = read_input(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BrokenTraceError(name, 0, f"input: {error}") from None
-    return Recorded(stamp, item, line)
+class _Reader:
+    """Knows how far a trace has been read: which line this is, which inputs were left out."""
 
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._offset = 0
+        self._is_header = True
+        self._ended = False
+        self._inputs = 0
+        self._last_event = b""
+        self._call = 0
+        self._own_updates = 0
 
-def _elided(name: str, call: int, line: bytes) -> Recorded:
-    try:
-        update = _updates.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BrokenTraceError(name, 0, f"message_update: {error}") from None
-    return Recorded(Stamp(update.ts, 0), ModelProduced(call, [TextDelta(update.payload.delta)]), None)
+    def take(self, line: bytes) -> tuple[Recorded | Said, ...]:
+        kind = kind_of(line)
+        if self._ended:
+            raise self._broken("a line behind trace.end")
+        if self._is_header:
+            self._is_header = False
+            out: tuple[Recorded | Said, ...] = ()
+        elif kind == "event":
+            out = self._event(line)
+        elif kind == "input":
+            out = (self._input(line),)
+        elif kind == "effect":
+            out = (Said("effect", line),)
+        elif kind == "end":
+            self._ended = True
+            out = ()
+        else:
+            raise self._broken(f"a line of unknown kind: {line[:60]!r}")
+        self._offset += len(line) + 1
+        return out
+
+    def _event(self, line: bytes) -> tuple[Recorded | Said, ...]:
+        self._last_event = line
+        said = Said("event", line)
+        if b'"type":"message_update"' not in line[:160]:
+            return (said,)
+        if self._own_updates:
+            self._own_updates -= 1
+            return (said,)
+        return self._left_out(line), said
+
+    def _left_out(self, line: bytes) -> Recorded:
+        try:
+            update = _updates.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._broken(f"message_update: {error}") from None
+        return Recorded(Stamp(update.ts, 0), ModelProduced(self._call, [TextDelta(update.payload.delta)]), None)
+
+    def _input(self, line: bytes) -> Recorded:
+        try:
+            record, stamp, item = read_input(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._broken(f"input: {error}") from None
+        self._inputs += 1
+        if record.n != self._inputs:
+            raise self._broken(f"input {record.n} stands where input {self._inputs} should")
+        head = event_head(self._last_event)
+        if record.after_seq != (0 if head is None else head.seq):
+            raise self._broken(f"input {record.n} does not stand behind event {record.after_seq}")
+        if isinstance(item, ModelProduced):
+            self._call = item.call
+            self._own_updates = sum(isinstance(i, TextDelta) for i in item.items)
+        return Recorded(stamp, item, line)
+
+    def _broken(self, reason: str) -> BrokenTraceError:
+        return BrokenTraceError(self._name, self._offset, reason)
 
 
 def check_seal(path: Path) -> TraceEnd:
