@@ -18,17 +18,17 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import anyio
 import msgspec
-from anyio.abc import Process, SocketStream
 
 from nous.cli.options import given_flags, parse
 from nous.cli.serve import make_daemon, make_parser, make_world, permission
 from nous.config.layers import resolve
 from nous.config.provider import require_provider
 from nous.ports.endpoint import Endpoint
+from nous.protocol.grammar import EventGrammar
 from nous.runtime.daemon import Daemon
 from nous.system.ids import new_epoch
 from nous.system.state_dir import EpochLock, open_state_dir
@@ -36,78 +36,12 @@ from nous.transport.memory import MemoryEndpoint, memory_pair
 from nous.transport.server import Server
 from tests.support.home import TEST_SECONDS, Home, Setup, Spawned, bounded, spawn
 from tests.support.lines import Line, read_line
+from tests.support.wires import MemoryWire, ProcessWire, SocketWire, Wire
 
 Carrier = Literal["memory", "stdio", "socket"]
 CARRIERS: Final[tuple[Carrier, ...]] = ("memory", "stdio", "socket")
 
 Found = TypeVar("Found")
-
-
-# -- what carries the bytes
-
-
-class Wire(Protocol):
-    """The client's end of a byte stream: ``receive`` gives ``b""`` at the end, ``end`` says that no more is sent."""
-
-    async def send(self, data: bytes) -> None: ...
-
-    async def receive(self) -> bytes: ...
-
-    async def end(self) -> None: ...
-
-
-class MemoryWire:
-    def __init__(self, endpoint: MemoryEndpoint) -> None:
-        self._endpoint = endpoint
-
-    async def send(self, data: bytes) -> None:
-        await self._endpoint.send(data)
-
-    async def receive(self) -> bytes:
-        return await self._endpoint.receive()
-
-    async def end(self) -> None:
-        self._endpoint.end()
-
-
-class ProcessWire:
-    def __init__(self, process: Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._stdin = process.stdin
-        self._stdout = process.stdout
-
-    async def send(self, data: bytes) -> None:
-        await self._stdin.send(data)
-
-    async def receive(self) -> bytes:
-        try:
-            return await self._stdout.receive()
-        except anyio.EndOfStream:
-            return b""
-
-    async def end(self) -> None:
-        await self._stdin.aclose()
-
-
-class SocketWire:
-    def __init__(self, stream: SocketStream) -> None:
-        self.stream = stream
-
-    async def send(self, data: bytes) -> None:
-        await self.stream.send(data)
-
-    async def receive(self) -> bytes:
-        try:
-            return await self.stream.receive()
-        except (anyio.EndOfStream, anyio.BrokenResourceError):
-            return b""
-
-    async def end(self) -> None:
-        await self.stream.send_eof()
-
-
-# -- the peer
 
 
 class Peer:
@@ -127,6 +61,7 @@ class Peer:
         self._answers: dict[str, list[Line]] = {}
         self._events: list[Line] = []
         self._runs: dict[str, list[Line]] = {}
+        self._grammars: dict[str, EventGrammar] = {}
         self._line_cursor = 0
         self._event_cursor = 0
 
@@ -255,6 +190,21 @@ class Peer:
         else:
             self._events.append(line)
             self._runs.setdefault(line.run_id, []).append(line)
+            self._check_grammar(line)
+
+    def _check_grammar(self, line: Line) -> None:
+        """Hold each run against the grammar of events, unless its beginning was before our time."""
+        if line.data.get("seq") == 1:
+            self._grammars[line.run_id] = EventGrammar(filtered=True)
+        grammar = self._grammars.get(line.run_id)
+        violation = None if grammar is None else grammar.feed(line.data)
+        assert violation is None, f"{violation}\n{line}"
+
+    def check_ended(self) -> None:
+        """Check that each run that began has ended."""
+        assert self.ended
+        for grammar in self._grammars.values():
+            assert grammar.finish() == []
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
@@ -308,6 +258,7 @@ async def _open_in_memory(home: Home, setup: Setup) -> AsyncIterator[Peer]:
                 yield peer
                 daemon.stop.request("signal", abort=True)
                 await peer.rest()
+                peer.check_ended()
 
 
 async def _serve_in_memory(server: Server, endpoint: MemoryEndpoint) -> None:
@@ -411,6 +362,7 @@ async def wait_ready(spawned: Spawned) -> Line:
 async def _terminate(peer: Peer, spawned: Spawned) -> None:
     spawned.signal(signal.SIGTERM)
     await peer.rest()
+    peer.check_ended()
     assert await spawned.wait() == 0
     spawned.log()
 
