@@ -2,9 +2,10 @@ r"""The regular expressions ``grep`` takes: one dialect, translated for ripgrep 
 
 A pattern is matched within one line, character by character; a byte that is not UTF-8 is not a character.
 Supported: literals; ``.``; ``[...]`` with ranges, negation and ``[:alpha:]`` classes; ``\d \w \s \D \W \S \b``;
-``^ $``; groups, named or not; ``|``; ``* + ? {n,m}``, also lazy; ``\t \xHH \uHHHH``; ``(?i)`` in front.  A backslash
-before punctuation makes it literal, a ``{`` that begins no count is literal.  Refused, because not both engines have
-it or it means different things: look-around, backreferences, ``\p``, ``\B``, flags inside, possessive counts.  Pure.
+``^`` at the beginning, ``$``; groups, named or not; ``|``; ``* + ? {n,m}``, also lazy; ``\t \xHH \uHHHH``; ``(?i)`` in
+front.  A backslash before punctuation makes it literal, a ``{`` that begins no count is literal.  Refused, because
+not both engines have it or it means different things: look-around, backreferences, ``\p``, ``\B``, ``^`` elsewhere,
+flags inside, possessive counts.  Pure.
 
 Sources: the documentation of Rust's regex crate (syntax) and of Python's ``re``.
 """
@@ -72,6 +73,14 @@ def translate(pattern: str, engine: Engine, *, ignore_case: bool = False, litera
     return f"(?i){body}" if ignore_case else body
 
 
+class _Group:
+    """A parenthesis that is open: whether nothing stands before it, and whether there is a ``^`` in it."""
+
+    def __init__(self, is_at_start: bool) -> None:
+        self.is_at_start = is_at_start
+        self.has_caret = False
+
+
 class _Parser:
     """Reads a pattern from the left and writes its translation piece by piece."""
 
@@ -79,14 +88,16 @@ class _Parser:
         self._pattern = pattern
         self._writer = writer
         self._at = 0
-        self._depth = 0
+        self._groups = [_Group(is_at_start=True)]
+        self._is_at_start = True
         self._is_countable = False
+        self._repeats_caret = False
 
     def parse(self) -> str:
         output: list[str] = []
         while self._at < len(self._pattern):
             output.append(self._count() or self._piece(self._take()))
-        if self._depth:
+        if len(self._groups) > 1:
             raise self._error("a parenthesis is not closed")
         return "".join(output)
 
@@ -99,6 +110,8 @@ class _Parser:
             raise self._error("a count has nothing to count")
         self._at = found.end()
         self._is_countable = False
+        if self._repeats_caret and found["sign"] != "?":
+            raise self._error("a group with ^ in it cannot be repeated")
         # Lazy or greedy: a line that matches one way matches the other.
         if found["sign"]:
             return str(found["sign"])
@@ -110,13 +123,19 @@ class _Parser:
 
     def _piece(self, character: str) -> str:
         self._is_countable = character not in "(|^$"
+        self._repeats_caret = False
         match character:
             case "(":
                 return self._open_group()
             case ")":
                 return self._close_group()
-            case "|" | "^":
-                return character
+            case "|":
+                self._is_at_start = self._groups[-1].is_at_start
+                return "|"
+            case "^":
+                return self._caret()
+        self._is_at_start = False
+        match character:
             case "$":
                 return self._writer.end_of_line()
             case ".":
@@ -128,9 +147,16 @@ class _Parser:
             case _:
                 return self._writer.character(character)
 
+    def _caret(self) -> str:
+        """A ``^`` that comes after a ``$`` is a case in which engines differ: none comes after anything."""
+        if not self._is_at_start:
+            raise self._error("^ can only stand at the beginning")
+        self._groups[-1].has_caret = True
+        return "^"
+
     def _open_group(self) -> str:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
+        self._groups.append(_Group(self._is_at_start))
+        if len(self._groups) > MAX_DEPTH + 1:
             raise self._error(f"parentheses are nested deeper than {MAX_DEPTH}")
         if self._peek() == "?":
             found = _GROUP_NAME.match(self._pattern, self._at)
@@ -140,9 +166,11 @@ class _Parser:
         return "(?:"
 
     def _close_group(self) -> str:
-        self._depth -= 1
-        if self._depth < 0:
+        if len(self._groups) == 1:
             raise self._error("a parenthesis closes nothing")
+        self._repeats_caret = self._groups.pop().has_caret
+        self._groups[-1].has_caret |= self._repeats_caret
+        self._is_at_start = False
         return ")"
 
     def _escape(self) -> str:

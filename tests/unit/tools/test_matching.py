@@ -1,0 +1,204 @@
+"""Two engines, one answer: ripgrep and Python find the same lines in the same order."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nous.tools import matching
+from nous.tools.matching import Match, find_matches
+from nous.tools.regex import DialectError, translate
+from nous.tools.search_request import GrepQuery
+from nous.tools.text import SNIFFED_BYTES
+from tests.unit.tools.toolroom import needs_ripgrep
+
+RIPGREP = shutil.which("rg")
+
+
+@pytest.fixture(autouse=True)
+def in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def query(pattern: str, *, ripgrep: str | None, ignore_case: bool = False, literal: bool = False) -> GrepQuery:
+    return GrepQuery(pattern=pattern, ignore_case=ignore_case, literal=literal, context=0, ripgrep=ripgrep)
+
+
+def both(files: list[str], pattern: str, limit: int = 1000, **options: bool) -> list[Match]:
+    """Return what Python finds, having made sure that ripgrep finds it too."""
+    found = list(find_matches(files, query(pattern, ripgrep=None, **options), limit))
+    if RIPGREP is not None:
+        assert list(find_matches(files, query(pattern, ripgrep=RIPGREP, **options), limit)) == found
+    return found
+
+
+def write(files: dict[str, bytes]) -> list[str]:
+    for name, content in files.items():
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return list(files)
+
+
+characters = st.sampled_from("aAbBiI\u0131\u0130kK\u017fsSßẞ\u03c3ςé1٣²_- .\t\x1c\u0301\u2028\u00a0日😀")
+atoms = st.one_of(
+    characters.map(lambda c: c if c.isalnum() or c in "_ " or ord(c) > 127 else f"\\x{ord(c):02x}"),
+    st.sampled_from([".", r"\d", r"\w", r"\s", r"\D", r"\W", r"\S", "[a-c]", "[^a-c]", r"[\w-]", r"[^\w]", r"[^\s\d]"]),
+    st.sampled_from(
+        ["[[:alpha:]]", "[^[:punct:]]", "[i-k]", "[^i]", "[\u0130]", "[^\u0131]", r"[\W\d]", r"[^\W]", "[&&-]", "[]^]"]
+    ),
+)
+counts = st.sampled_from(["", "", "*", "+", "?", "{2}", "{1,2}", "+?"])
+counted = st.builds("{}{}".format, atoms, counts)
+pieces = st.lists(counted | st.sampled_from([r"\b", "$"]), min_size=1, max_size=4).map("".join)
+inner_patterns = st.recursive(
+    pieces,
+    lambda inner: st.one_of(
+        st.builds("({}|{})".format, inner, inner),
+        st.builds("(?:{})+".format, inner),
+        st.builds("{}{}".format, inner, inner),
+    ),
+    max_leaves=4,
+)
+starts = st.sampled_from(["", "", "^", "(^|a)", "(?:^)?", r"(^|\s)"])
+patterns = st.builds("{}{}".format, starts, inner_patterns)
+raw_lines = st.lists(characters.map(str.encode) | st.sampled_from([b"\xff", b"\xc3", b"\xe2\x82", b"\r"]), max_size=6)
+
+
+@needs_ripgrep
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(pattern=patterns, lines=st.lists(raw_lines.map(b"".join), max_size=12), ends=st.booleans(), ignore=st.booleans())
+def test_any_pattern_finds_the_same_lines(pattern: str, lines: list[bytes], ends: bool, ignore: bool) -> None:
+    both(write({"file": b"\n".join(lines) + b"\n" * ends}), pattern, ignore_case=ignore)
+
+
+@needs_ripgrep
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(text=st.text(characters, min_size=1, max_size=3), lines=st.lists(raw_lines.map(b"".join), max_size=12))
+def test_any_text_finds_the_same_lines(text: str, lines: list[bytes]) -> None:
+    both(write({"file": b"\n".join(lines)}), text, literal=True)
+
+
+@needs_ripgrep
+@pytest.mark.parametrize("pattern", [r"^\w$", r"^\d$", r"^\s$", "^.$", r"^\W$", "^[^a]$", r"^\b"])
+def test_every_character_there_is(pattern: str) -> None:
+    codes = (code for code in range(1, sys.maxunicode + 1) if code != 10 and not 0xD800 <= code < 0xE000)
+    # Only what this Python knows: a ripgrep of another year knows more or fewer characters.
+    known = [chr(code) for code in codes if unicodedata.category(chr(code)) != "Cn"]
+    content = "\n".join(known).encode()
+    found = {}
+    for engine in (None, RIPGREP):
+        ((_, numbers),) = find_matches(write({"file": content}), query(pattern, ripgrep=engine), 2_000_000)
+        found[engine] = numbers
+    differing = set(found[None]) ^ set(found[RIPGREP])
+    assert [hex(ord(known[number - 1])) for number in sorted(differing)] == []
+
+
+def test_in_the_order_of_the_files_given_and_up_to_the_limit() -> None:
+    files = write({"b": b"x\nx\ny\nx\n", "a": b"y\n", "c/d": b"x\nx\n"})
+    assert both(files, "x") == [("b", [1, 2, 4]), ("c/d", [1, 2])]
+    assert both(files, "x", limit=4) == [("b", [1, 2, 4]), ("c/d", [1])]
+    assert both(files, "x", limit=3) == [("b", [1, 2, 4])]
+    assert both(files, "x", limit=1) == [("b", [1])]
+    assert both(files, "none") == []
+    assert both([], "x") == []
+
+
+def test_names_that_could_be_something_else() -> None:
+    names = ["-", "--files", "-e", "a:1:b", "new\nline", os.fsdecode(b"raw\xff"), "é\u2028", "*", "c/-"]
+    files = write(dict.fromkeys(names, b"x\n"))
+    assert both(files, "x") == [(name, [1]) for name in names]
+
+
+def test_binary_files_have_no_lines() -> None:
+    files = write(
+        {
+            "early": b"x\n\0",
+            "late": b"x\n" * SNIFFED_BYTES + b"\0\nx\n",
+            "last": b"x" * (SNIFFED_BYTES - 1) + b"\0\nx\n",
+            "just after": b"x" * SNIFFED_BYTES + b"\0\nx\n",
+            "utf-16": "x\n".encode("utf-16"),
+            "bom": b"\xef\xbb\xbfx\n",
+            "text": b"x\n",
+        }
+    )
+    found = both(files, "^x", limit=20)
+    assert [path for path, _ in found] == ["late"]
+    found = both(files, "x", limit=100_000)
+    assert [path for path, _ in found] == ["late", "just after", "bom", "text"]
+    assert found[0][1][-1] == SNIFFED_BYTES + 2
+    assert both(["early", "text"], "^x$", limit=1) == [("text", [1])]
+
+
+def test_what_is_no_regular_file_or_not_there_has_no_lines() -> None:
+    files = write({"file": b"x\n", "empty": b""})
+    Path("dir").mkdir()
+    found = both([*files, "missing", "dir"], "x")
+    assert found == [("file", [1])]
+    assert both(["empty"], "^") == []
+    assert both(["file"], "^") == [("file", [1])]
+
+
+def test_only_lf_ends_a_line() -> None:
+    files = write({"file": "a\u2028x\r\nb\x85x\x0bx\rx\nx".encode()})
+    assert both(files, "x") == [("file", [1, 2, 3])]
+    assert both(files, "^x") == [("file", [3])]
+    assert both(files, "x$") == [("file", [2, 3])]
+    assert both(files, r"x\r$") == [("file", [1])]
+
+
+def test_lines_longer_than_any_buffer() -> None:
+    content = b"a" * 3_000_000 + b"needle" + b"b" * 3_000_000
+    files = write({"file": b"short\n" + content + b"\nshort\n" + content})
+    assert both(files, "needle") == [("file", [2, 4])]
+    assert both(files, "b$") == [("file", [2, 4])]
+
+
+def test_more_files_than_one_command_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "_BATCH_FILES", 7)
+    files = write({f"{number:03}": b"x\n" if number % 3 else b"y\n" for number in range(60)})
+    assert both(files, "x") == [(name, [1]) for number, name in enumerate(files) if number % 3]
+    assert len(both(files, "x", limit=11)) == 11
+
+
+@needs_ripgrep
+def test_what_is_too_much_for_ripgrep_is_done_by_python() -> None:
+    pattern = r"(\w{1000}){100}"
+    files = write({"file": b"a" * 100_000 + b"\n" + b"a" * 99_999})
+    assert matching._ripgrep_engine(query(pattern, ripgrep=RIPGREP), str(RIPGREP))(files, 10) is None
+    assert list(find_matches(files, query(pattern, ripgrep=RIPGREP), 10)) == [("file", [1])]
+
+
+def test_a_ripgrep_that_cannot_run_is_done_without() -> None:
+    files = write({"file": b"x\n", "rg": b"#!/bin/sh\nexit 2\n"})
+    Path("rg").chmod(0o755)
+    assert list(find_matches(files, query("x", ripgrep=str(Path("rg").absolute())), 10)) == [
+        ("file", [1]),
+        ("rg", [2]),
+    ]
+
+
+def test_the_user_s_settings_of_ripgrep_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = write({"config": b"--invert-match\n", "file": b"x\n", ".ignore": b"file\n"})
+    monkeypatch.setenv("RIPGREP_CONFIG_PATH", str(Path("config").absolute()))
+    assert both(files, "^x") == [("file", [1])]
+
+
+@pytest.mark.parametrize("pattern", ["(", "a**", "(?=a)"])
+def test_a_pattern_that_is_none_is_refused_by_both(pattern: str) -> None:
+    for engine in (None, RIPGREP):
+        with pytest.raises(DialectError):
+            list(find_matches(write({"file": b"x\n"}), query(pattern, ripgrep=engine), 1))
+
+
+def test_python_has_its_fast_way_only_where_it_is_the_same() -> None:
+    assert re.search(translate("\u017f", "python-ascii", ignore_case=True), "S")
+    assert both(write({"file": "S\n\u017f\ns\n".encode()}), "\u017f", ignore_case=True) == [("file", [1, 2, 3])]
