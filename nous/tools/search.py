@@ -70,11 +70,14 @@ async def plan_search(
     def plan(stop: Stop) -> SearchRequest:
         path = resolve_path(given, context, may_read_outputs=grep is not None)
         try:
-            is_directory = stat.S_ISDIR(path.stat().st_mode)
+            mode = path.stat().st_mode
         except OSError as error:
             raise describe(given, error) from None
+        is_directory = stat.S_ISDIR(mode)
         if not is_directory and grep is None:
             raise ToolFailure(f"{quoted(given)} is not a directory.")
+        if not is_directory and not stat.S_ISREG(mode):
+            raise ToolFailure(f"{quoted(given)} is not a regular file.")
         start = path if is_directory else path.parent
         shown = shown_path(start, context)
         state_dir = os.path.realpath(context.state_dir)
