@@ -211,3 +211,25 @@ def test_text_that_may_pass_the_limit_is_not_elided() -> None:
 def test_nothing_is_elided_outside_a_call() -> None:
     assert not Bench().machine.elides([TextDelta("a")])
     assert not calling().say().machine.elides([TextDelta("a")])
+
+
+# -- what is kept
+
+
+def test_the_last_text_is_that_of_the_last_message_that_was_closed() -> None:
+    bench = calling().answer(TextDelta("look"), tool_call("read")).store()
+    assert bench.machine.calls.last_text == "look"
+    bench.run_tool().produce(TextDelta("half"))
+    assert bench.machine.calls.last_text == "look"
+    bench.abort()
+    assert bench.machine.calls.last_text == "half"
+    assert Bench().start().machine.calls.last_text == ""
+
+
+def test_an_answer_of_very_many_deltas_is_joined_in_order() -> None:
+    bench = calling()
+    words = [f"{n} " for n in range(20_000)]
+    for start in range(0, len(words), 1500):
+        bench.produce(*[TextDelta(word) for word in words[start : start + 1500]])
+    bench.answer(TextDelta("end")).store()
+    assert bench.stored[-1].text == "".join(words) + "end" == bench.payloads("message_end")[-1]["text"]
