@@ -3,7 +3,8 @@
 A child gets its own session and process group, closed descriptors, a parent-death signal (Linux), and pipes or
 /dev/null for its standard streams.  :meth:`Child.end` is the one way to end it: TERM to its whole tree, KILL after
 a grace, the root reaped last; then :meth:`Child.close`.  On Linux nobody escapes, also not by ``setsid`` (see
-:mod:`nous.system.proctree`), provided :func:`become_subreaper` was called before the first child.
+:mod:`nous.system.proctree`), provided :func:`become_subreaper` was called before the first child
+(:func:`harden_before_first_child` sees to that).
 
 What macOS lacks: no parent-death signal, no /proc, so that a child which leaves its process group is not found, and
 a tree's memory is not known.
@@ -54,6 +55,23 @@ def become_subreaper() -> bool:
 def set_non_dumpable() -> bool:
     """Close this process's memory and environment (they hold keys) to others of the same user.  Linux; else False."""
     return _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def harden_before_first_child() -> None:
+    """Have the first :func:`spawn` call :func:`become_subreaper` and :func:`set_non_dumpable`.
+
+    For a daemon: what a start without any child does not need costs it nothing.
+    """
+    _hardening.is_due = True
+
+
+class _Hardening:
+    """Whether this process asked to be hardened and is not yet."""
+
+    is_due = False
+
+
+_hardening: Final = _Hardening()
 
 
 class Child:
@@ -183,7 +201,8 @@ def spawn(
 ) -> Child:
     """Start ``argv`` with exactly the environment ``env`` (and a mark of nous's own).
 
-    Call it in the event loop's thread: on Linux the child is killed when the *thread* that started it ends.
+    Call it in the event loop's thread: on Linux the child is killed when the *thread* that started it ends (from the
+    moment it runs ``argv``, about a millisecond after this returns).
     stderr joins stdout in one pipe, in the order of writing, unless told otherwise.
 
     Raises:
@@ -192,6 +211,10 @@ def spawn(
     program = find_program(argv[0], env)
     if program is None:
         raise FileNotFoundError(errno.ENOENT, "no such program", argv[0])
+    if _hardening.is_due:
+        _hardening.is_due = False
+        become_subreaper()
+        set_non_dumpable()
     mark = os.urandom(8).hex()
     pipes = _Pipes(stdin=stdin == "pipe", stderr=stderr == "pipe")
     wrapper = _death_wrapper()

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -323,6 +324,13 @@ async def test_a_cancelled_end_still_ends() -> None:
         assert not is_running(child.pid)
 
 
+def wait_for_program(pid: int, name: str) -> None:
+    """Return when ``pid`` has become the program it was started for: from then on it has its death signal."""
+    deadline = time.monotonic() + DEADLINE_S
+    while Path(f"/proc/{pid}/comm").read_text().strip() != name:
+        assert time.monotonic() < deadline
+
+
 @pytest.mark.parametrize("way", ["setpriv", "hook"])
 def test_a_child_dies_with_the_process_that_started_it(way: str) -> None:
     program = f"""
@@ -344,7 +352,7 @@ signal.pause()
             assert parent.wait(DEADLINE_S) == 1
             pytest.skip("no setpriv with --pdeathsig on this machine")
         pid = int(line)
-        assert is_running(pid)
+        wait_for_program(pid, "sleep")
         parent.kill()
     wait_until_gone(pid)
 
@@ -359,6 +367,25 @@ print(before, process._load_prctl()({PR_GET_DUMPABLE}, 0, 0, 0, 0))
     with python(program) as child:
         output, _ = child.communicate(timeout=DEADLINE_S)
     assert output.split() == [b"1", b"0"]
+
+
+def test_a_daemon_is_hardened_when_it_starts_its_first_child() -> None:
+    program = f"""
+import os, sys
+from pathlib import Path
+from nous.system import process
+from nous.system.proctree import FAMILY
+def state():
+    return "ctypes" in sys.modules, FAMILY.adopts_orphans
+process.harden_before_first_child()
+print(*state(), flush=True)
+process.spawn(["sleep", "300"], cwd=Path("/"), env=dict(os.environ))
+print(*state(), process._load_prctl()({PR_GET_DUMPABLE}, 0, 0, 0, 0), flush=True)
+os._exit(0)
+"""
+    with python(program) as child:
+        output, _ = child.communicate(timeout=DEADLINE_S)
+    assert output.split() == [b"False", b"False", b"True", b"True", b"0"]
 
 
 def test_find_program_looks_where_a_shell_would(tmp_path: Path) -> None:
