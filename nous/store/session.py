@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from nous.errors import NousError
 from nous.ports.model import ContextMessage
+from nous.protocol.entries import Compaction, ModelChange
+from nous.store.branching import BranchContent, branch_content
 from nous.store.disk import Disk, io_failure, write_all
 from nous.store.locks import LockProfile, retry, try_lock, unlock
 from nous.store.session_format import MAX_LINE_BYTES, Entry, encode_line
 from nous.store.session_log import SessionLog, read_log
+from nous.store.session_path import PathView
 from nous.store.session_tree import SessionTree, TreeError
 from nous.store.torn import TornTail, keep_torn_tail
 
 
 class Session:
-    """A session: messages, leaf moves, and the active leaf.
+    """A session: messages, leaf moves, compactions, and the active leaf.
 
     Belongs to one thread (the event loop's), but for :meth:`sync`, which any thread may call.  No descriptor stays
     open between calls.  Made by :class:`SessionStore` only.
@@ -70,19 +73,52 @@ class Session:
         """Every message by its id, on all branches, in the order of the file."""
         return self._log.tree.messages
 
-    def path(self, leaf_id: str | None = None) -> Sequence[ContextMessage]:
-        """Return the messages from the root to ``leaf_id`` (left out: the active leaf).
+    @property
+    def model(self) -> ModelChange | None:
+        """The last change of the model, on any branch."""
+        return self._log.tree.model
 
-        What is returned never changes, also when the session grows.  Asking again for a leaf, or for what was
-        appended to it, does not cost the path's length.
+    def path(self, leaf_id: str | None = None, compaction_id: str | None = None) -> PathView:
+        """Return what a model is asked with at ``leaf_id`` (left out: the active leaf).
+
+        That is the messages from the root, or, where a compaction is in force, its summary and the messages it kept.
+        ``compaction_id`` asks for another one than is in force now, or for none (``""``): what it was before.  What
+        is returned never changes, also when the session grows.  Asking again for a leaf, or for what was appended
+        to it, does not cost the path's length.
+
+        Raises:
+            NousError: ``invalid_payload``, if there is no such message, or not any more, or if the compaction was
+                not made on the path to it.
+        """
+        try:
+            return self._log.tree.path(self.leaf_id if leaf_id is None else leaf_id, compaction_id)
+        except TreeError as error:
+            raise NousError("invalid_payload", f"leaf_id: {error}") from None
+
+    def full_path(self, leaf_id: str | None = None) -> list[ContextMessage]:
+        """Return the messages from the root to ``leaf_id`` (left out: the active leaf), whatever was compacted.
+
+        What was pruned is not there any more.  Costs the path's length.
 
         Raises:
             NousError: ``invalid_payload``, if there is no such message.
         """
         try:
-            return self._log.tree.path(self.leaf_id if leaf_id is None else leaf_id)
+            return self._log.tree.full_path(self.leaf_id if leaf_id is None else leaf_id)
         except TreeError as error:
             raise NousError("invalid_payload", f"leaf_id: {error}") from None
+
+    def branch_content(self, leaf_id: str | None, new_id: str, created_at: str) -> BranchContent:
+        """Return what a branch at ``leaf_id`` (left out: the active leaf) starts with.  Raises as :meth:`full_path`."""
+        leaf_id = self.leaf_id if leaf_id is None else leaf_id
+        try:
+            return branch_content(self._log.tree, leaf_id, new_id, created_at)
+        except TreeError as error:
+            raise NousError("invalid_payload", f"leaf_id: {error}") from None
+
+    def compaction(self, compaction_id: str) -> Compaction | None:
+        """Return a compaction by its id: the one of a path is :attr:`PathView.compaction_id`."""
+        return self._log.tree.compactions.get(compaction_id)
 
     def refresh(self) -> None:
         """Read what other processes appended.  Takes no lock.

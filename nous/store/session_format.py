@@ -1,16 +1,19 @@
 """The lines of a session's file, and the chain that ties them together.
 
-    {"type":"session","format":1,"id":...,"created_at":...,"parent_id"?,"copied"?,  CHAIN}
-    {"type":"message", ... as nous.protocol.messages.Message ...,                    CHAIN}
-    {"type":"leaf","id":...,"parent_id"?,"leaf_id":...,"created_at":...,             CHAIN}
+    {"type":"session","format":1,"id":...,"created_at":...,"parent_id"?,"copied"?,"pruned"?, CHAIN}
+    {"type":"message", ... as nous.protocol.messages.Message ...,                            CHAIN}
+    {"type":"leaf","id":...,"parent_id"?,"leaf_id":...,"created_at":...,                     CHAIN}
+    {"type":"compaction", ... as nous.protocol.entries.Compaction ...,                       CHAIN}
+    {"type":"model", ... as nous.protocol.entries.ModelChange ...,                           CHAIN}
+    {"type":"checkpoint","id":...,"parent_id"?,"created_at":...,                             CHAIN}
 
     CHAIN = "n":<its number in the session, the header is 0>,"prev":<digest of the line before>,"digest":<its own>
 
 ``digest`` is the first half of the SHA-256, in hex, over every byte of the line before its value; behind it stand only
 ``"}`` and LF.  The digest covers ``prev``, so each line vouches for all before it.  A line's kind is its ``type``: new
 kinds may come, and a reader that meets one it does not know refuses the session instead of guessing what it means.
-The header may begin at another ``n`` than 0 with a ``prev`` of its own: so a file whose older entries were pruned goes
-on counting, and its chain still names what it continues.
+The header may begin at another ``n`` than 0 with a ``prev`` of its own: a file that was pruned goes on counting where
+the old one ended, and its ``prev`` is the digest of the old one's last line.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from nous.protocol.entries import Compaction, ModelChange
 from nous.protocol.messages import Message
 
 FORMAT: Final = 1
@@ -37,6 +41,7 @@ SEAL_BYTES: Final = _DIGEST_CHARS + len(_TAIL)
 class SessionHeader(Struct, frozen=True, kw_only=True, tag="session", omit_defaults=True):
     """The first line.  ``parent_id`` names the session this one was branched from; ``copied`` counts the entries that
     were written with the header: a file with fewer is a branch that was never finished, so there is no such session.
+    ``pruned`` names removed messages that are still pointed to, each with the compaction whose summary covers it.
     """
 
     format: int
@@ -44,6 +49,7 @@ class SessionHeader(Struct, frozen=True, kw_only=True, tag="session", omit_defau
     created_at: str
     parent_id: str = ""
     copied: int = 0
+    pruned: dict[str, str] = {}
 
 
 class LeafMove(Struct, frozen=True, kw_only=True, tag="leaf", omit_defaults=True):
@@ -55,7 +61,15 @@ class LeafMove(Struct, frozen=True, kw_only=True, tag="leaf", omit_defaults=True
     created_at: str
 
 
-Entry = Message | LeafMove
+class Checkpoint(Struct, frozen=True, kw_only=True, tag="checkpoint", omit_defaults=True):
+    """What stands before may be pruned, if it was compacted; the active leaf was ``parent_id``."""
+
+    id: str
+    parent_id: str = ""
+    created_at: str
+
+
+Entry = Message | LeafMove | Compaction | ModelChange | Checkpoint
 
 
 class Link(NamedTuple):

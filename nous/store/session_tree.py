@@ -1,114 +1,189 @@
-"""A session in memory: a tree of messages, the active leaf, and the paths that runs ask for."""
+"""A session in memory: a tree of messages, the active leaf, the compactions, and the paths that runs ask for.
+
+A compaction is tied to the message it was made on and holds for every leaf at or below it: the context there is its
+summary, then the messages from the first one it kept.  The one nearest to the leaf is in force; of several on one
+message, the last.  A context is known by its leaf and the compaction in force: these two never give another path.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Final, overload
+from collections.abc import Mapping
+from typing import Final
 
 from nous.ports.model import ContextMessage
+from nous.protocol.entries import Compaction, ModelChange, summary_message
 from nous.protocol.messages import Message
-from nous.store.session_format import Entry
+from nous.store.session_format import Checkpoint, Entry, LeafMove
+from nous.store.session_path import Path, PathView
 
 _KEPT_PATHS: Final = 4
 """How many paths are kept extended: a session is rarely continued on more branches than this at a time."""
+
+_UNCOMPACTED: Final = ""
+_Key = tuple[str, str | None]
+"""A leaf, and the compaction that was asked for: ``None`` is the one in force."""
 
 
 class TreeError(Exception):
     """An entry or a leaf does not fit the tree; the text says why."""
 
 
-class PathView(Sequence[ContextMessage]):
-    """The first ``length`` messages of a path.  It stays as it is while the path behind it grows."""
-
-    __slots__ = ("_length", "_path")
-
-    def __init__(self, path: list[ContextMessage]) -> None:
-        self._path = path
-        self._length = len(path)
-
-    def __len__(self) -> int:
-        return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> ContextMessage: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ContextMessage]: ...
-
-    def __getitem__(self, index: int | slice) -> ContextMessage | Sequence[ContextMessage]:
-        if isinstance(index, slice):
-            return [self._path[i] for i in range(*index.indices(self._length))]
-        return self._path[range(self._length)[index]]
-
-    def __iter__(self) -> Iterator[ContextMessage]:
-        return islice(self._path, self._length)
-
-
 class SessionTree:
     """Entries by id, in the order of the file.  Adding one and finding the leaf cost the same at any size.
 
     ``leaf_id`` is the active leaf (``""`` while there is no message): every message becomes it as it is added, a
-    leaf move chooses another.
+    leaf move chooses another.  ``pruned`` names messages that were removed but are still pointed to, each with the
+    compaction whose summary covers it: a path that would go on there begins with that summary.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pruned: Mapping[str, str] | None = None) -> None:
         self.messages: dict[str, ContextMessage] = {}
+        self.compactions: dict[str, Compaction] = {}
+        self.pruned: Mapping[str, str] = pruned or {}
+        self.model: ModelChange | None = None
+        self.checkpoint: Checkpoint | None = None
         self.leaf_id = ""
         self.updated_at = ""
-        self._moves: set[str] = set()
-        self._paths: dict[str, list[ContextMessage]] = {}
+        self._others: set[str] = set()
+        self._in_force_at: dict[str, Compaction] = {}
+        self._summaries: dict[str, ContextMessage] = {}
+        self._paths: dict[_Key, Path] = {}
 
     def check(self, entry: Entry) -> None:
         """Raise :class:`TreeError` if the entry does not fit: its id is taken, or what it points to is not there."""
-        if not entry.id or entry.id in self.messages or entry.id in self._moves:
+        if not entry.id or self.knows(entry.id) or entry.id in self.compactions or entry.id in self._others:
             raise TreeError(f"the id {entry.id!r} is taken")
-        if entry.parent_id and entry.parent_id not in self.messages:
+        if entry.parent_id and not self.knows(entry.parent_id):
             raise TreeError(f"there is no message {entry.parent_id!r} to follow")
-        if not isinstance(entry, Message) and entry.leaf_id not in self.messages:
+        if isinstance(entry, LeafMove) and not self.knows(entry.leaf_id):
             raise TreeError(f"there is no message {entry.leaf_id!r} to move to")
+        if isinstance(entry, Compaction):
+            self._check_compaction(entry)
 
     def add(self, entry: Entry) -> None:
         """Take an entry in.  Raises what :meth:`check` raises, and then nothing has changed."""
         self.check(entry)
         if isinstance(entry, Message):
             self._add_message(entry)
+        elif isinstance(entry, Compaction):
+            self._add_compaction(entry)
         else:
-            self._moves.add(entry.id)
-            self.leaf_id = entry.leaf_id
+            self._others.add(entry.id)
+            if isinstance(entry, LeafMove):
+                self.leaf_id = entry.leaf_id
+            elif isinstance(entry, ModelChange):
+                self.model = entry
+            else:
+                self.checkpoint = entry
+                self.leaf_id = entry.parent_id
+                return  # a checkpoint is housekeeping: nothing was said
         self.updated_at = entry.created_at
 
-    def path(self, leaf_id: str) -> Sequence[ContextMessage]:
-        """Return the messages from the root to ``leaf_id`` (none for ``""``).
+    def knows(self, message_id: str) -> bool:
+        """Tell whether there is, or was before pruning, such a message."""
+        return message_id in self.messages or message_id in self.pruned
 
+    def path(self, leaf_id: str, compaction_id: str | None = None) -> PathView:
+        """Return what a model is asked with at ``leaf_id`` (nothing for ``""``).
+
+        ``compaction_id``: as under that compaction, or uncompacted (``""``), instead of under the one in force.
         Costs the path's length the first time; then the path is kept, and grows with what is added at its leaf.
         """
-        path = self._paths.pop(leaf_id, None)
+        key = (leaf_id, compaction_id)
+        path = self._paths.pop(key, None)
         if path is None:
-            path = self._walk(leaf_id)
-        if path:
-            self._paths[leaf_id] = path
+            path = self._walk(leaf_id, compaction_id)
+        if path.messages:
+            self._paths[key] = path
             if len(self._paths) > _KEPT_PATHS:
                 del self._paths[next(iter(self._paths))]
         return PathView(path)
+
+    def full_path(self, leaf_id: str) -> list[ContextMessage]:
+        """Return the messages from the root to ``leaf_id``, as far back as they were not pruned."""
+        found: list[ContextMessage] = []
+        at = leaf_id
+        while at and at not in self.pruned:
+            found.append(self._find(at))
+            at = found[-1].message.parent_id
+        found.reverse()
+        return found
+
+    def _check_compaction(self, entry: Compaction) -> None:
+        if not entry.parent_id:
+            raise TreeError("there is nothing to compact at the root")
+        first = entry.first_kept_entry_id
+        at = entry.parent_id
+        while first and at != first:
+            found = self.messages.get(at)
+            if found is None:
+                raise TreeError(f"{first!r} is not on the path to {entry.parent_id!r}")
+            at = found.message.parent_id
+        if first and first not in self.messages:
+            raise TreeError(f"there is no message {first!r} to keep")
 
     def _add_message(self, message: Message) -> None:
         added = ContextMessage(message)
         self.messages[message.id] = added
         self.leaf_id = message.id
-        path = self._paths.pop(message.parent_id, None)
-        if path is not None:
-            path.append(added)
-            self._paths[message.id] = path
+        grown = [key for key in self._paths if key[0] == message.parent_id] if message.parent_id else []
+        for key in grown:
+            path = self._paths.pop(key)
+            path.messages.append(added)
+            self._paths[message.id, key[1]] = path
 
-    def _walk(self, leaf_id: str) -> list[ContextMessage]:
-        path: list[ContextMessage] = []
+    def _add_compaction(self, entry: Compaction) -> None:
+        self.compactions[entry.id] = entry
+        self._in_force_at[entry.parent_id] = entry
+        # Where it holds now another path is in force; what was asked for by name stays what it is.
+        self._paths = {key: path for key, path in self._paths.items() if key[1] is not None}
+
+    def _walk(self, leaf_id: str, compaction_id: str | None) -> Path:
+        """Go up from the leaf to the first message that the compaction keeps, or to the root."""
+        messages: list[ContextMessage] = []
+        holds: Compaction | None = None
         at = leaf_id
         while at:
-            found = self.messages.get(at)
-            if found is None:
-                raise TreeError(f"there is no message {at!r}")
-            path.append(found)
-            at = found.message.parent_id
-        path.reverse()
-        return path
+            if holds is None:
+                holds = self._holding_at(at, compaction_id)
+                if holds is not None and not holds.first_kept_entry_id:
+                    break
+            if at in self.pruned:
+                holds = self._summary_of_pruned(at, holds, compaction_id)
+                break
+            messages.append(self._find(at))
+            if holds is not None and at == holds.first_kept_entry_id:
+                break
+            at = messages[-1].message.parent_id
+        if compaction_id and (holds is None or holds.id != compaction_id):
+            raise TreeError(f"the compaction {compaction_id!r} does not hold at {leaf_id!r}")
+        if holds is not None:
+            messages.append(self._summary(holds))
+        messages.reverse()
+        return Path(messages, holds.id if holds is not None else _UNCOMPACTED)
+
+    def _holding_at(self, message_id: str, compaction_id: str | None) -> Compaction | None:
+        if compaction_id is None:
+            return self._in_force_at.get(message_id)
+        asked = self.compactions.get(compaction_id)
+        return asked if asked is not None and asked.parent_id == message_id else None
+
+    def _summary_of_pruned(self, message_id: str, holds: Compaction | None, compaction_id: str | None) -> Compaction:
+        """Return the compaction that covers a removed message, if it is one that was asked for."""
+        covering = self.compactions.get(self.pruned[message_id])
+        if holds is not None or covering is None or compaction_id not in (None, covering.id):
+            raise TreeError(f"the messages up to {message_id!r} were pruned")
+        return covering
+
+    def _summary(self, compaction: Compaction) -> ContextMessage:
+        """Return the summary as a message, always the same one, so that its encodings are kept."""
+        made = self._summaries.get(compaction.id)
+        if made is None:
+            made = self._summaries[compaction.id] = ContextMessage(summary_message(compaction))
+        return made
+
+    def _find(self, message_id: str) -> ContextMessage:
+        found = self.messages.get(message_id)
+        if found is None:
+            raise TreeError(f"there is no message {message_id!r}")
+        return found

@@ -50,15 +50,18 @@ class SessionStore:
     def branch(self, source_id: str, new_id: str, created_at: str, leaf_id: str | None = None) -> Session:
         """Make a session that starts with a copy of the path to ``leaf_id`` (left out: the active leaf).
 
-        The messages keep their ids.
+        The messages keep their ids.  The compactions in force on that path come along, so that the model is asked
+        with the same there.
 
         Raises:
             NousError: what :meth:`get` and :meth:`create` raise; ``invalid_payload`` for an unknown leaf.  Nothing
                 was written then.
         """
-        path = [known.message for known in self.get(source_id).path(leaf_id)]
-        header = SessionHeader(format=FORMAT, id=new_id, created_at=created_at, parent_id=source_id, copied=len(path))
-        return self._write_new(header, path)
+        entries, pruned = self.get(source_id).branch_content(leaf_id, new_id, created_at)
+        header = SessionHeader(
+            format=FORMAT, id=new_id, created_at=created_at, parent_id=source_id, copied=len(entries), pruned=pruned
+        )
+        return self._write_new(header, entries)
 
     def get(self, session_id: str) -> Session:
         """Return a session as it is on disk now, with what other processes appended.

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import nous
 from nous.errors import NousError
+from nous.protocol.entries import Compaction
 from nous.protocol.events import StatusEvent, ThinkingUpdate, ToolArgumentsUpdate, event_line, feature_line
 from nous.protocol.messages import Message
 from nous.store.session import Session
@@ -24,6 +25,19 @@ ROOT = Path(nous.__file__).parent.parent
 
 def message(message_id: str, parent_id: str = "", text: str = "") -> Message:
     return Message(id=message_id, parent_id=parent_id, role="user", text=text or message_id, created_at=NOW)
+
+
+def compaction(entry_id: str, parent_id: str, first_kept: str = "", summary: str = "") -> Compaction:
+    return Compaction(
+        id=entry_id,
+        parent_id=parent_id,
+        summary=summary or f"summary {entry_id}",
+        first_kept_entry_id=first_kept,
+        tokens_before=100,
+        trigger="manual",
+        by="deterministic",
+        created_at=NOW,
+    )
 
 
 def append_row(session: Session, ids: Iterable[str]) -> None:

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nous.protocol.entries import Compaction, ModelChange
 from nous.protocol.messages import ImageBlock, Message, TextBlock, ToolCallBlock, ToolResultBlock
 from nous.store.session_format import (
     ORIGIN,
     SEAL_BYTES,
+    Checkpoint,
     Entry,
     LeafMove,
     Link,
@@ -20,7 +22,7 @@ from nous.store.session_format import (
     decode_header,
     encode_line,
 )
-from tests.unit.store.helpers import NOW, message
+from tests.unit.store.helpers import NOW, compaction, message
 
 HEADER = SessionHeader(format=1, id="s1", created_at=NOW)
 FULL = Message(
@@ -41,9 +43,26 @@ FULL = Message(
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 ids = texts.filter(bool)
-entries: st.SearchStrategy[Entry] = st.builds(
-    Message, id=ids, parent_id=texts, role=st.sampled_from(["user", "assistant"]), text=texts, created_at=texts
-) | st.builds(LeafMove, id=ids, parent_id=texts, leaf_id=ids, created_at=texts)
+entries: st.SearchStrategy[Entry] = st.one_of(
+    st.builds(
+        Message, id=ids, parent_id=texts, role=st.sampled_from(["user", "assistant"]), text=texts, created_at=texts
+    ),
+    st.builds(LeafMove, id=ids, parent_id=texts, leaf_id=ids, created_at=texts),
+    st.builds(
+        Compaction,
+        id=ids,
+        parent_id=ids,
+        summary=texts,
+        first_kept_entry_id=texts,
+        tokens_before=st.integers(0, 10**9),
+        trigger=st.sampled_from(["manual", "threshold", "overflow"]),
+        by=st.sampled_from(["model", "deterministic"]),
+        instruction=texts,
+        created_at=texts,
+    ),
+    st.builds(ModelChange, id=ids, parent_id=texts, provider=texts, model=texts, created_at=texts),
+    st.builds(Checkpoint, id=ids, parent_id=texts, created_at=texts),
+)
 
 
 def test_lines_look_as_documented() -> None:
@@ -61,6 +80,16 @@ def test_lines_look_as_documented() -> None:
     assert line.count(b"\n") == 1
     move, _ = encode_line(LeafMove(id="l1", parent_id="a", leaf_id="b", created_at=NOW), link)
     assert move.startswith(b'{"type":"leaf","id":"l1","parent_id":"a","leaf_id":"b","created_at":"')
+    line, _ = encode_line(compaction("k1", "b", "a"), link)
+    assert line.startswith(
+        b'{"type":"compaction","id":"k1","parent_id":"b","summary":"summary k1","first_kept_entry_id"'
+    )
+    line, _ = encode_line(ModelChange(id="p1", provider="x", model="y", created_at=NOW), link)
+    assert line.startswith(b'{"type":"model","id":"p1","provider":"x","model":"y","created_at":"')
+    line, _ = encode_line(Checkpoint(id="p2", parent_id="b", created_at=NOW), link)
+    assert line.startswith(b'{"type":"checkpoint","id":"p2","parent_id":"b","created_at":"')
+    pruned = SessionHeader(format=1, id="s1", created_at=NOW, pruned={"b": "k1"})
+    assert b'"pruned":{"b":"k1"},"n":8,' in encode_line(pruned, Link(7, b"0" * 32))[0]
 
 
 @given(st.lists(entries, max_size=5))

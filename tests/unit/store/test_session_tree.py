@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nous.ports.model import ContextMessage
-from nous.store.session_format import LeafMove
-from nous.store.session_tree import PathView, SessionTree, TreeError
-from tests.unit.store.helpers import LATER, NOW, message
+from nous.protocol.entries import SUMMARY_HEAD, ModelChange
+from nous.store.session_format import Checkpoint, LeafMove
+from nous.store.session_path import Path, PathView
+from nous.store.session_tree import SessionTree, TreeError
+from tests.unit.store.helpers import LATER, NOW, compaction, message
 
 
 def tree_of(*edges: tuple[str, str]) -> SessionTree:
@@ -19,8 +21,12 @@ def tree_of(*edges: tuple[str, str]) -> SessionTree:
     return tree
 
 
-def ids(tree: SessionTree, leaf_id: str) -> list[str]:
-    return [known.message.id for known in tree.path(leaf_id)]
+def ids(tree: SessionTree, leaf_id: str, compaction_id: str | None = None) -> list[str]:
+    return [known.message.id for known in tree.path(leaf_id, compaction_id)]
+
+
+def full_ids(tree: SessionTree, leaf_id: str) -> list[str]:
+    return [known.message.id for known in tree.full_path(leaf_id)]
 
 
 def move(move_id: str, leaf_id: str, parent_id: str = "") -> LeafMove:
@@ -65,14 +71,33 @@ def test_several_roots_are_fine() -> None:
         move("m2", "m1"),
         move("m2", ""),
         move("m2", "a", "unknown"),
+        message("k1", "a"),
+        compaction("a", "b"),
+        compaction("m1", "b"),
+        compaction("k1", "b"),
+        compaction("k2", ""),
+        compaction("k2", "unknown"),
+        compaction("k2", "m1"),
+        compaction("k2", "k1"),
+        compaction("k2", "b", "unknown"),
+        compaction("k2", "a", "b"),
+        compaction("k2", "b", "other"),
+        compaction("k2", "b", "k1"),
+        Checkpoint(id="m1", created_at=NOW),
+        Checkpoint(id="p", parent_id="unknown", created_at=NOW),
+        ModelChange(id="p", parent_id="k1", provider="x", model="y", created_at=NOW),
     ],
 )
 def test_what_does_not_fit_changes_nothing(entry: Any) -> None:
-    tree = tree_of(("a", ""), ("b", "a"))
+    tree = tree_of(("other", ""), ("a", ""), ("b", "a"))
+    tree.add(compaction("k1", "b"))
     tree.add(move("m1", "a"))
     with pytest.raises(TreeError):
         tree.add(entry)
-    assert (tree.leaf_id, list(tree.messages), tree.updated_at) == ("a", ["a", "b"], LATER)
+    assert list(tree.compactions) == ["k1"]
+    assert ids(tree, "b") == ["k1"]
+    assert (tree.model, tree.checkpoint) == (None, None)
+    assert (tree.leaf_id, list(tree.messages), tree.updated_at) == ("a", ["other", "a", "b"], LATER)
 
 
 def test_an_unknown_leaf_has_no_path() -> None:
@@ -162,11 +187,14 @@ def test_paths_are_what_parents_say(steps: list[tuple[int, bool]]) -> None:
 @given(st.integers(0, 6), st.integers(0, 6), st.slices(8))
 def test_a_view_is_a_sequence(length: int, more: int, part: slice) -> None:
     items = [ContextMessage(message(str(n))) for n in range(length + more)]
-    behind = items[:length]
+    behind = Path(items[:length], "c1")
     view = PathView(behind)
-    behind.extend(items[length:])
+    tokens = view.estimated_tokens
+    behind.messages.extend(items[length:])
     plain = items[:length]
     assert list(view) == plain
+    assert (view.estimated_tokens, PathView(behind).estimated_tokens) == (5 * length, 5 * (length + more))
+    assert (tokens, view.compaction_id) == (5 * length, "c1")
     assert len(view) == length
     assert view[part] == plain[part]
     assert list(reversed(view)) == plain[::-1]
@@ -175,3 +203,192 @@ def test_a_view_is_a_sequence(length: int, more: int, part: slice) -> None:
     for index in (length, -length - 1):
         with pytest.raises(IndexError):
             view[index]
+
+
+class TestCompaction:
+    """abcde in a row, compacted at d to keep c on; below a hangs another branch."""
+
+    @pytest.fixture
+    def tree(self) -> SessionTree:
+        tree = tree_of(("a", ""), ("b", "a"), ("x", "a"), ("c", "b"), ("d", "c"))
+        tree.add(compaction("k1", "d", "c"))
+        tree.add(message("e", "d"))
+        return tree
+
+    def test_it_holds_where_it_was_made_and_below(self, tree: SessionTree) -> None:
+        assert ids(tree, "d") == ["k1", "c", "d"]
+        assert ids(tree, "e") == ["k1", "c", "d", "e"]
+        assert tree.path("e").compaction_id == "k1"
+        assert tree.path("e")[0].message.text == f"{SUMMARY_HEAD}summary k1"
+
+    def test_above_and_beside_nothing_changes(self, tree: SessionTree) -> None:
+        assert [ids(tree, leaf) for leaf in "acx"] == [["a"], ["a", "b", "c"], ["a", "x"]]
+        assert tree.path("c").compaction_id == ""
+
+    def test_it_holds_below_also_for_what_was_there_before(self, tree: SessionTree) -> None:
+        before = tree.path("e")
+        tree.add(compaction("k2", "d", "d"))
+        assert ids(tree, "e") == ["k2", "d", "e"]
+        assert [known.message.id for known in before] == ["k1", "c", "d", "e"]
+
+    def test_the_messages_are_all_still_there(self, tree: SessionTree) -> None:
+        assert full_ids(tree, "e") == ["a", "b", "c", "d", "e"]
+        assert list(tree.messages) == ["a", "b", "x", "c", "d", "e"]
+        with pytest.raises(TreeError):
+            tree.full_path("k1")
+
+    def test_it_does_not_move_the_leaf(self, tree: SessionTree) -> None:
+        tree.add(message("y", "x"))
+        tree.add(compaction("k2", "e", "e"))
+        assert (tree.leaf_id, tree.updated_at) == ("y", NOW)
+
+    def test_it_is_no_leaf(self, tree: SessionTree) -> None:
+        for leaf_id in ("k1", "unknown"):
+            with pytest.raises(TreeError):
+                tree.path(leaf_id)
+
+    def test_the_nearest_is_in_force_and_of_one_place_the_last(self, tree: SessionTree) -> None:
+        tree.add(compaction("k2", "e", "d"))
+        tree.add(message("f", "e"))
+        assert (ids(tree, "d"), ids(tree, "f")) == (["k1", "c", "d"], ["k2", "d", "e", "f"])
+        tree.add(compaction("k3", "e", "e"))
+        assert ids(tree, "f") == ["k3", "e", "f"]
+
+    def test_it_may_keep_nothing(self, tree: SessionTree) -> None:
+        tree.add(compaction("k2", "e"))
+        assert ids(tree, "e") == ["k2"]
+        tree.add(message("f", "e"))
+        assert (ids(tree, "f"), full_ids(tree, "f")[-2:]) == (["k2", "f"], ["e", "f"])
+
+    def test_another_one_can_be_asked_for(self, tree: SessionTree) -> None:
+        """A run, and whoever replays it, sees what was in force when it began."""
+        tree.add(compaction("k2", "e", "e"))
+        tree.add(message("f", "e"))
+        assert ids(tree, "f", "") == ["a", "b", "c", "d", "e", "f"]
+        assert ids(tree, "f", "k1") == ["k1", "c", "d", "e", "f"]
+        assert ids(tree, "f", "k2") == ids(tree, "f") == ["k2", "e", "f"]
+        tree.add(message("g", "f"))
+        assert ids(tree, "g", "k1") == ["k1", "c", "d", "e", "f", "g"]
+        assert (tree.path("g", "").compaction_id, tree.path("g", "k1").compaction_id) == ("", "k1")
+
+    @pytest.mark.parametrize(("leaf_id", "compaction_id"), [("x", "k1"), ("c", "k1"), ("e", "k9"), ("e", "a")])
+    def test_one_that_does_not_hold_there_is_refused(self, tree: SessionTree, leaf_id: str, compaction_id: str) -> None:
+        with pytest.raises(TreeError):
+            tree.path(leaf_id, compaction_id)
+
+    def test_going_on_does_not_walk_and_keeps_encodings(self, tree: SessionTree) -> None:
+        counting = CountingDict(tree.messages)
+        tree.messages = counting
+        first = tree.path("e")
+        walked = counting.lookups
+        assert walked == 3, "what was compacted is not looked at"
+        for n in range(100):
+            tree.add(message(f"f{n}", f"f{n - 1}" if n else "e"))
+            path = tree.path(f"f{n}")
+            assert (len(path), path.compaction_id) == (5 + n, "k1")
+        assert counting.lookups == walked
+        assert path[0] is first[0]
+        assert tree.path("d")[0] is first[0]
+        assert path[1] is tree.full_path("e")[2]
+
+
+class TestPruned:
+    """b and what came before it was removed; k1 covers it."""
+
+    @pytest.fixture
+    def tree(self) -> SessionTree:
+        tree = SessionTree({"b": "k1"})
+        for edge in (("c", "b"), ("d", "c")):
+            tree.add(message(*edge))
+        tree.add(compaction("k1", "d", "c"))
+        tree.add(message("e", "d"))
+        return tree
+
+    def test_every_leaf_has_a_context(self, tree: SessionTree) -> None:
+        contexts = {leaf: ids(tree, leaf) for leaf in "bcde"}
+        assert contexts == {"b": ["k1"], "c": ["k1", "c"], "d": ["k1", "c", "d"], "e": ["k1", "c", "d", "e"]}
+        assert {tree.path(leaf).compaction_id for leaf in "bcde"} == {"k1"}
+
+    def test_what_is_there_is_shown(self, tree: SessionTree) -> None:
+        assert [full_ids(tree, leaf) for leaf in "bce"] == [[], ["c"], ["c", "d", "e"]]
+
+    def test_what_is_gone_can_be_followed_and_moved_to(self, tree: SessionTree) -> None:
+        tree.add(message("y", "b"))
+        assert (ids(tree, "y"), full_ids(tree, "y")) == (["k1", "y"], ["y"])
+        tree.add(move("m1", "b"))
+        assert (tree.leaf_id, ids(tree, "b")) == ("b", ["k1"])
+
+    def test_the_context_from_before_is_gone(self, tree: SessionTree) -> None:
+        for leaf, asked in (("e", ""), ("b", ""), ("c", "k9")):
+            with pytest.raises(TreeError):
+                tree.path(leaf, asked)
+        assert ids(tree, "c", "k1") == ["k1", "c"]
+
+    def test_its_id_is_still_taken(self, tree: SessionTree) -> None:
+        with pytest.raises(TreeError, match="taken"):
+            tree.add(message("b"))
+
+    def test_it_can_be_compacted_again(self, tree: SessionTree) -> None:
+        with pytest.raises(TreeError):
+            tree.add(compaction("k2", "c", "b"))
+        tree.add(compaction("k2", "e"))
+        assert ids(tree, "e") == ["k2"]
+        tree.add(compaction("k3", "b"))
+        assert ids(tree, "c") == ["k3", "c"]
+
+    def test_a_summary_that_is_not_there_is_no_context(self) -> None:
+        tree = SessionTree({"b": "k1"})
+        tree.add(message("c", "b"))
+        with pytest.raises(TreeError, match="pruned"):
+            tree.path("c")
+
+
+def test_models_and_checkpoints_are_no_part_of_a_path() -> None:
+    tree = tree_of(("a", ""))
+    tree.add(ModelChange(id="p1", parent_id="a", provider="x", model="one", created_at=LATER))
+    assert (tree.updated_at, tree.leaf_id) == (LATER, "a")
+    tree.add(message("b", "a"))
+    change = ModelChange(id="p2", parent_id="b", provider="x", model="two", created_at=NOW)
+    tree.add(change)
+    checkpoint = Checkpoint(id="p3", parent_id="a", created_at=LATER)
+    tree.add(checkpoint)
+    assert (tree.model, tree.checkpoint) == (change, checkpoint)
+    assert (tree.leaf_id, tree.updated_at) == ("a", NOW), "it says where the leaf is, and is not said by anybody"
+    assert ids(tree, "b") == ["a", "b"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("mmmck"), st.integers(0, 40), st.integers(0, 40)), max_size=25), st.data())
+def test_contexts_are_what_the_rule_says(steps: list[tuple[str, int, int]], data: st.DataObject) -> None:
+    """The nearest compaction at or above the leaf, of one place the last; written down in the plainest way."""
+    tree = SessionTree()
+    parents: dict[str, str] = {}
+    made: list[tuple[str, str, str]] = []
+
+    def chain(leaf_id: str) -> list[str]:
+        return [*chain(parents[leaf_id]), leaf_id] if leaf_id else []
+
+    def expected(leaf_id: str, asked: str | None) -> list[str]:
+        whole = chain(leaf_id)
+        for at in reversed(whole):
+            for compaction_id, parent_id, first in reversed(made):
+                if parent_id == at and asked in (None, compaction_id):
+                    kept = whole[whole.index(first) :] if first else whole[whole.index(at) + 1 :]
+                    return [compaction_id, *kept]
+        return whole
+
+    for number, (kind, choice, other) in enumerate(steps):
+        known = list(parents)
+        if kind == "m" or not known:
+            parents[f"m{number}"] = ["", *known][choice % (len(known) + 1)]
+            tree.add(message(f"m{number}", parents[f"m{number}"]))
+        elif kind == "c":
+            parent_id = known[choice % len(known)]
+            first = ["", *chain(parent_id)][other % (len(chain(parent_id)) + 1)]
+            made.append((f"k{number}", parent_id, first))
+            tree.add(compaction(f"k{number}", parent_id, first))
+        leaf_id = data.draw(st.sampled_from([*parents]))
+        assert ids(tree, leaf_id) == expected(leaf_id, None)
+        assert ids(tree, leaf_id, "") == full_ids(tree, leaf_id) == chain(leaf_id)
+        for compaction_id, parent_id, _ in made:
+            if parent_id in chain(leaf_id):
+                assert ids(tree, leaf_id, compaction_id) == expected(leaf_id, compaction_id)

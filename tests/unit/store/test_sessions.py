@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from nous.errors import NousError
+from nous.protocol.entries import ModelChange
 from nous.store.disk import Disk
 from nous.store.locks import LockProfile, try_lock, unlock
 from nous.store.session_format import ORIGIN, LeafMove, SessionHeader, encode_line
 from nous.store.sessions import SessionStore
-from tests.unit.store.helpers import LATER, NOW, append_row, message, path_ids, verify_chain
+from tests.unit.store.helpers import LATER, NOW, append_row, compaction, message, path_ids, verify_chain
 
 pytestmark = pytest.mark.anyio
 
@@ -124,6 +125,35 @@ class TestAppending:
         store.get("s1")
         assert len(list(Path("/dev/fd").iterdir())) == before
 
+    def test_compactions_are_read_back(self, store: SessionStore, tmp_path: Path) -> None:
+        session = store.create("s1", NOW)
+        append_row(session, "abc")
+        assert session.try_append(compaction("k1", "c", "b"))
+        assert session.try_append(ModelChange(id="p1", parent_id="c", provider="x", model="y", created_at=NOW))
+        append_row(session, "d")
+        for seen in (session, other(tmp_path).get("s1")):
+            assert seen.leaf_id == "d"
+            assert path_ids(seen) == ["k1", "b", "c", "d"]
+            assert [known.message.id for known in seen.path("d", "")] == ["a", "b", "c", "d"]
+            assert [known.message.id for known in seen.full_path()] == ["a", "b", "c", "d"]
+            assert [known.message.id for known in seen.full_path("b")] == ["a", "b"]
+            assert list(seen.messages) == ["a", "b", "c", "d"]
+            assert seen.compaction(seen.path().compaction_id) == compaction("k1", "c", "b")
+            assert seen.compaction("") is None
+            assert seen.model is not None
+            assert seen.model.model == "y"
+        verify_chain(tmp_path / "s1.ndjson")
+
+    def test_what_another_process_compacts_holds_here_too(self, store: SessionStore, tmp_path: Path) -> None:
+        mine = store.create("s1", NOW)
+        append_row(mine, "abc")
+        path = mine.path()
+        other(tmp_path).get("s1").try_append(compaction("k1", "c", "c"))
+        assert path_ids(mine) == ["a", "b", "c"]
+        store.get("s1")
+        assert path_ids(mine) == ["k1", "c"]
+        assert [known.message.id for known in path] == ["a", "b", "c"]
+
     @pytest.mark.parametrize(
         "entry", [message("a"), message("x", "y"), message("m1"), move("a", "a"), move("m2", "x"), message("")]
     )
@@ -150,9 +180,10 @@ class TestAppending:
 
     def test_unknown_leaves_are_refused(self, store: SessionStore) -> None:
         session = store.create("s1", NOW)
-        with pytest.raises(NousError) as caught:
-            session.path("x")
-        assert caught.value.code == "invalid_payload"
+        for ask in (session.path, session.full_path):
+            with pytest.raises(NousError) as caught:
+                ask("x")
+            assert caught.value.code == "invalid_payload"
 
     def test_a_deleted_session_is_gone(self, store: SessionStore, tmp_path: Path) -> None:
         session = store.create("s1", NOW)
@@ -418,6 +449,26 @@ class TestBranching:
         store.create("s1", NOW)
         append_row(other(tmp_path).get("s1"), "a")
         assert path_ids(store.branch("s1", "s2", NOW)) == ["a"]
+
+    def test_a_branch_is_compacted_where_its_source_is(self, store: SessionStore, tmp_path: Path) -> None:
+        source = store.create("s1", NOW)
+        append_row(source, "ab")
+        source.try_append(compaction("k1", "b", "b"))
+        append_row(source, "c")
+        source.try_append(message("x", "a"))
+        source.try_append(compaction("k2", "x", "a"))
+        source.try_append(ModelChange(id="p1", parent_id="c", provider="x", model="y", created_at=NOW))
+        store.branch("s1", "s2", LATER, "c")
+        store.branch("s1", "s3", LATER, "b")
+        store.branch("s1", "s4", LATER, "a")
+        again = other(tmp_path)
+        assert path_ids(again.get("s2")) == ["k1", "b", "c"]
+        assert [known.message.id for known in again.get("s2").full_path()] == ["a", "b", "c"]
+        assert again.get("s2").model == source.model
+        assert (path_ids(again.get("s3")), again.get("s3").leaf_id) == (["k1", "b"], "b")
+        assert again.get("s3").model is None
+        assert path_ids(again.get("s4")) == ["a"]
+        verify_chain(tmp_path / "s2.ndjson")
 
     def test_a_branch_of_nothing(self, store: SessionStore) -> None:
         store.create("s1", NOW)

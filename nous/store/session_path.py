@@ -1,0 +1,66 @@
+"""A path of a session: what a model is asked with at one leaf, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import overload
+
+from nous.engine.summary import estimate_tokens
+from nous.ports.model import ContextMessage
+
+
+class Path:
+    """The messages of a path, which grows at its end; ``compaction_id`` names the summary it begins with, if any."""
+
+    __slots__ = ("_tokens", "compaction_id", "messages")
+
+    def __init__(self, messages: list[ContextMessage], compaction_id: str) -> None:
+        self.messages = messages
+        self.compaction_id = compaction_id
+        self._tokens = [0]
+
+    def tokens(self, length: int) -> int:
+        """Return the estimated size of the first ``length`` messages.  Each message is measured once."""
+        sums = self._tokens
+        while len(sums) <= length:
+            sums.append(sums[-1] + estimate_tokens(self.messages[len(sums) - 1].message))
+        return sums[length]
+
+
+class PathView(Sequence[ContextMessage]):
+    """The first ``length`` messages of a path.  It stays as it is while the path behind it grows."""
+
+    __slots__ = ("_length", "_path")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._length = len(path.messages)
+
+    @property
+    def compaction_id(self) -> str:
+        """The compaction whose summary is the first message, or ``""`` if the path goes back to its root."""
+        return self._path.compaction_id
+
+    @property
+    def estimated_tokens(self) -> int:
+        """About how many tokens it costs.  Asked at a leaf that grows, it costs what was added since."""
+        return self._path.tokens(self._length)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> ContextMessage: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ContextMessage]: ...
+
+    def __getitem__(self, index: int | slice) -> ContextMessage | Sequence[ContextMessage]:
+        messages = self._path.messages
+        if isinstance(index, slice):
+            return [messages[i] for i in range(*index.indices(self._length))]
+        return messages[range(self._length)[index]]
+
+    def __iter__(self) -> Iterator[ContextMessage]:
+        return islice(self._path.messages, self._length)
