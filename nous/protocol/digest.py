@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "e609ea4fe1d299d2164e4dba2fbda4a15b453137729defbeea53eabeaee1d417"
+SCHEMA_DIGEST: Final = "6541d34f3bb9ff1a88bfd7a2f92888fdb78886b7e58eef8b9244889dd3623a17"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

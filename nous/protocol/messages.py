@@ -19,7 +19,11 @@ class TextBlock(Struct, frozen=True, tag="text"):
 
 
 class ThinkingBlock(Struct, frozen=True, tag="thinking", omit_defaults=True):
-    """What the model thought; ``signature`` is what some vendors want back unchanged."""
+    """What the model thought; ``signature`` is what some vendors want back unchanged.
+
+    A signature belongs to the model that gave it (:attr:`Message.provider`, :attr:`Message.model`) and means nothing
+    to any other.  Several blocks of one message stand in the order in which they came.
+    """
 
     text: str
     signature: str | None = None
@@ -41,7 +45,7 @@ class ToolResultBlock(Struct, frozen=True, tag="tool_result"):
 
 
 class ImageBlock(Struct, frozen=True, tag="image"):
-    """An image; ``data`` is base64."""
+    """An image; ``data`` is base64.  Behind a tool result it belongs to that result."""
 
     mime_type: str
     data: str
@@ -70,8 +74,9 @@ class Usage(Struct, frozen=True, kw_only=True):
 class Message(Struct, frozen=True, kw_only=True, tag="message", omit_defaults=True):
     """One message of a session.  ``id`` is the session entry's id and the ``message_id`` of its events.
 
-    ``parent_id`` is ``""`` (left out on the wire) at the root.  ``created_at`` is RFC 3339 UTC.  ``text_omitted`` and
-    ``text_bytes`` are set only in answers, where the message itself would not fit a line.
+    ``parent_id`` is ``""`` (left out on the wire) at the root.  ``created_at`` is RFC 3339 UTC.  ``provider`` and
+    ``model`` say who wrote an assistant message.  ``text_omitted`` and ``text_bytes`` are set only in answers, where
+    the message itself would not fit a line.
     """
 
     id: str
@@ -82,6 +87,8 @@ class Message(Struct, frozen=True, kw_only=True, tag="message", omit_defaults=Tr
     turn_kind: TurnKind | None = None
     created_at: str
     blocks: tuple[Block, ...] = ()
+    provider: str = ""
+    model: str = ""
     text_bytes: int = 0
     text_omitted: bool = False
 
