@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "6541d34f3bb9ff1a88bfd7a2f92888fdb78886b7e58eef8b9244889dd3623a17"
+SCHEMA_DIGEST: Final = "950ea91158d861675cd45bc78e6c019bf908a0d932b267f7336f41081af72221"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

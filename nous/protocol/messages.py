@@ -21,8 +21,8 @@ class TextBlock(Struct, frozen=True, tag="text"):
 class ThinkingBlock(Struct, frozen=True, tag="thinking", omit_defaults=True):
     """What the model thought; ``signature`` is what some vendors want back unchanged.
 
-    A signature belongs to the model that gave it (:attr:`Message.provider`, :attr:`Message.model`) and means nothing
-    to any other.  Several blocks of one message stand in the order in which they came.
+    A signature means nothing to any other model than the one its message names.  Several blocks of one message stand
+    in the order in which they came.
     """
 
     text: str
