@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -29,9 +29,10 @@ from nous.engine.inputs import (
 from nous.engine.record import read_input
 from nous.engine.spec import RunSpec
 from nous.errors import NousError
-from nous.ports.model import ModelItem, ModelRequest
+from nous.ports.model import ModelItem, ModelRequest, TextDelta
 from nous.ports.system import Clock, Ids
 from nous.ports.tool import ToolContext, ToolResult
+from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
 from nous.replay.recording import Header, Recorded, Said, read_header, read_lines
 from nous.replay.sequencer import Sequencer, is_command
@@ -39,6 +40,12 @@ from nous.runtime.seams import Admitted, EntryLog
 
 Speed = Literal["full", "recorded"]
 Drive = Literal["recording", "client"]
+
+_BYTES_PER_CHARACTER: Final = 6
+"""The most that one character takes as JSON (a control character)."""
+
+_CALL_ID_BYTES: Final = 1024
+"""More than the id that the engine gives to a tool call of its own."""
 
 _TIME: Final = "%Y-%m-%dT%H:%M:%S.%f%z"
 
@@ -58,7 +65,7 @@ class ReplayedRun:
         self.failures: dict[str, EntryFailed] = {}
         self.model: defaultdict[int, list[Paced]] = defaultdict(list)
         self.tools: defaultdict[str, list[Paced]] = defaultdict(list)
-        self.inputs = merge_deltas(self._read(path, recorded.run_id))
+        self.inputs = merge_deltas(self._read(path, recorded.run_id), recorded.spec.limits.max_message_bytes)
         self._sort()
 
     def _read(self, path: Path, old_id: str) -> list[Recorded]:
@@ -117,13 +124,22 @@ def _renamed(header: Header, old_id: str, new_id: str) -> Header:
     return msgspec.json.decode(data, type=Header)
 
 
-def merge_deltas(recorded: Sequence[Recorded]) -> list[Admitted]:
-    """Return the inputs in order, deltas that came at the same time as one."""
+def merge_deltas(recorded: Sequence[Recorded], max_message_bytes: int) -> list[Admitted]:
+    """Return the inputs in order, deltas that came at the same time as one.
+
+    A merged input must be left out of a trace just as its parts were: near the size limit of a message none is merged
+    (see :meth:`nous.engine.modelcall.ModelCalls.elides`).
+    """
     out: list[Admitted] = []
     mergeable = False
+    call = left = 0
     for stamp, item, line in recorded:
+        if isinstance(item, ModelProduced):
+            if item.call != call:
+                call, left = item.call, max_message_bytes
+            left -= sum(map(_most_bytes, item.items))
         last = out[-1] if out else None
-        if mergeable and line is None and last is not None and last.stamp.ts == stamp.ts:
+        if mergeable and line is None and left > 0 and last is not None and last.stamp.ts == stamp.ts:
             assert isinstance(last.item, ModelProduced)
             assert isinstance(item, ModelProduced)
             last.item.items.extend(item.items)
@@ -131,6 +147,13 @@ def merge_deltas(recorded: Sequence[Recorded]) -> list[Admitted]:
             out.append(Admitted(stamp, item))
         mergeable = line is None
     return out
+
+
+def _most_bytes(item: ModelItem) -> int:
+    """Return more than an item can add to the size of its message."""
+    if isinstance(item, TextDelta):
+        return _BYTES_PER_CHARACTER * len(item.text)
+    return len(msgspec.json.encode(item)) + _CALL_ID_BYTES
 
 
 class ReplaySeams:
@@ -262,13 +285,13 @@ class _ReplayedEntries:
         self._seams = seams
         self._log = log
 
-    def try_append(self, entry: Message, /) -> bool:
+    def try_append(self, entry: Message | Compaction, /) -> bool:
         failed = self._seams.failure_of(entry.id)
         if failed is not None:
             raise NousError(failed.code, failed.cause)
         return self._log.try_append(entry)
 
-    async def append(self, entry: Message, /) -> None:
+    async def append(self, entry: Message | Compaction, /) -> None:
         await self._log.append(entry)
 
 
@@ -276,6 +299,7 @@ class ReplayProvider:
     """See :class:`nous.ports.model.Provider`: answers each call with what was recorded of it."""
 
     builds = 0
+    summarises = True
 
     def __init__(self, seams: ReplaySeams, header: Header) -> None:
         self.name = header.spec.provider
@@ -323,9 +347,22 @@ class ReplayTool:
         run = self._seams.runs[context.run_id]
         if ("tool_call_id", context.tool_call_id) not in run.asked:
             return ToolResult(text="The recording has no such tool call.", outcome="error")
-        for item, pause_s in run.tools[context.tool_call_id]:
+        left = deque(run.tools[context.tool_call_id])
+        try:
+            return await self._perform(left, context)
+        except anyio.get_cancelled_exc_class():
+            # What the recorded tool still said while it was being stopped.
+            with anyio.CancelScope(shield=True):
+                for item, _ in left:
+                    if isinstance(item, ToolProgressed):
+                        await context.progress(item.text)
+            raise
+
+    async def _perform(self, left: deque[Paced], context: ToolContext) -> ToolResult:
+        while left:
             if self._seams.speed == "recorded":
-                await anyio.sleep(pause_s)
+                await anyio.sleep(left[0].pause_s)
+            item = left.popleft().item
             if isinstance(item, ToolDone):
                 return ToolResult(text=item.text, outcome=item.outcome, truncated=item.truncated)
             assert isinstance(item, ToolProgressed)
