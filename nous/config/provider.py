@@ -11,7 +11,15 @@ from nous.config.settings import ProviderName, ProviderSettings, Settings
 from nous.errors import NousError
 from nous.telemetry.log import hide_value
 
-KEY_VARIABLES: Final[Mapping[ProviderName, str]] = {"openai": "OPENAI_API_KEY"}
+KEY_VARIABLES: Final[Mapping[ProviderName, str]] = {
+    "openai": "OPENAI_API_KEY",
+    "openai-responses": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "gemini": "GEMINI_API_KEY",
+    "kimi": "MOONSHOT_API_KEY",
+    "deepseek": "DEEPSEEK_API_KEY",
+    "openrouter": "OPENROUTER_API_KEY",
+}
 """The variable each vendor documents for its key.  A provider that is not here needs none."""
 
 _HEADER_SAFE: Final = re.compile(r"[!-~]+", re.ASCII)

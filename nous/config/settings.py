@@ -19,7 +19,22 @@ MAX_SIZE_BYTES: Final = 1 << 30
 
 _LOCK_PROFILES_MS: Final = {"standard": (2_000, 50), "swarm": (10_000, 20)}
 
-ProviderName = Literal["mock", "openai", "replay"]
+ProviderName = Literal[
+    "mock",
+    "openai",
+    "openai-responses",
+    "anthropic",
+    "gemini",
+    "kimi",
+    "deepseek",
+    "openrouter",
+    "ollama",
+    "vllm",
+    "llamacpp",
+    "lmstudio",
+    "replay",
+]
+ThinkingLevel = Literal["off", "low", "medium", "high", "max"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Decision = Literal["allow", "deny"]
 
@@ -101,6 +116,18 @@ class ProviderSettings(_Section, frozen=True, kw_only=True):
         Literal["recording", "client"],
         about("Who brings the recorded client commands in a replay.", flag="--replay-drive"),
     ] = "recording"
+    thinking: Annotated[
+        ThinkingLevel | None,
+        about("How much the model thinks before it answers, as near as it can; by default as its vendor has it."),
+    ] = None
+    max_output_tokens: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000_000)] | None,
+        about("The longest answer in tokens, thinking included; by default the most that the model is known to give."),
+    ] = None
+    models_file: Annotated[
+        Text | None,
+        about("YAML file with what nous should know about models: sizes, prices, images.", path=True),
+    ] = None
     headers: Annotated[
         dict[str, Text],
         about("Further headers of every request. Keys do not belong here: see api_key_env.", owner_only=True),
@@ -143,6 +170,13 @@ class EngineSettings(_Section, frozen=True, kw_only=True):
     """Limits of a run."""
 
     max_model_calls: Annotated[Count, about("How many times the model may be called within one turn.")] = 64
+    compact_at_tokens: Annotated[
+        Annotated[int, Meta(ge=0, le=100_000_000)],
+        about("A turn that leaves a context of this size is followed by a compaction; 0 never by size."),
+    ] = 150_000
+    compact_keep_tokens: Annotated[
+        Annotated[int, Meta(ge=0, le=100_000_000)], about("How much of the end a compaction keeps as it is.")
+    ] = 20_000
 
 
 class ToolsSettings(_Section, frozen=True, kw_only=True):

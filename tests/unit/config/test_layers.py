@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 
 from nous.config.keys import KEYS, Key, flatten
 from nous.config.layers import PROCESS_VARIABLES, Resolved, allows_bootstrap, resolve, user_config_file
-from nous.config.settings import Settings
+from nous.config.settings import ProviderName, Settings
 from nous.config.yaml_file import SourceFile
 from nous.errors import NousError
+
+PROVIDERS = ", ".join(get_args(ProviderName))
 
 
 class Home:
@@ -215,7 +218,7 @@ REFUSED_FILES = [
     ("provider:\n  nam: mock\n", 2, "provider.nam: unknown key; did you mean provider.name?"),
     ("model: x\n", 1, "model: unknown key; did you mean provider.model?"),
     ("\n\nquux: 1\n", 3, "quux: unknown key"),
-    ("provider:\n  name: nobody\n", 2, "provider.name: expected one of mock, openai, replay, not text"),
+    ("provider:\n  name: nobody\n", 2, f"provider.name: expected one of {PROVIDERS}, not text"),
     ("daemon:\n  max_runs: '3'\n", 2, "daemon.max_runs: expected an integer from 1 to 1000000, not text"),
     ("daemon:\n  max_runs: 3.0\n", 2, "daemon.max_runs: expected an integer from 1 to 1000000, not a number"),
     ("daemon:\n  max_runs: true\n", 2, "daemon.max_runs: expected an integer from 1 to 1000000, not true"),
@@ -344,7 +347,7 @@ def test_a_variable_that_holds_a_named_secret_is_known(home: Home) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("NOUS_PROVIDER", "nobody", "one of mock, openai, replay"),
+        ("NOUS_PROVIDER", "nobody", f"one of {PROVIDERS}"),
         ("NOUS_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
         ("NOUS_SESSION_LOCK_TIMEOUT_MS", "2s", "an integer from 0 to 604800000"),
         ("NOUS_SESSION_LOCK_RETRY_MS", "0", "an integer from 1 to 604800000"),
@@ -373,7 +376,7 @@ def test_a_permission_is_never_guessed(text: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "cause"),
     [
-        ("provider.name", "nobody", "--provider: expected one of mock, openai, replay"),
+        ("provider.name", "nobody", f"--provider: expected one of {PROVIDERS}"),
         ("daemon.max_line_bytes", 3, "--max-line-bytes: expected an integer from 64 to 1073741824"),
         ("daemon.max_line_bytes", "1000", "--max-line-bytes: expected an integer from 64 to 1073741824"),
         ("engine.max_model_calls", 0, "engine.max_model_calls: expected an integer from 1 to 1000000"),
