@@ -6,11 +6,14 @@ import json
 import random
 from pathlib import Path
 
+import anyio
 import pytest
 
+from tests.support.gates import chat, chat_setup, gated
 from tests.support.harness import command_line, open_peer, open_process
 from tests.support.home import Home, Setup
 from tests.support.lines import joined_deltas, of_type
+from tests.support.sse_server import serve, streams
 
 pytestmark = pytest.mark.anyio
 
@@ -223,3 +226,48 @@ async def test_no_outgoing_line_is_longer_than_announced(home: Home) -> None:
         assert joined_deltas(run, "tool_arguments_update").endswith("[" * 500_000)
         await peer.ok("get_messages")
         await peer.ok("get_tree")
+
+
+@pytest.mark.behaviour("P1.12", "P2.2")
+async def test_an_id_too_long_to_be_echoed_makes_no_long_line(home: Home) -> None:
+    async with open_peer("stdio", home) as peer:
+        long = b"i" * 1_500_000
+        for kind in (b"ping", b"prompt", b"nonsense"):
+            before = len(peer.lines)
+            await peer.send_line(b'{"id":"%b","type":"%b","payload":{"text":"hello","wait":false}}' % (long, kind))
+            await peer.ok("ping")
+            # One answer, whatever it is, in a line that is no longer than was announced.
+            assert len([line for line in peer.lines[before:] if line.is_answer]) == 2
+
+
+@pytest.mark.behaviour("P1.12", "P4.40")
+async def test_what_was_queued_comes_back_in_lines_that_fit(home: Home) -> None:
+    count = 8_000
+    script = [[{"text": "Hello"}, {"hang": True}]]
+    async with open_peer("stdio", home, Setup(script=script)) as peer:
+        run_id = await peer.start("hello")
+        await peer.events_until("message_update")
+        await peer.send(b"".join(command_line("steer", {"text": f"{n}"}, f"{n:0200d}") + b"\n" for n in range(count)))
+        await peer.answer(f"{count - 1:0200d}")
+        await peer.ok("abort")
+        discarded = (await peer.run_events(run_id))[-1].payload["discarded"]
+        assert [d["text"] for d in discarded[:3]] == ["0", "1", "2"]
+
+
+@pytest.mark.behaviour("P1.12", "P4.37")
+async def test_a_turn_of_very_many_inputs_fits_its_lines(home: Home) -> None:
+    count = 8_000
+    release = anyio.Event()
+    replies = gated(release, "Hello"), streams(*chat("All of it."))
+    async with serve(*replies) as server, open_peer("stdio", home, chat_setup(server.url)) as peer:
+        await peer.ok("set_follow_up_mode", {"mode": "all"})
+        run_id = await peer.start("hello")
+        await peer.events_until("message_update")
+        await peer.send(
+            b"".join(command_line("follow_up", {"text": f"{n}"}, f"{n:0200d}") + b"\n" for n in range(count))
+        )
+        await peer.answer(f"{count - 1:0200d}")
+        release.set()
+        run = await peer.run_events(run_id)
+        assert run[-1].payload["status"] == "completed"
+        assert len(of_type(run, "turn_start")) == 2
