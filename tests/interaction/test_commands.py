@@ -13,7 +13,7 @@ HANGS = [{"text": "Hello"}, {"hang": True}]
 BUILTIN_TOOLS = ["read", "write", "edit", "bash", "grep", "find", "ls"]
 
 
-@pytest.mark.behaviour("P4.1")
+@pytest.mark.behaviour("P4.1", "P2.2", "P2.6")
 async def test_ping(nous: OpenPeer) -> None:
     async with nous() as peer:
         answer = await peer.command("ping", command_id="anything at all \u2028 \u00e9")
@@ -134,7 +134,7 @@ async def test_the_state_while_a_run_goes_on(nous: OpenPeer) -> None:
 UNSAFE_IDS = ["nobody", "", "../sessions/x", "a/b", "x" * 129, "a\u0000b", ".", "\u0663"]
 
 
-@pytest.mark.behaviour("P2.13", "P8.4")
+@pytest.mark.behaviour("P2.13", "P8.5")
 async def test_a_session_that_does_not_exist(nous: OpenPeer) -> None:
     async with nous() as peer:
         for kind in ("get_state", "get_messages", "get_tree", "switch_session", "branch_session"):
@@ -144,7 +144,7 @@ async def test_a_session_that_does_not_exist(nous: OpenPeer) -> None:
             assert (await peer.command("prompt", {"text": "x", "session_id": session_id})).code == "session_not_found"
 
 
-@pytest.mark.behaviour("P2.13", "P8.5")
+@pytest.mark.behaviour("P2.13", "P8.6")
 async def test_a_run_that_does_not_exist(nous: OpenPeer) -> None:
     async with nous() as peer:
         for kind, payload in (
@@ -205,7 +205,7 @@ UNAVAILABLE: list[tuple[str, dict[str, object]]] = [
 ]
 
 
-@pytest.mark.behaviour("P8.20")
+@pytest.mark.behaviour("P8.19")
 async def test_what_is_not_there_yet_is_refused_and_never_ignored(nous: OpenPeer, home: Home) -> None:
     async with nous() as peer:
         for kind, payload in UNAVAILABLE:

@@ -46,7 +46,7 @@ async def test_a_result_is_remembered_without_its_events(nous: OpenPeer) -> None
         assert again.payload == {**first.payload, "events": [], "duplicate": True}
 
 
-@pytest.mark.behaviour("P6.7")
+@pytest.mark.behaviour("P6.7", "P8.16")
 async def test_another_command_with_the_same_id_is_a_conflict(nous: OpenPeer) -> None:
     async with nous() as peer:
         first = await peer.command("set_steering_mode", {"mode": "all"}, "x")

@@ -190,7 +190,7 @@ BAD_CALLS: list[tuple[str, object, str]] = [
 ]
 
 
-@pytest.mark.behaviour("P5.9", "P5.10", "P8.31")
+@pytest.mark.behaviour("P5.9", "P5.10", "P8.26")
 async def test_a_bad_call_is_a_result_the_model_can_read(nous: OpenPeer) -> None:
     calls = [
         {"tool_call": {"name": name, "arguments": arguments, "id": f"c{number}"}}
@@ -225,7 +225,7 @@ async def test_a_tool_loop_is_limited(nous: OpenPeer) -> None:
         assert run[-1].payload["status"] == "max_steps"
 
 
-@pytest.mark.behaviour("P3.11", "P5.10", "P5.15")
+@pytest.mark.behaviour("P3.11", "P5.11", "P5.15")
 @pytest.mark.parametrize(
     ("steps", "code"),
     [

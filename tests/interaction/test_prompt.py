@@ -113,7 +113,7 @@ async def test_the_output_is_the_last_assistant_message(nous: OpenPeer, home: Ho
         assert (await peer.ok("prompt", {"text": "hello"}))["output"] == "Then this."
 
 
-@pytest.mark.behaviour("P4.25")
+@pytest.mark.behaviour("P4.25", "P8.15")
 async def test_a_prompt_that_takes_too_long_is_answered_and_its_run_goes_on(nous: OpenPeer) -> None:
     release = anyio.Event()
     slow = gated(release, "Still ", "here")
@@ -189,7 +189,7 @@ async def test_changes_take_effect_in_the_order_they_arrive(nous: OpenPeer) -> N
         assert (await peer.ok("get_state"))["session_id"] == sessions[4]
 
 
-@pytest.mark.behaviour("P4.32")
+@pytest.mark.behaviour("P4.32", "P8.4")
 async def test_a_second_prompt_on_a_busy_session_is_rejected(nous: OpenPeer, home: Home) -> None:
     async with nous(Setup(script=[HANGS])) as peer:
         first = await peer.start("hello")
@@ -217,7 +217,7 @@ async def test_runs_of_different_sessions_go_on_side_by_side(nous: OpenPeer) -> 
             assert (await peer.run_events(run_id))[-1].payload["status"] == "aborted"
 
 
-@pytest.mark.behaviour("P8.24")
+@pytest.mark.behaviour("P8.22")
 async def test_more_runs_than_max_runs_are_refused(nous: OpenPeer) -> None:
     setup = Setup(script=[HANGS, HANGS], config={"daemon": {"max_runs": 2}})
     async with nous(setup) as peer:
@@ -260,7 +260,7 @@ async def test_the_prompt_stands_in_the_trace_before_it_is_answered(nous: OpenPe
         assert b"remember me" in trace
 
 
-@pytest.mark.behaviour("P8.12")
+@pytest.mark.behaviour("P8.10")
 async def test_a_failed_run_is_an_error_to_who_waits(nous: OpenPeer) -> None:
     async with nous(Setup(script=[[{"text": "Half"}, {"error": {"code": "provider_error", "cause": "bad"}}]])) as peer:
         answer = await peer.command("prompt", {"text": "hello"})

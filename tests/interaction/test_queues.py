@@ -32,7 +32,7 @@ def turns(run: list[Line]) -> list[tuple[str, str]]:
     return list(zip(kinds, [line.payload["text"] for line in inputs], strict=True))
 
 
-@pytest.mark.behaviour("P4.33")
+@pytest.mark.behaviour("P4.33", "P8.4")
 async def test_nothing_to_steer_follow_or_abort(nous: OpenPeer) -> None:
     async with nous() as peer:
         commands: list[tuple[str, dict[str, object]]] = [
@@ -83,7 +83,7 @@ async def test_of_two_steers_the_first_gets_no_answer_of_its_own(nous: OpenPeer,
         assert roles == [("1", "user"), ("1", "assistant"), ("2", "user"), ("3", "user"), ("3", "assistant")]
 
 
-@pytest.mark.behaviour("P4.35", "P4.38", "P8.31")
+@pytest.mark.behaviour("P4.35", "P4.38", "P8.26")
 async def test_a_steer_skips_the_tools_that_are_left(nous: OpenPeer, gate: Gate, home: Home) -> None:
     late = [{"tool_call": {"name": "bash", "arguments": {"command": "touch late"}, "id": f"late{n}"}} for n in (1, 2)]
     async with nous(Setup(script=[[gate.step(), *late]])) as peer:

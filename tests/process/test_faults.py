@@ -240,7 +240,7 @@ async def test_a_session_that_is_no_file(home: Home) -> None:
         await peer.ok("prompt", {"text": "hello"})
 
 
-@pytest.mark.behaviour("P8.33")
+@pytest.mark.behaviour("P8.25")
 async def test_causes_are_bounded(home: Home) -> None:
     async with open_peer("stdio", home) as peer:
         name = "n" * 100_000

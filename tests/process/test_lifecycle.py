@@ -50,7 +50,7 @@ def prompt(text: str = "hello", *, wait: bool = False) -> bytes:
 # -- first and last
 
 
-@pytest.mark.behaviour("P3.12", "P3.13", "P1.7")
+@pytest.mark.behaviour("P3.12", "P3.13", "P1.7", "P2.12", "P5.18")
 async def test_ready_is_the_first_line_and_bye_the_last(home: Home) -> None:
     async with open_process(home, Setup(flags=("--max-line-bytes", "12345"))) as (peer, spawned):
         state = await peer.ok("get_state")
@@ -87,7 +87,7 @@ async def test_each_process_has_an_epoch_of_its_own(home: Home) -> None:
 # -- the end of stdin
 
 
-@pytest.mark.behaviour("P3.16")
+@pytest.mark.behaviour("P3.16", "P7.1")
 async def test_three_commands_in_a_pipe(home: Home) -> None:
     async with open_process(home) as (peer, spawned):
         await peer.send(
@@ -143,7 +143,7 @@ async def test_on_eof_abort_ends_runs_at_once(home: Home) -> None:
 # -- shutdown
 
 
-@pytest.mark.behaviour("P6.5", "P8.25", "P3.13")
+@pytest.mark.behaviour("P6.5", "P8.23", "P3.13")
 async def test_shutdown_finishes_runs_and_takes_no_more(home: Home, gate: Gate) -> None:
     async with open_process(home, Setup(script=[[gate.step()], [{"text": "Finished."}]])) as (peer, spawned):
         run_id = await peer.start("hello")
