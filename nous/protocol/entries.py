@@ -1,6 +1,6 @@
-"""Entries of a session besides its messages that say something about the conversation, and how a model reads them.
+"""What a session holds besides its messages, how a model reads it, and how a session stands in a list.
 
-Source: protocol v1, section 4 (``compact_session``).
+Source: protocol v1, sections 4 (``compact_session``) and 6 (``list_sessions``).
 """
 
 from __future__ import annotations
@@ -45,6 +45,18 @@ class ModelChange(Struct, frozen=True, kw_only=True, tag="model", omit_defaults=
     provider: str
     model: str
     created_at: str
+
+
+class SessionInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A session as a list shows it.  ``snippet`` is the beginning of its first message."""
+
+    session_id: str
+    parent_id: str = ""
+    created_at: str
+    updated_at: str
+    message_count: int
+    leaf_id: str = ""
+    snippet: str = ""
 
 
 def summary_message(compaction: Compaction) -> Message:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+from contextlib import suppress
 from pathlib import PurePath
+from typing import Final
 
 from nous.errors import NousError
 
 PRIVATE: int = 0o600
 """The mode of every file of the state directory: what people, models and tools said is nobody else's business."""
+
+TEMP_SUFFIX: Final = ".tmp"
 
 
 class Disk:
@@ -39,6 +43,10 @@ class Disk:
         else:
             os.fdatasync(fd)
 
+    def rename(self, source: str, target: str) -> None:
+        """Let ``target`` name what ``source`` names, in one step."""
+        os.rename(source, target)  # noqa: PTH104 (one system call, as everything here)
+
     def sync_directory(self, path: str) -> None:
         """Return once the names in the directory would survive a power cut."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -59,6 +67,42 @@ def write_all(disk: Disk, fd: int, data: bytes) -> None:
     view = memoryview(data)
     while written < len(data):
         written += disk.write(fd, view[written:])
+
+
+def replace_file(disk: Disk, path: str, data: bytes) -> None:
+    """Make ``data`` the content of ``path``, atomically and durably; a reader, or a crash, sees the old or the new.
+
+    The temp file is always the same one beside it: the caller holds a lock under which nobody else replaces this
+    file, so what a crash left behind is written over, or swept under the same lock (see :func:`temp_path`).
+
+    Raises:
+        OSError: nothing was replaced and no temp file is left, unless only the last sync failed.
+    """
+    temp = temp_path(path)
+    try:
+        fd = disk.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW)
+        try:
+            write_all(disk, fd, data)
+            disk.sync(fd)
+        finally:
+            disk.close(fd)
+        disk.rename(temp, path)
+    except BaseException:
+        remove_quietly(temp)
+        raise
+    disk.sync_directory(os.path.dirname(path))  # noqa: PTH120 (paths are text here)
+
+
+def temp_path(path: str) -> str:
+    """Return the temp file of a file that is replaced: hidden, and no id of anything begins with a dot."""
+    directory, name = os.path.split(path)
+    return f"{directory}/.{name.removeprefix('.')}{TEMP_SUFFIX}"
+
+
+def remove_quietly(path: str) -> None:
+    """Remove a file if it is there; a leftover does no harm."""
+    with suppress(OSError):
+        os.unlink(path)  # noqa: PTH108
 
 
 def io_failure(error: OSError, path: str) -> NousError:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from nous.store.disk import Disk
 
-FAULTABLE = frozenset({"open", "write", "truncate", "sync", "sync_directory"})
+FAULTABLE = frozenset({"open", "write", "truncate", "sync", "rename", "sync_directory"})
 
 
 class FaultyDisk(Disk):
@@ -55,6 +55,10 @@ class FaultyDisk(Disk):
     def sync(self, fd: int) -> None:
         self._count("sync")
         super().sync(fd)
+
+    def rename(self, source: str, target: str) -> None:
+        self._count("rename")
+        super().rename(source, target)
 
     def sync_directory(self, path: str) -> None:
         self._count("sync_directory")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,11 +18,11 @@ from nous.store.disk import Disk, io_failure, write_all
 from nous.store.locks import STANDARD, LockProfile
 from nous.store.session import Session
 from nous.store.session_format import FORMAT, ORIGIN, Entry, LeafMove, SessionHeader, encode_line
+from nous.store.session_index import SAFE_ID, SessionIndex, SessionPage
 from nous.store.session_log import SessionLog, read_log
 
 __all__ = ["LeafMove", "Session", "SessionStore"]
 
-_SAFE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _KEPT_SESSIONS: Final = 32
 """How many sessions stay in memory after their last use."""
 
@@ -35,6 +34,7 @@ class SessionStore:
         self._directory = directory
         self._profile = profile
         self._disk = disk or Disk()
+        self._index = SessionIndex(directory, self._disk)
         # Who uses a session keeps it here; the last ones used stay a little longer.
         self._live: WeakValueDictionary[str, Session] = WeakValueDictionary()
         self._recent: OrderedDict[str, Session] = OrderedDict()
@@ -77,9 +77,27 @@ class SessionStore:
             session.refresh()
         return self._keep(session)
 
+    def list_sessions(self, limit: int = 100, cursor: str | None = None) -> SessionPage:
+        """Return a page of all sessions, the last changed first.  Blocks; any thread may call it.
+
+        Raises:
+            NousError: ``invalid_payload`` for a cursor that was not given here; ``io_failure``.
+        """
+        return self._index.page(limit, cursor)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left of replacements they did not finish.  Blocks; any thread may call it.
+
+        What a living process is replacing is not touched.
+
+        Raises:
+            OSError: as the system gives it.
+        """
+        self._index.sweep()
+
     def exists(self, session_id: str) -> bool:
         """Tell whether there is a file of that name; whether it can be read is for :meth:`get`."""
-        return _SAFE_ID.fullmatch(session_id) is not None and self._path(session_id).is_file()
+        return SAFE_ID.fullmatch(session_id) is not None and self._path(session_id).is_file()
 
     def evict(self, session_id: str) -> None:
         """Forget a session that is in memory."""
@@ -98,7 +116,7 @@ class SessionStore:
         return session
 
     def _read(self, session_id: str) -> Session:
-        if _SAFE_ID.fullmatch(session_id) is None:
+        if SAFE_ID.fullmatch(session_id) is None:
             raise NousError("session_not_found", session_id)
         path = self._path(session_id)
         try:
@@ -118,7 +136,7 @@ class SessionStore:
         return Session(path, log, self._disk, self._profile, is_new=False)
 
     def _write_new(self, header: SessionHeader, entries: Sequence[Entry]) -> Session:
-        if _SAFE_ID.fullmatch(header.id) is None:
+        if SAFE_ID.fullmatch(header.id) is None:
             raise NousError("session_error", f"{header.id!r} is no safe name for a file")
         path = self._path(header.id)
         line, link = encode_line(header, ORIGIN)
