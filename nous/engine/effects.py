@@ -7,13 +7,15 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from nous.ports.model import Purpose
+from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
 
 
 class CallModel(Struct, frozen=True):
     """Call the model with the path from the root to ``leaf_id``.
 
-    ``digest`` covers everything the model is asked with: that path's messages, tools, system prompt.
+    ``digest`` covers everything the model is asked with: that path's messages, tools, system prompt.  With the purpose
+    ``compaction`` the model is to summarise what stands before ``first_kept_entry_id``.
     """
 
     call: int
@@ -21,6 +23,8 @@ class CallModel(Struct, frozen=True):
     leaf_id: str
     tools: tuple[str, ...]
     digest: str
+    first_kept_entry_id: str = ""
+    instruction: str = ""
 
 
 class StopModel(Struct, frozen=True):
@@ -49,9 +53,33 @@ class AppendEntry(Struct, frozen=True):
     message: Message
 
 
+class PlanCompaction(Struct, frozen=True):
+    """Find out what of the path to ``leaf_id`` can be summarised; the compaction will be entry ``entry_id``."""
+
+    entry_id: str
+    leaf_id: str
+    instruction: str
+
+
+class AppendCompaction(Struct, frozen=True):
+    """Append a compaction to the session.  The active leaf stays what it is."""
+
+    entry: Compaction
+
+
 class StartTimer(Struct, frozen=True):
     timer: Literal["abort_grace"]
     after_ms: int
 
 
-Effect = CallModel | StopModel | AskPolicy | RunTool | StopTool | AppendEntry | StartTimer
+Effect = (
+    CallModel
+    | StopModel
+    | AskPolicy
+    | RunTool
+    | StopTool
+    | AppendEntry
+    | PlanCompaction
+    | AppendCompaction
+    | StartTimer
+)

@@ -9,6 +9,7 @@ from msgspec import Struct
 from nous.ports.model import ModelItem
 from nous.ports.tool import Outcome
 from nous.protocol.commands import QueueMode
+from nous.protocol.entries import Summariser
 
 
 class Stamp(Struct, frozen=True):
@@ -95,16 +96,44 @@ class ToolDone(Struct, frozen=True, tag="tool_done"):
     truncated: bool
 
 
-class EntryStored(Struct, frozen=True, tag="entry_stored"):
-    """The session holds the entry: it survives the death of this process."""
+class EntryStored(Struct, frozen=True, tag="entry_stored", omit_defaults=True):
+    """The session holds the entry: it survives the death of this process.
+
+    For a compaction, ``context_digest`` and ``context_tokens`` say what the context has become.
+    """
 
     entry_id: str
+    context_digest: str | None = None
+    context_tokens: int = 0
 
 
 class EntryFailed(Struct, frozen=True, tag="entry_failed", omit_defaults=True):
     entry_id: str
     code: str
     cause: str | None = None
+
+
+class CompactionStarted(Struct, frozen=True, tag="compaction_started"):
+    """A client's ``compact_session``: the first input of a run without turns."""
+
+    command_id: str
+    instruction: str
+
+
+class CompactionPlanned(Struct, frozen=True, tag="compaction_planned"):
+    """What is to be summarised: all before ``first_kept_entry_id``.  ``fallback`` is a summary made without a model."""
+
+    entry_id: str
+    first_kept_entry_id: str
+    tokens_before: int
+    by: Summariser
+    fallback: str
+
+
+class CompactionRefused(Struct, frozen=True, tag="compaction_refused"):
+    """There is nothing to compact."""
+
+    entry_id: str
 
 
 class TimerFired(Struct, frozen=True, tag="timer_fired"):
@@ -126,6 +155,9 @@ Input = (
     | ToolProgressed
     | ToolDone
     | EntryStored
+    | CompactionStarted
+    | CompactionPlanned
+    | CompactionRefused
     | EntryFailed
     | TimerFired
 )

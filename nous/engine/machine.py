@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from nous.engine.compaction import CompactionPart
 from nous.engine.effects import AppendEntry, Effect, StartTimer, StopTool
 from nous.engine.emitter import Emitter, Event
 from nous.engine.inputs import (
@@ -74,6 +75,7 @@ class RunMachine:
         self.failure: NousError | None = None
         self.calls = ModelCalls(self)
         self.tools = ToolRound(self)
+        self.compaction = CompactionPart(self)
         self._handlers: dict[str, Callable[[Any], None]] = {
             row.handler: attrgetter(row.handler)(self) for row in TRANSITIONS.values()
         }
@@ -112,6 +114,10 @@ class RunMachine:
     # -- beginning and turns
 
     def on_run_started(self, item: RunStarted) -> None:
+        self.announce()
+        self._start_turn("prompt", [Queued(item.command_id, item.text)])
+
+    def announce(self) -> None:
         self._started_ns = self.stamp.mono_ns
         spec = self.spec
         self.emitter.emit(
@@ -123,7 +129,6 @@ class RunMachine:
                 model=spec.model,
             )
         )
-        self._start_turn("prompt", [Queued(item.command_id, item.text)])
 
     def _start_turn(self, kind: TurnKind, inputs: list[Queued]) -> None:
         self.turn_id = str(int(self.turn_id or "0") + 1)
@@ -156,11 +161,20 @@ class RunMachine:
             )
         )
 
+    @property
+    def in_turn(self) -> bool:
+        return self._turn is not None
+
     def next_turn(self) -> None:
+        """End the turn; compact if the context has grown past the threshold; go on with what is queued."""
         self._end_turn()
+        if not self.compaction.begin_if_large(self.calls.last_usage, self._take_turn):
+            self._take_turn()
+
+    def _take_turn(self) -> None:
         taken = self.queues.take()
         if taken is None:
-            self._end("completed")
+            self.complete()
         else:
             self._start_turn(*taken)
 
@@ -194,13 +208,14 @@ class RunMachine:
             return None
         self._storing = None
         self.leaf_id = message.id
+        self.compaction.note_message(message)
         self.context_digest = chain_digest(self.context_digest, message)
         return message
 
     def on_entry_failed(self, item: EntryFailed) -> None:
-        if self._storing is None or self._storing.id != item.entry_id:
-            return
-        self.fail(item.code, item.cause)
+        awaited = self._storing is not None and self._storing.id == item.entry_id
+        if awaited or self.compaction.is_storing(item.entry_id):
+            self.fail(item.code, item.cause)
 
     def on_input_stored(self, item: EntryStored) -> None:
         message = self.stored(item)
@@ -249,7 +264,8 @@ class RunMachine:
             self.calls.stop()
             self.warn("provider_aborted", "The model call was stopped.")
             self.end_aborted()
-        elif self.state is State.ASKING:
+        elif self.state in (State.ASKING, State.PLANNING, State.SUMMARISING):
+            self.compaction.stop()
             self.end_aborted()
         else:
             if self.state is State.RUNNING_TOOL:
@@ -262,6 +278,9 @@ class RunMachine:
             self.end_aborted()
 
     # -- endings
+
+    def complete(self) -> None:
+        self._end("completed")
 
     def end_if_aborting(self) -> bool:
         if self.aborting:

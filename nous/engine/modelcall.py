@@ -28,15 +28,21 @@ class ModelCalls:
         self._run = run
         self.made_in_turn = 0
         self.usage = Usage()
+        self.last_usage = Usage()
         self.last_text = ""
         self._made = 0
         self._answer: Answer | None = None
         self._template: DeltaTemplate | None = None
         self._call_ids: set[str] = set()
 
+    def next_number(self) -> int:
+        """Draw the next call's number."""
+        self._made += 1
+        return self._made
+
     def begin(self) -> None:
         run = self._run
-        self._made += 1
+        self.next_number()
         self.made_in_turn += 1
         self._answer = Answer(run.next_message_id(), self._call_ids)
         run.state = State.CALLING
@@ -135,8 +141,19 @@ class ModelCalls:
             run.store(message, State.STORING_ANSWER)
 
     def on_model_failed(self, item: ModelFailed) -> None:
-        if self._answer is not None and item.call == self._made:
-            self._run.fail(item.code, item.cause)
+        answer, run = self._answer, self._run
+        if answer is None or item.call != self._made:
+            return
+        if item.code == "context_overflow" and not answer.opened:
+            self._answer = None
+            if run.compaction.begin_after_overflow(self._retry, lambda: run.fail(item.code, item.cause)):
+                return
+        run.fail(item.code, item.cause)
+
+    def _retry(self) -> None:
+        """Make the call again that did not fit; it counts once for the turn."""
+        self.made_in_turn -= 1
+        self._run.before_call()
 
     def on_answer_stored(self, item: EntryStored) -> None:
         run, answer = self._run, self._answer
@@ -162,6 +179,7 @@ class ModelCalls:
         answer = self._answer
         assert answer is not None
         self._answer = self._template = None
+        self.last_usage = answer.usage
         self.usage = self.usage.plus(answer.usage)
         if answer.opened:
             self.last_text = text

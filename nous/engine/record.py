@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from nous.engine.effects import AppendEntry, AskPolicy, CallModel, Effect, RunTool
+from nous.engine.effects import AppendCompaction, AppendEntry, AskPolicy, CallModel, Effect, PlanCompaction, RunTool
 from nous.engine.inputs import Input, Stamp
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -22,6 +22,8 @@ _EFFECT_KINDS: Final = {
     "RunTool": "run_tool",
     "StopTool": "stop_tool",
     "AppendEntry": "append_entry",
+    "PlanCompaction": "plan_compaction",
+    "AppendCompaction": "append_compaction",
     "StartTimer": "start_timer",
 }
 
@@ -79,6 +81,10 @@ def effect_line(n: int, effect: Effect) -> bytes:
         line["data"] = {"tool_call_id": effect.tool_call_id, "tool_name": effect.tool_name}
     elif isinstance(effect, AppendEntry):
         line["data"] = {"entry_id": effect.message.id}
+    elif isinstance(effect, PlanCompaction):
+        line["data"] = {"entry_id": effect.entry_id}
+    elif isinstance(effect, AppendCompaction):
+        line["data"] = {"entry_id": effect.entry.id}
     return _encode(line) + b"\n"
 
 

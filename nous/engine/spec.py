@@ -21,20 +21,21 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EngineLimits(Struct, frozen=True, kw_only=True):
-    """Bounds that decide what a run does; they stand in its trace."""
+    """Bounds that decide what a run does; they stand in its trace.  ``compact_at_tokens`` 0: never by size."""
 
     max_model_calls: int = 64
     abort_grace_ms: int = 2000
     max_message_bytes: int = 32 * 1024 * 1024
     inline_text_bytes: int = INLINE_TEXT_BYTES
+    compact_at_tokens: int = 0
 
 
 class RunSpec(Struct, frozen=True, kw_only=True):
     """The fixed part of a run.
 
-    ``leaf_id`` is the entry the run attaches to (``""``: the root); ``context_digest`` stands for the messages up
-    to it and ``system_digest`` for the system prompt.  ``known_tools`` are all registered tools, ``active_tools``
-    those offered to the model.
+    ``leaf_id`` is the entry the run attaches to (``""``: the root); ``context_digest`` stands for the messages up to
+    it, about ``context_tokens`` long, and ``system_digest`` for the system prompt.  ``known_tools`` are all registered
+    tools, ``active_tools`` those offered to the model.
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class RunSpec(Struct, frozen=True, kw_only=True):
     provider: str
     model: str
     context_digest: str
+    context_tokens: int = 0
     system_digest: str
     known_tools: tuple[str, ...]
     active_tools: tuple[str, ...]

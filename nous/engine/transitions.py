@@ -11,6 +11,9 @@ from typing import Final, NamedTuple
 
 from nous.engine.inputs import (
     AbortRequested,
+    CompactionPlanned,
+    CompactionRefused,
+    CompactionStarted,
     EntryFailed,
     EntryStored,
     FollowedUp,
@@ -39,6 +42,9 @@ class State(Enum):
     RUNNING_TOOL = "running_tool"
     STOPPING_TOOL = "stopping_tool"
     STORING_RESULT = "storing_result"
+    PLANNING = "planning"
+    SUMMARISING = "summarising"
+    STORING_SUMMARY = "storing_summary"
     ENDED = "ended"
 
 
@@ -53,11 +59,12 @@ class Row(NamedTuple):
 
 _ACTIVE: Final = tuple(s for s in State if s not in (State.READY, State.ENDED))
 
-_STORING: Final = frozenset({State.STORING_INPUT, State.STORING_ANSWER, State.STORING_RESULT})
+_STORING: Final = frozenset({State.STORING_INPUT, State.STORING_ANSWER, State.STORING_RESULT, State.STORING_SUMMARY})
 
 # Where a run may stand once the parts of a turn were dealt with.
-_NEXT_TURN: Final = frozenset({State.STORING_INPUT, State.ENDED})
+_NEXT_TURN: Final = frozenset({State.STORING_INPUT, State.PLANNING, State.ENDED})
 _NEXT_CALL: Final = _NEXT_TURN | {State.CALLING}
+_SUMMARY: Final = frozenset({State.SUMMARISING, State.STORING_SUMMARY})
 _NEXT_TOOL: Final = frozenset({State.ASKING, State.STORING_RESULT})
 
 
@@ -70,7 +77,7 @@ def _rows() -> list[Row]:
         Row(s.STORING_INPUT, EntryFailed, "on_entry_failed", ended),
         Row(s.CALLING, ModelProduced, "calls.on_model_produced", frozenset({s.CALLING, s.ENDED})),
         Row(s.CALLING, ModelDone, "calls.on_model_done", frozenset({s.STORING_ANSWER, s.ENDED})),
-        Row(s.CALLING, ModelFailed, "calls.on_model_failed", ended),
+        Row(s.CALLING, ModelFailed, "calls.on_model_failed", frozenset({s.PLANNING, s.ENDED})),
         Row(s.STORING_ANSWER, EntryStored, "calls.on_answer_stored", _NEXT_TOOL | _NEXT_TURN),
         Row(s.STORING_ANSWER, EntryFailed, "on_entry_failed", ended),
         Row(s.ASKING, PolicyAnswered, "tools.on_policy_answered", frozenset({s.RUNNING_TOOL, s.STORING_RESULT})),
@@ -81,12 +88,20 @@ def _rows() -> list[Row]:
         Row(s.STORING_RESULT, EntryStored, "tools.on_result_stored", _NEXT_TOOL | _NEXT_CALL),
         Row(s.STORING_RESULT, EntryFailed, "on_entry_failed", ended),
         Row(s.STOPPING_TOOL, TimerFired, "on_timer_fired", ended),
+        Row(s.READY, CompactionStarted, "compaction.on_compaction_started", frozenset({s.PLANNING})),
+        Row(s.PLANNING, CompactionPlanned, "compaction.on_compaction_planned", _SUMMARY),
+        Row(s.PLANNING, CompactionRefused, "compaction.on_compaction_refused", _NEXT_CALL),
+        Row(s.SUMMARISING, ModelProduced, "compaction.on_summary_produced", frozenset({s.SUMMARISING})),
+        Row(s.SUMMARISING, ModelDone, "compaction.on_summary_done", frozenset({s.STORING_SUMMARY})),
+        Row(s.SUMMARISING, ModelFailed, "compaction.on_summary_failed", frozenset({s.STORING_SUMMARY})),
+        Row(s.STORING_SUMMARY, EntryStored, "compaction.on_compaction_stored", _NEXT_CALL),
+        Row(s.STORING_SUMMARY, EntryFailed, "on_entry_failed", ended),
     ]
     rows += [Row(state, TimerFired, "on_timer_fired", ended | {state}) for state in State if state in _STORING]
     for state in _ACTIVE:
         same = frozenset({state})
         stopping = frozenset({s.STOPPING_TOOL}) if state is s.RUNNING_TOOL else same
-        at_once = state in (s.CALLING, s.ASKING)
+        at_once = state in (s.CALLING, s.ASKING, s.PLANNING, s.SUMMARISING)
         rows += [
             Row(state, AbortRequested, "on_abort_requested", ended if at_once else stopping),
             Row(state, Steered, "on_steered", same),

@@ -116,6 +116,11 @@ class Provider(Protocol):
         """How many times the underlying client was made (one per daemon, or 0 before the first call)."""
         ...
 
+    @property
+    def summarises(self) -> bool:
+        """Whether it can be asked for a summary of a conversation (purpose ``compaction``)."""
+        ...
+
     def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[list[ModelItem]]]: ...
 
     async def warm(self) -> None:

@@ -45,6 +45,11 @@ class MockProvider:
         self._calls = load_script(settings.script) if settings.script is not None else []
         self._taken = 0
 
+    @property
+    def summarises(self) -> bool:
+        """Only if its script has an answer for that: an echo is no summary."""
+        return any(c.match is not None and c.match.purpose == "compaction" for c in self._calls)
+
     async def warm(self) -> None:
         """There is nothing to prepare."""
 

@@ -31,6 +31,10 @@ class VendorProvider:
     def builds(self) -> int:
         return self._room.builds
 
+    @property
+    def summarises(self) -> bool:
+        return True
+
     async def warm(self) -> None:
         """Make the client before the first call needs it."""
         await self._room.warm(self._adapter.url)

@@ -2,7 +2,9 @@
 
 Inputs that the trace leaves out are made again from the events that hold them, by a rule that needs no engine: after a
 recorded ``model_produced`` with k text items the next k ``message_update`` events are its own; every further one stands
-for an input of its own.  Source: docs/runtime-trace.md.
+for an input of its own.  A summary's model call makes no events, so its items do not count.
+
+Source: docs/runtime-trace.md.
 """
 
 from __future__ import annotations
@@ -103,6 +105,15 @@ class _Delta(Struct):
     delta: str
 
 
+class _Call(Struct):
+    data: _CallData
+
+
+class _CallData(Struct):
+    call: int
+
+
+_calls: Final = msgspec.json.Decoder(_Call)
 _headers: Final = msgspec.json.Decoder(Header)
 _ends: Final = msgspec.json.Decoder(TraceEnd)
 _updates: Final = msgspec.json.Decoder(_Update)

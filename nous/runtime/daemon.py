@@ -15,7 +15,16 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from nous.config.settings import Settings
-from nous.engine.inputs import AbortReason, FollowUpModeSet, Input, RunStarted, SteeringModeSet, ToolsSet
+from nous.engine.inputs import (
+    AbortReason,
+    CompactionStarted,
+    FollowUpModeSet,
+    Input,
+    RunStarted,
+    SteeringModeSet,
+    ToolsSet,
+)
+from nous.engine.summary import choose_cut
 from nous.errors import NousError
 from nous.ports.model import Provider, ToolSpec
 from nous.ports.system import Clock, Ids
@@ -125,6 +134,18 @@ class Daemon:
         Raises ``command_rejected``, ``overloaded``, ``shutting_down`` or ``io_failure``, and ``invalid_payload`` for an
         unknown leaf; nothing was written then.
         """
+        return await self._launch(session, RunStarted(command_id, text), leaf_id)
+
+    async def start_compaction(self, session: Session, command_id: str, instruction: str) -> RunDriver:
+        """Start a run without turns that compacts a session.
+
+        Raises as :meth:`start_run`, and ``command_rejected`` if there is nothing to compact.
+        """
+        if not choose_cut(session.path(), self.settings.engine.compact_keep_tokens):
+            raise NousError("command_rejected", "nothing_to_compact")
+        return await self._launch(session, CompactionStarted(command_id, instruction), None)
+
+    async def _launch(self, session: Session, first: RunStarted | CompactionStarted, leaf_id: str | None) -> RunDriver:
         self.check_free(session.id)
         if len(self.runs) >= self.settings.daemon.max_runs:
             raise NousError("overloaded", f"{len(self.runs)} runs are active")
@@ -133,7 +154,7 @@ class Daemon:
             self, session, self.ids.run_id(), session.leaf_id if leaf_id is None else leaf_id, self._forget
         )
         self.runs[driver.run_id] = driver
-        await self._tasks.start(driver.run, RunStarted(command_id, text))
+        await self._tasks.start(driver.run, first)
         self._warn_recovered(session)
         if driver.broken is not None:
             raise driver.broken
@@ -158,8 +179,10 @@ class Daemon:
         """Check that a session may be changed now.  Raises ``shutting_down`` or ``command_rejected``."""
         if not self.accepting:
             raise NousError("shutting_down")
-        if self.run_of(session_id) is not None:
-            raise NousError("command_rejected", "run_in_progress")
+        run = self.run_of(session_id)
+        if run is not None:
+            reason = "compaction_in_progress" if run.is_compaction else "run_in_progress"
+            raise NousError("command_rejected", reason)
 
     def _forget(self, driver: RunDriver) -> None:
         self.runs.pop(driver.run_id, None)
@@ -179,6 +202,13 @@ class Daemon:
             if driver is None and not self.knows_run(run_id):
                 raise NousError("run_not_found")
         if driver is None or not driver.active:
+            raise NousError("command_rejected", "no_active_run")
+        return driver
+
+    def find_turns(self, run_id: str | None) -> RunDriver:
+        """Return the run that queues inputs for its turns.  Raises as :meth:`find_run`."""
+        driver = self.find_run(run_id)
+        if driver.is_compaction:
             raise NousError("command_rejected", "no_active_run")
         return driver
 

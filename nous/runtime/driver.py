@@ -15,7 +15,7 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 from msgspec import UNSET
 
-from nous.engine.inputs import AbortReason, AbortRequested, Input, ModelProduced, RunStarted, Stamp
+from nous.engine.inputs import AbortReason, AbortRequested, CompactionStarted, Input, ModelProduced, RunStarted, Stamp
 from nous.engine.machine import RunMachine
 from nous.errors import NousError, as_nous_error
 from nous.ports.system import Clock
@@ -79,6 +79,11 @@ class RunDriver:
         return not self.machine.ended and self.broken is None
 
     @property
+    def is_compaction(self) -> bool:
+        """Whether this run has no turns: it only compacts its session."""
+        return self.machine.compaction.is_manual
+
+    @property
     def failure(self) -> NousError | None:
         """Why the run failed, once it has."""
         return self.broken or self.machine.failure
@@ -101,7 +106,9 @@ class RunDriver:
     def published_seq(self) -> int:
         return self._publisher.seq
 
-    async def run(self, first: RunStarted, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+    async def run(
+        self, first: RunStarted | CompactionStarted, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED
+    ) -> None:
         """Drive the run to its end; started once ``first`` is in the trace.
 
         Cancelling this ends nothing in order: that is what :meth:`abort` is for.

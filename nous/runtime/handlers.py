@@ -17,6 +17,7 @@ from nous.protocol.responses import (
     PROTOCOL_VERSION,
     Accepted,
     Answer,
+    Compaction,
     HelloAnswer,
     Leaf,
     Limits,
@@ -117,25 +118,53 @@ async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
 
 async def _await_result(call: Call, driver: RunDriver) -> Result:
     daemon = call.connection.daemon
+    await _await_end(call, driver)
+    return run_result(driver, daemon.traces_root, daemon.settings.daemon.max_event_bytes)
+
+
+async def _await_end(call: Call, driver: RunDriver) -> None:
+    """Wait for a run's end.  Raises ``timeout`` (the run goes on), or why the run failed."""
     ids: dict[str, object] = {"run_id": driver.run_id, "session_id": driver.session_id}
-    timeout_ms = daemon.settings.daemon.command_timeout_ms
+    timeout_ms = call.connection.daemon.settings.daemon.command_timeout_ms
     with anyio.move_on_after(timeout_ms / 1000):
         await driver.ended.wait()
     if not driver.ended.is_set():
         raise NousError("timeout", f"no end after {timeout_ms} ms", data=ids)
     if driver.failure is not None:
         raise NousError(driver.failure.code, driver.failure.cause, data=ids)
-    return run_result(driver, daemon.traces_root, daemon.settings.daemon.max_event_bytes)
+
+
+async def compact_session(call: Call, payload: c.CompactSession) -> Compaction:
+    """Compact a session, and answer when that is done."""
+    daemon = call.connection.daemon
+    session = daemon.named_or_active_session(payload.session_id)
+    if session is None:
+        raise NousError("command_rejected", "nothing_to_compact")
+    driver = await daemon.start_compaction(session, call.command_id, payload.instruction or "")
+    if call.turn is not None:
+        call.turn.release()
+    driver.open()
+    await _await_end(call, driver)
+    entry = driver.machine.compaction.entry
+    if entry is None:
+        raise NousError("command_rejected", "aborted", data={"run_id": driver.run_id, "session_id": driver.session_id})
+    return Compaction(
+        session_id=session.id,
+        summary=entry.summary,
+        first_kept_entry_id=entry.first_kept_entry_id,
+        tokens_before=entry.tokens_before,
+        trigger=entry.trigger,
+    )
 
 
 async def steer(call: Call, payload: c.Steer) -> Accepted:
-    driver = call.connection.daemon.find_run(payload.run_id)
+    driver = call.connection.daemon.find_turns(payload.run_id)
     driver.submit(Steered(call.command_id, payload.text))
     return Accepted(command="steer", run_id=driver.run_id)
 
 
 async def follow_up(call: Call, payload: c.FollowUp) -> Accepted:
-    driver = call.connection.daemon.find_run(payload.run_id)
+    driver = call.connection.daemon.find_turns(payload.run_id)
     driver.submit(FollowedUp(call.command_id, payload.text))
     return Accepted(command="follow_up", run_id=driver.run_id)
 
@@ -284,6 +313,7 @@ HANDLERS: Final[dict[str, Callable[[Call, Any], Awaitable[Answer | Reply]]]] = {
     "ping": ping,
     "hello": hello,
     "prompt": prompt,
+    "compact_session": compact_session,
     "steer": steer,
     "follow_up": follow_up,
     "abort": abort,

@@ -10,16 +10,20 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from nous.engine.effects import (
+    AppendCompaction,
     AppendEntry,
     AskPolicy,
     CallModel,
     Effect,
+    PlanCompaction,
     RunTool,
     StartTimer,
     StopModel,
     StopTool,
 )
 from nous.engine.inputs import (
+    CompactionPlanned,
+    CompactionRefused,
     EntryFailed,
     EntryStored,
     Input,
@@ -42,6 +46,7 @@ from nous.ports.model import (
     ToolCallDelta,
 )
 from nous.ports.tool import Tool, ToolContext, ToolResult
+from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
 from nous.protocol.text import clean, split_text
 from nous.runtime.seams import EntryLog, Seams
@@ -65,6 +70,12 @@ class RunResources(Protocol):
     def seams(self) -> Seams: ...
 
     def request(self, effect: CallModel) -> ModelRequest: ...
+
+    def plan_compaction(self, effect: PlanCompaction) -> CompactionPlanned | CompactionRefused: ...
+
+    def stored(self, entry: Message | Compaction) -> EntryStored:
+        """Return the news that an entry was stored, with what the context has become if it was a compaction."""
+        ...
 
     def tool(self, name: str) -> Tool | None: ...
 
@@ -98,6 +109,10 @@ class Performer:
         match effect:
             case AppendEntry(message):
                 return self._append(message)
+            case AppendCompaction(entry):
+                return self._append(entry)
+            case PlanCompaction():
+                return self._resources.plan_compaction(effect)
             case CallModel():
                 self._model_scope = anyio.CancelScope()
                 self._start(self._call_model, effect, self._model_scope)
@@ -123,22 +138,22 @@ class Performer:
 
     # -- entries
 
-    def _append(self, message: Message) -> Input | None:
+    def _append(self, entry: Message | Compaction) -> Input | None:
         try:
-            if self._resources.entries.try_append(message):
-                return EntryStored(message.id)
+            if self._resources.entries.try_append(entry):
+                return self._resources.stored(entry)
         except NousError as error:
-            return EntryFailed(message.id, error.code, error.cause)
-        self._start(self._append_slowly, message)
+            return EntryFailed(entry.id, error.code, error.cause)
+        self._start(self._append_slowly, entry)
         return None
 
-    async def _append_slowly(self, message: Message) -> None:
+    async def _append_slowly(self, entry: Message | Compaction) -> None:
         try:
-            await self._resources.entries.append(message)
+            await self._resources.entries.append(entry)
         except NousError as error:
-            self._submit(EntryFailed(message.id, error.code, error.cause))
+            self._submit(EntryFailed(entry.id, error.code, error.cause))
         else:
-            self._submit(EntryStored(message.id))
+            self._submit(self._resources.stored(entry))
 
     # -- the model
 

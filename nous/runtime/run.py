@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from nous.engine.effects import CallModel
+from nous.engine.effects import CallModel, PlanCompaction
+from nous.engine.inputs import CompactionPlanned, CompactionRefused, EntryStored
 from nous.engine.machine import RunMachine
 from nous.engine.spec import EMPTY_CONTEXT, ENGINE_VERSION, INLINE_TEXT_BYTES, EngineLimits, RunSpec, chain_digest
-from nous.ports.model import ContextMessage, ModelRequest, Provider
+from nous.engine.summary import choose_cut, summarise
+from nous.ports.model import ModelRequest, Provider
 from nous.ports.tool import Tool, ToolContext
 from nous.protocol.digest import SCHEMA_DIGEST
+from nous.protocol.entries import Compaction
 from nous.protocol.events import AgentEnd
+from nous.protocol.messages import Message
 from nous.protocol.responses import PROTOCOL_VERSION
+from nous.runtime.compaction import compaction_request
 from nous.runtime.driver import SYNC_EVENTS, RunDriver
 from nous.runtime.performer import Performer
 from nous.runtime.publisher import Publisher
 from nous.runtime.recorder import Recorder
 from nous.runtime.system_prompt import build_system_prompt
+from nous.store.session_path import PathView
 from nous.store.sessions import Session
 from nous.store.trace_file import TraceWriter
 
@@ -29,8 +35,6 @@ TRACE_VERSION: Final = 1
 
 RECORDED_SEAMS: Final = ("commands", "model", "tools", "policy", "store", "timers", "extensions")
 """Where what is not deterministic enters a run; its trace holds all of it."""
-
-_CHAIN_KEY: Final = "context_digest"
 
 
 class Resources:
@@ -46,16 +50,36 @@ class Resources:
         self._system: dict[tuple[str, ...], str] = {}
 
     def request(self, effect: CallModel) -> ModelRequest:
-        daemon = self._daemon
+        path = self.session.path(effect.leaf_id)
+        if effect.purpose == "compaction":
+            return compaction_request(self._run_id, self.session.id, effect, path)
         return ModelRequest(
             run_id=self._run_id,
             session_id=self.session.id,
             call=effect.call,
             system=self.system(effect.tools),
-            messages=self.session.path(effect.leaf_id),
-            tools=daemon.tool_specs(effect.tools),
-            purpose=effect.purpose,
+            messages=path,
+            tools=self._daemon.tool_specs(effect.tools),
         )
+
+    def plan_compaction(self, effect: PlanCompaction) -> CompactionPlanned | CompactionRefused:
+        path = self.session.path(effect.leaf_id)
+        cut = choose_cut(path, self._daemon.settings.engine.compact_keep_tokens)
+        if not cut:
+            return CompactionRefused(effect.entry_id)
+        return CompactionPlanned(
+            entry_id=effect.entry_id,
+            first_kept_entry_id=path[cut].message.id if cut < len(path) else "",
+            tokens_before=path.estimated_tokens,
+            by="model" if self.provider.summarises else "deterministic",
+            fallback=summarise([entry.message for entry in path[:cut]], effect.instruction),
+        )
+
+    def stored(self, entry: Message | Compaction) -> EntryStored:
+        if isinstance(entry, Message):
+            return EntryStored(entry.id)
+        path = self.session.path(entry.parent_id)
+        return EntryStored(entry.id, context_digest(path), path.estimated_tokens)
 
     def system(self, tools: tuple[str, ...]) -> str:
         text = self._system.get(tools)
@@ -86,15 +110,16 @@ class Resources:
         )
 
 
-def context_digest(path: Sequence[ContextMessage]) -> str:
+def context_digest(path: PathView) -> str:
     """Return the chained digest of a path, remembered at each message, so that a longer path costs its new part."""
+    key = f"context_digest:{path.compaction_id}"
     known = len(path)
-    while known and _CHAIN_KEY not in path[known - 1].wire:
+    while known and key not in path[known - 1].wire:
         known -= 1
-    digest = path[known - 1].wire[_CHAIN_KEY].decode() if known else EMPTY_CONTEXT
+    digest = path[known - 1].wire[key].decode() if known else EMPTY_CONTEXT
     for entry in path[known:]:
         digest = chain_digest(digest, entry.message)
-        entry.wire[_CHAIN_KEY] = digest.encode()
+        entry.wire[key] = digest.encode()
     return digest
 
 
@@ -108,13 +133,15 @@ def make_run(
     settings = daemon.settings
     resources = Resources(daemon, session, run_id)
     active = daemon.active_tools
+    path = session.path(leaf_id)
     spec = RunSpec(
         run_id=run_id,
         session_id=session.id,
         leaf_id=leaf_id,
         provider=daemon.provider.name,
         model=daemon.provider.model,
-        context_digest=context_digest(session.path(leaf_id)),
+        context_digest=context_digest(path),
+        context_tokens=path.estimated_tokens,
         system_digest=hashlib.sha256(resources.system(active).encode()).hexdigest(),
         known_tools=tuple(sorted(daemon.tools)),
         active_tools=active,
@@ -124,6 +151,7 @@ def make_run(
             max_model_calls=settings.engine.max_model_calls,
             abort_grace_ms=settings.daemon.abort_grace_ms,
             max_message_bytes=settings.daemon.max_message_bytes,
+            compact_at_tokens=settings.engine.compact_at_tokens,
             inline_text_bytes=min(INLINE_TEXT_BYTES, settings.daemon.max_event_bytes // 4),
         ),
     )

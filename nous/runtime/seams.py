@@ -9,6 +9,7 @@ from nous.engine.effects import AskPolicy, StartTimer
 from nous.engine.inputs import Input, Stamp
 from nous.engine.spec import RunSpec
 from nous.ports.system import Clock
+from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
 
 
@@ -30,11 +31,11 @@ class InputGate(Protocol):
 class EntryLog(Protocol):
     """What a run needs of its session."""
 
-    def try_append(self, entry: Message, /) -> bool:
+    def try_append(self, entry: Message | Compaction, /) -> bool:
         """Append if that takes no waiting.  Raises a :class:`nous.errors.NousError` if it cannot be done."""
         ...
 
-    async def append(self, entry: Message, /) -> None: ...
+    async def append(self, entry: Message | Compaction, /) -> None: ...
 
 
 class Seams(Protocol):

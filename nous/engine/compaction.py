@@ -1,0 +1,198 @@
+"""Compaction inside a run: plan it, have it summarised, store it, go on.
+
+Three things start it: a ``compact_session`` (a run without turns), a turn that ended past the threshold, and once per
+run a model call that did not fit.  Its model call makes no message events; two ``status`` events frame it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from msgspec import UNSET
+
+from nous.engine.effects import AppendCompaction, CallModel, PlanCompaction, StopModel
+from nous.engine.inputs import (
+    CompactionPlanned,
+    CompactionRefused,
+    CompactionStarted,
+    EntryStored,
+    ModelDone,
+    ModelFailed,
+    ModelProduced,
+)
+from nous.engine.spec import request_digest
+from nous.engine.summary import estimate_tokens
+from nous.engine.transitions import State
+from nous.errors import bound_text
+from nous.ports.model import Finish, TextDelta, UsageReport
+from nous.protocol.entries import Compaction, Summariser, Trigger
+from nous.protocol.events import StatusEvent
+from nous.protocol.messages import Message, Usage
+
+if TYPE_CHECKING:
+    from nous.engine.machine import RunMachine
+
+MAX_SUMMARY_BYTES: Final = 128 * 1024
+"""A summary stands in one line of an answer, and in every later request."""
+
+
+class CompactionPart:
+    """Part of a :class:`RunMachine`.  ``entry`` is the last compaction that was stored."""
+
+    def __init__(self, run: RunMachine) -> None:
+        self._run = run
+        self.entry: Compaction | None = None
+        self.is_manual = False
+        self._context_tokens = run.spec.context_tokens
+        self._trigger: Trigger = "manual"
+        self._instruction = ""
+        self._then: Callable[[], None] = lambda: None
+        self._otherwise: Callable[[], None] = lambda: None
+        self._plan: CompactionPlanned | None = None
+        self._pending: Compaction | None = None
+        self._text: list[str] = []
+        self._finished = False
+        self._call = 0
+        self._made = 0
+        self._retried_overflow = False
+
+    # -- what starts it
+
+    def on_compaction_started(self, item: CompactionStarted) -> None:
+        run = self._run
+        self.is_manual = True
+        self._instruction = item.instruction
+        run.announce()
+        self._begin("manual", run.complete, lambda: run.fail("command_rejected", "nothing_to_compact"))
+
+    def note_message(self, message: Message) -> None:
+        """Count a message that joined the context."""
+        self._context_tokens += estimate_tokens(message)
+
+    def begin_if_large(self, usage: Usage, then: Callable[[], None]) -> bool:
+        """Compact if the context is past the threshold, and go on with ``then``.  False: nothing was begun."""
+        limit = self._run.spec.limits.compact_at_tokens
+        size = max(self._context_tokens, usage.input_tokens + usage.output_tokens)
+        if not limit or size < limit:
+            return False
+        self._begin("threshold", then, then)
+        return True
+
+    def begin_after_overflow(self, retry: Callable[[], None], give_up: Callable[[], None]) -> bool:
+        """Compact because the context did not fit, once per run.  False: it was done before."""
+        if self._retried_overflow:
+            return False
+        self._retried_overflow = True
+        self._begin("overflow", retry, give_up)
+        return True
+
+    def _begin(self, trigger: Trigger, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        run = self._run
+        self._made += 1
+        self._trigger, self._then, self._otherwise = trigger, then, otherwise
+        run.state = State.PLANNING
+        run.effects.append(PlanCompaction(f"{run.spec.run_id}-c{self._made}", run.leaf_id, self._instruction))
+
+    # -- planning and summarising
+
+    def on_compaction_refused(self, item: CompactionRefused) -> None:
+        if item.entry_id == self._entry_id:
+            self._otherwise()
+
+    @property
+    def _entry_id(self) -> str:
+        return f"{self._run.spec.run_id}-c{self._made}"
+
+    def on_compaction_planned(self, item: CompactionPlanned) -> None:
+        run = self._run
+        if item.entry_id != self._entry_id:
+            return
+        self._plan = item
+        self._text = []
+        self._finished = False
+        self._status("compaction_start", f"Compacting the conversation ({self._trigger}).")
+        if item.by == "deterministic":
+            self._store(item.fallback, "deterministic")
+            return
+        self._call = run.calls.next_number()
+        run.state = State.SUMMARISING
+        digest = request_digest(run.context_digest, self._instruction, (item.first_kept_entry_id,))
+        run.effects.append(
+            CallModel(
+                call=self._call,
+                purpose="compaction",
+                leaf_id=run.leaf_id,
+                tools=(),
+                digest=digest,
+                first_kept_entry_id=item.first_kept_entry_id,
+                instruction=self._instruction,
+            )
+        )
+
+    def on_summary_produced(self, item: ModelProduced) -> None:
+        if item.call != self._call:
+            return
+        for piece in item.items:
+            if isinstance(piece, TextDelta):
+                self._text.append(piece.text)
+            elif isinstance(piece, UsageReport):
+                self._run.calls.usage = self._run.calls.usage.plus(piece.usage)
+            elif isinstance(piece, Finish):
+                self._finished = piece.reason in ("stop", "length")
+
+    def on_summary_done(self, item: ModelDone) -> None:
+        text = "".join(self._text).strip()
+        if item.call != self._call or self._plan is None:
+            return
+        if self._finished and text:
+            self._store(bound_text(text, MAX_SUMMARY_BYTES), "model")
+        else:
+            self._store(self._plan.fallback, "deterministic")
+
+    def on_summary_failed(self, item: ModelFailed) -> None:
+        if item.call == self._call and self._plan is not None:
+            self._store(self._plan.fallback, "deterministic")
+
+    def stop(self) -> None:
+        """Stop the summary's model call, if it is under way."""
+        if self._run.state is State.SUMMARISING:
+            self._run.effects.append(StopModel(self._call))
+
+    # -- storing
+
+    def _store(self, summary: str, by: Summariser) -> None:
+        run, plan = self._run, self._plan
+        assert plan is not None
+        self._pending = Compaction(
+            id=plan.entry_id,
+            parent_id=run.leaf_id,
+            summary=summary,
+            first_kept_entry_id=plan.first_kept_entry_id,
+            tokens_before=plan.tokens_before,
+            trigger=self._trigger,
+            by=by,
+            instruction=self._instruction,
+            created_at=run.stamp.ts,
+        )
+        run.state = State.STORING_SUMMARY
+        run.effects.append(AppendCompaction(self._pending))
+
+    def on_compaction_stored(self, item: EntryStored) -> None:
+        run, entry = self._run, self._pending
+        if entry is None or entry.id != item.entry_id:
+            return
+        self._pending, self.entry = None, entry
+        run.context_digest = item.context_digest or run.context_digest
+        self._context_tokens = item.context_tokens
+        self._status("compaction_end", f"The conversation was compacted ({entry.by}).")
+        if not run.end_if_aborting():
+            self._then()
+
+    def is_storing(self, entry_id: str) -> bool:
+        return self._pending is not None and self._pending.id == entry_id
+
+    def _status(self, code: str, message: str) -> None:
+        run = self._run
+        turn_id = run.turn_id if run.in_turn else UNSET
+        run.emitter.emit(StatusEvent(message=message, run_id=run.spec.run_id, turn_id=turn_id, code=code))
