@@ -65,6 +65,7 @@ async def prompt(options: argparse.Namespace, text: str) -> int:
         run_id: str = accepted["run_id"]
         interrupts = Interrupts(client, run_id)
         async with run_beside(interrupts.obey):
+            await interrupts.expected.wait()
             try:
                 return await follow_run(client.events(run_id), run_id, standard_writer(as_json=options.json))
             except DaemonGoneError:
@@ -84,13 +85,16 @@ class Interrupts:
     def __init__(self, client: Client, run_id: str) -> None:
         self._client = client
         self._run_id = run_id
+        self.expected = anyio.Event()
         self.have_killed = False
 
     async def obey(self) -> None:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
             # Started in the background by a shell, or under nohup.
+            self.expected.set()
             return
         with anyio.open_signal_receiver(signal.SIGINT) as signals:
+            self.expected.set()
             await anext(signals)
             write_stderr(b"aborting (once more kills)\n")
             self._client.start("abort", {"run_id": self._run_id})

@@ -135,9 +135,8 @@ class Client:
             async with client._running(client._socket_channels(links)):
                 yield client
         finally:
-            with anyio.CancelScope(shield=True):
-                for link in links:
-                    await link.aclose()
+            for link in links:
+                link.close()
 
     def _socket_channels(self, links: list[SocketLink]) -> list[Channel]:
         channels = [

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
 import anyio
-from anyio.abc import SocketStream
+import anyio.to_thread
 
 from nous.errors import NousError
 
 READ_BYTES: Final = 64 * 1024
+
+CONNECT_SECONDS: Final = 5.0
+"""How long a daemon may take to accept: it only takes time at all while its backlog is full."""
 
 
 class Link(Protocol):
@@ -31,8 +35,9 @@ class Link(Protocol):
 class SocketLink:
     """A connected Unix socket."""
 
-    def __init__(self, stream: SocketStream) -> None:
-        self._stream = stream
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
 
     @classmethod
     async def connect(cls, path: Path) -> SocketLink:
@@ -41,29 +46,41 @@ class SocketLink:
         Raises:
             NousError: ``io_failure`` if there is no socket or nobody answers, ``invalid_usage`` if it is none.
         """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(CONNECT_SECONDS)
         try:
-            return cls(await anyio.connect_unix(str(path)))
-        except OSError as error:
-            raise _explain(path, error) from error
+            await anyio.to_thread.run_sync(sock.connect, str(path))
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, OSError):
+                raise _explain(path, error) from error
+            raise
+        return cls(sock)
 
     async def receive(self) -> bytes:
-        try:
-            return await self._stream.receive(READ_BYTES)
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return b""
+        while True:
+            try:
+                return self._sock.recv(READ_BYTES)
+            except BlockingIOError:
+                await anyio.wait_readable(self._sock)
+            except OSError:
+                return b""
 
     async def send(self, data: bytes) -> None:
-        try:
-            await self._stream.send(data)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            raise BrokenPipeError from error
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._sock.send(view) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._sock)
 
     async def end_input(self) -> None:
         with suppress(OSError):
-            await self._stream.send_eof()
+            self._sock.shutdown(socket.SHUT_WR)
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+    def close(self) -> None:
+        """Close the socket.  No task may be waiting on it any more."""
+        self._sock.close()
 
 
 def _explain(path: Path, error: OSError) -> NousError:

@@ -181,7 +181,8 @@ async def test_modules_in_the_working_directory_are_not_the_daemons(home: Home) 
 # -- ending
 
 
-async def test_leaving_waits_for_runs_if_asked_to(home: Home) -> None:
+async def test_leaving_waits_for_runs_if_asked_to(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "EXIT_SECONDS", 0.0)
     async with spawned(home, SLOW, drain=20) as client:
         await client.call("prompt", text="hello", wait=False)
     assert client.returncode == 0
@@ -195,6 +196,20 @@ async def test_leaving_aborts_runs_otherwise(home: Home) -> None:
     assert client.returncode == 0
     trace = (home.state / "traces" / f"{run['run_id']}.ndjson").read_bytes()
     assert b'"status":"aborted"' in trace
+
+
+async def test_a_run_that_nobody_waits_for_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "EXIT_SECONDS", 600.0)
+    program = """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(4))
+say('{"v":"1","id":"r.1","type":"agent_start","seq":1,"payload":{"run_id":"r"}}')
+sys.stdin.read()
+time.sleep(20)
+"""
+    with bounded():
+        async with Client.spawn(python(READY + program)) as client:
+            await anext(client.events("r"))
+    assert client.returncode == 4
 
 
 async def test_leaving_amid_a_flood_of_events_is_orderly_too(home: Home) -> None:
@@ -342,6 +357,21 @@ sys.exit(3)
                 await anext(stream)
             assert raised.value.returncode == 3
             assert raised.value.stderr == b"out of luck\n"
+
+
+async def test_last_words_may_come_a_little_later_than_the_end() -> None:
+    program = """
+if os.fork() == 0:
+    os.close(1)
+    time.sleep(0.2)
+    os.write(2, b"late")
+    os._exit(0)
+os._exit(3)
+"""
+    with bounded():
+        async with Client.spawn(python(READY + program)) as client:
+            with pytest.raises(DaemonGoneError, match="exit code 3: late"):
+                await client.send("ping")
 
 
 async def test_a_peer_that_closes_its_output_and_lives_on_is_gone_too(monkeypatch: pytest.MonkeyPatch) -> None:
