@@ -16,8 +16,8 @@ def correlation_id() -> str:
     return given or os.urandom(8).hex()
 
 
-def fail(error: NousError, *, as_json: bool) -> int:
-    """Report a failure and return its exit code."""
+def fail(error: NousError, *, as_json: bool, **fields: object) -> int:
+    """Report a failure and return its exit code.  ``fields`` stand in the object too."""
     if as_json:
         print_json(
             {
@@ -28,6 +28,7 @@ def fail(error: NousError, *, as_json: bool) -> int:
                 "retryable": error.retryable,
                 "hint": error.hint,
                 "correlation_id": correlation_id(),
+                **fields,
             }
         )
     else:

@@ -44,11 +44,18 @@ def _init(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def _replay(arguments: Sequence[str]) -> int:
+    from nous.cli.replay import run
+
+    return run(arguments)
+
+
 COMMANDS: Final[dict[str, tuple[str, Command]]] = {
     "serve": ("run the daemon: commands on stdin or a socket, events out", _serve),
     "prompt": ("one run from the shell", _prompt),
     "ctl": ("send one command to a daemon's socket", _ctl),
     "init": ("make the state directory", _init),
+    "replay": ("replay recorded runs and compare", _replay),
     "schema": ("print or write the protocol's JSON Schema", _schema),
 }
 """Each subcommand with its one line of help.  What a subcommand needs is imported when it is called."""
