@@ -1,0 +1,125 @@
+"""What looks like a secret in a text, and where: known forms of keys and tokens, private keys, and values given.
+
+Every search takes time linear in the text: each pattern begins with fixed characters, looks back a bounded way, and
+never gives back what it has taken.  Rather too much is found than too little.  Source: docs/runtime-trace.md
+(redaction).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+MIN_HELD_CHARACTERS: Final = 6
+"""A shorter value held by the daemon is no secret: hiding it would shred ordinary words."""
+
+MAX_KEY_BLOCK_CHARACTERS: Final = 64 * 1024
+"""No private key is longer; two markers further apart do not belong together."""
+
+
+class Span(NamedTuple):
+    """A part of a text, in characters."""
+
+    start: int
+    end: int
+
+
+def _token(prefix: str, rest: str, *, word: str = "A-Za-z0-9") -> re.Pattern[str]:
+    """Return a pattern for ``prefix`` at the beginning of a word, and ``rest``.
+
+    A word also begins behind an escaped line end: texts that hold JSON are full of them.
+    """
+    at_word = rf"(?:(?<![{word}]{prefix})|(?<=\\[nrt]{prefix}))"
+    return re.compile(rf"(?P<secret>{prefix}{at_word}{rest})")
+
+
+_SEPARATOR: Final = r"[\s:=\"'\\]{1,8}+"
+
+PATTERNS: Final[tuple[re.Pattern[str], ...]] = (
+    _token("sk", r"(?:-[A-Za-z0-9_-]{6,}+|_(?:live|test)_[A-Za-z0-9]{8,}+)"),
+    _token("gh", r"[a-z]_[A-Za-z0-9]{8,}+"),
+    _token("github_pat_", r"[A-Za-z0-9_]{8,}+"),
+    _token("glpat-", r"[A-Za-z0-9_-]{8,}+"),
+    _token("AKIA", r"[0-9A-Z]{12,}+"),
+    _token("ASIA", r"[0-9A-Z]{12,}+"),
+    _token("AIza", r"[0-9A-Za-z_-]{16,}+"),
+    _token("xox", r"[a-z]-[A-Za-z0-9-]{8,}+"),
+    # JSON Web Tokens.  A token is scanned once: none begins inside another's segment.
+    _token("eyJ", r"[A-Za-z0-9_-]{4,}+\.[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*+){0,3}+", word="A-Za-z0-9_-"),
+    re.compile(rf"[Bb](?:earer|EARER){_SEPARATOR}(?P<secret>[A-Za-z0-9._~+/=-]{{6,}}+)"),
+    # A password in a URL.
+    re.compile(r"://[^/\s:@\"']{0,256}+:(?P<secret>[^/\s@\"']{1,256}+)@"),
+)
+
+_KEY_EDGE: Final = re.compile(r"-----(?P<edge>BEGIN|END) [A-Z0-9 ]{0,64}?PRIVATE KEY(?: BLOCK)?-----")
+_KEY_BODY: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/= \t\r\n\\"
+_KEY_BODY_AHEAD: Final = re.compile(rf"[{re.escape(_KEY_BODY)}]{{0,{MAX_KEY_BLOCK_CHARACTERS}}}+")
+
+
+def find_secrets(text: str, held: Sequence[str] = ()) -> list[Span]:
+    """Return where secrets stand in a text, in order; they do not overlap.  ``held`` are values known to be some."""
+    return _merge([*_find_tokens(text), *_find_private_keys(text), *_find_values(text, held)])
+
+
+def held_forms(values: Iterable[str]) -> tuple[str, ...]:
+    """Return how secret values may stand in a text: as they are, and as JSON writes them."""
+    forms: dict[str, None] = {}
+    for value in values:
+        if len(value) >= MIN_HELD_CHARACTERS:
+            forms[value] = None
+            forms[msgspec.json.encode(value).decode()[1:-1]] = None
+    return tuple(forms)
+
+
+def _find_tokens(text: str) -> Iterator[Span]:
+    for pattern in PATTERNS:
+        for match in pattern.finditer(text):
+            yield Span(*match.span("secret"))
+
+
+def _find_values(text: str, values: Sequence[str]) -> Iterator[Span]:
+    for value in values:
+        at = text.find(value)
+        while at >= 0:
+            yield Span(at, at + len(value))
+            at = text.find(value, at + 1)
+
+
+def _find_private_keys(text: str) -> Iterator[Span]:
+    """Find private keys in PEM, markers included; also one whose beginning or end was cut off."""
+    begin: re.Match[str] | None = None
+    searched = 0
+    for edge in _KEY_EDGE.finditer(text):
+        if edge["edge"] == "BEGIN":
+            if begin is not None:
+                yield _key_without_end(text, begin)
+            begin = edge
+        elif begin is not None and edge.start() - begin.end() <= MAX_KEY_BLOCK_CHARACTERS:
+            yield Span(begin.start(), edge.end())
+            begin = None
+        else:
+            # No further back than the last marker, so that many of them cost no more than the text's length.
+            before = text[max(searched, edge.start() - MAX_KEY_BLOCK_CHARACTERS) : edge.start()]
+            body = before[len(before.rstrip(_KEY_BODY)) :].lstrip()
+            yield Span(edge.start() - len(body), edge.end())
+        searched = edge.end()
+    if begin is not None:
+        yield _key_without_end(text, begin)
+
+
+def _key_without_end(text: str, begin: re.Match[str]) -> Span:
+    body = _KEY_BODY_AHEAD.match(text, begin.end())
+    return Span(begin.start(), begin.end() + (0 if body is None else len(body[0].rstrip())))
+
+
+def _merge(spans: list[Span]) -> list[Span]:
+    out: list[Span] = []
+    for span in sorted(spans):
+        if out and span.start < out[-1].end:
+            out[-1] = Span(out[-1].start, max(out[-1].end, span.end))
+        else:
+            out.append(span)
+    return out

@@ -1,0 +1,227 @@
+"""A recorded run told again with other words: redacted inputs in, and what the engine then says.
+
+No event is invented: next to the engine that gets the redacted inputs another one gets the recorded inputs, what that
+one says must be what was recorded, byte for byte, and what the first one says must have the same head and length.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from nous.engine.inputs import AbortRequested, Input, ModelProduced, ToolProgressed, ToolsSet
+from nous.engine.machine import RunMachine
+from nous.engine.record import effect_line, input_line
+from nous.engine.spec import RunSpec
+from nous.errors import NousError
+from nous.ports.model import ModelItem, TextDelta, ThinkingDelta, ToolCallDelta
+from nous.protocol.messages import Message
+from nous.replay.recording import Header, Recorded, Said, context_digest
+from nous.replay.redact import Redactor
+from nous.store.trace_lines import TraceCounts, event_head
+
+_PAYLOAD: Final = b',"payload":'
+_GIVEN_IDS: Final = frozenset({"command_id", "tool_call_id"})
+_CLOSED: Final = frozenset(
+    {"entry_id", "first_kept_entry_id", "context_digest", "code", "mode", "outcome", "by", "timer"}
+)
+"""Fields of inputs that hold names of nous's own."""
+
+_replace: Final = msgspec.structs.replace
+
+
+class _Streams:
+    """The texts of a run that come in pieces, each under a key: gathered first, redacted as one, then handed out."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._gathered: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
+        self._redacted: dict[tuple[object, ...], Iterator[str]] = {}
+
+    def gather(self, item: Input) -> None:
+        for key, piece in _pieces(item):
+            self._gathered[key].append(piece)
+
+    def redact(self) -> None:
+        for key, pieces in self._gathered.items():
+            redact = self._redactor.argument_pieces if key[0] == "arguments" else self._redactor.pieces
+            self._redacted[key] = iter(redact(pieces))
+        self._gathered.clear()
+
+    def next(self, *key: object) -> str:
+        return next(self._redacted[key])
+
+
+def _pieces(item: Input) -> Iterator[tuple[tuple[object, ...], str]]:
+    if isinstance(item, ToolProgressed):
+        yield ("progress", item.tool_call_id), item.text
+    elif isinstance(item, ModelProduced):
+        for piece in item.items:
+            if isinstance(piece, TextDelta):
+                yield ("text", item.call), piece.text
+            elif isinstance(piece, ThinkingDelta):
+                yield ("thinking", item.call), piece.text
+            elif isinstance(piece, ToolCallDelta):
+                yield ("arguments", item.call, piece.index), piece.arguments
+
+
+class InputRedactor:
+    """Redacts the inputs of one run: all of them are needed before the first can be given back."""
+
+    def __init__(self, redactor: Redactor, spec: RunSpec) -> None:
+        self._redactor = redactor
+        self._spec = spec
+        self._streams = _Streams(redactor)
+
+    def redact(self, inputs: Sequence[Input]) -> Iterator[Input]:
+        for item in inputs:
+            self._streams.gather(item)
+        self._streams.redact()
+        return map(self._input, inputs)
+
+    def _input(self, item: Input) -> Input:
+        match item:
+            case ModelProduced(call, items):
+                return ModelProduced(call, [self._item(call, piece) for piece in items])
+            case ToolProgressed(call_id, _):
+                return ToolProgressed(self._id(call_id), self._streams.next("progress", call_id))
+            case AbortRequested():
+                return _replace(item, command_id=self._id(item.command_id))
+            case ToolsSet(tools):
+                return ToolsSet(tuple(self._tool(name) for name in tools))
+            case _:
+                return self._fields(item)
+
+    def _fields(self, item: Input) -> Input:
+        """Redact every text of an input that has no case of its own: a new kind of input hides too much, never less."""
+        texts = {name: value for name, value in msgspec.structs.asdict(item).items() if isinstance(value, str)}
+        return _replace(
+            item,
+            **{
+                name: self._id(value) if name in _GIVEN_IDS else self._redactor.text(value)
+                for name, value in texts.items()
+                if name not in _CLOSED
+            },
+        )
+
+    def _item(self, call: int, item: ModelItem) -> ModelItem:
+        match item:
+            case TextDelta():
+                return TextDelta(self._streams.next("text", call))
+            case ThinkingDelta(_, signature):
+                return ThinkingDelta(self._streams.next("thinking", call), self._maybe(signature))
+            case ToolCallDelta(index, call_id, name):
+                return ToolCallDelta(
+                    index,
+                    call_id and self._id(call_id),
+                    name and self._tool(name),
+                    self._streams.next("arguments", call, index),
+                )
+            case _:
+                return item
+
+    def _maybe(self, text: str | None) -> str | None:
+        return text and self._redactor.text(text)
+
+    def _id(self, given: str) -> str:
+        """Redact an id that a client or a model made; the run's own ids follow from its run id."""
+        return given if given.startswith(self._spec.run_id) else self._redactor.text(given)
+
+    def _tool(self, name: str) -> str:
+        return name if name in self._spec.known_tools else self._redactor.text(name)
+
+
+class _Voice:
+    """An engine and the lines it has said and that were not taken yet."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._machine = RunMachine(spec)
+        self._effects = 0
+        self.said: deque[bytes] = deque()
+
+    def hear(self, recorded: Recorded, item: Input) -> None:
+        self._machine.receive(recorded.stamp, item)
+        self.said.extend(event.line[:-1] for event in self._machine.take_events())
+        for effect in self._machine.take_effects():
+            self._effects += 1
+            self.said.append(effect_line(self._effects, effect)[:-1])
+
+
+class Retelling:
+    """The lines of a trace between its two ends, made again from ``inputs``, which stand for the recorded ones.
+
+    ``counts`` and ``last_ts`` say what was told so far.
+    """
+
+    def __init__(self, recorded: RunSpec, told: RunSpec) -> None:
+        self._original = _Voice(recorded)
+        self._other = _Voice(told)
+        self._seq = 0
+        self._inputs = 0
+        self._effects = 0
+        self.last_ts = ""
+
+    @property
+    def counts(self) -> TraceCounts:
+        return TraceCounts(inputs=self._inputs, events=self._seq, effects=self._effects)
+
+    def tell(self, lines: Iterable[Recorded | Said], inputs: Iterator[Input], *, is_cut: bool) -> Iterator[bytes]:
+        """Yield the lines, LF included.
+
+        Raises:
+            NousError: ``verification_failed``, if the run as recorded does not replay.
+        """
+        for line in lines:
+            if isinstance(line, Said):
+                yield self._take(line) + b"\n"
+            else:
+                told = self._hear(line, next(inputs))
+                if told is not None:
+                    yield told
+        if self._original.said and not is_cut:
+            raise self._failure("it lacks its last lines")
+
+    def _hear(self, recorded: Recorded, item: Input) -> bytes | None:
+        if self._original.said:
+            raise self._failure("it lacks lines there")
+        self._original.hear(recorded, recorded.item)
+        self._other.hear(recorded, item)
+        self.last_ts = recorded.stamp.ts
+        if recorded.line is None:
+            return None
+        self._inputs += 1
+        return input_line(self._inputs, self._seq, recorded.stamp, item)
+
+    def _take(self, recorded: Said) -> bytes:
+        if not self._original.said or self._original.said.popleft() != recorded.line:
+            raise self._failure("what was recorded there is not what the engine says")
+        told = self._other.said.popleft() if self._other.said else b""
+        if len(told) != len(recorded.line) or not _have_same_head(told, recorded):
+            raise self._failure("it cannot be redacted there without changing what it did")
+        head = event_head(told)
+        if head is None:
+            self._effects += 1
+        else:
+            self._seq = head.seq
+        return told
+
+    def _failure(self, reason: str) -> NousError:
+        return NousError("verification_failed", f"the run does not replay: behind event {self._seq}, {reason}")
+
+
+def _have_same_head(told: bytes, recorded: Said) -> bool:
+    mark = _PAYLOAD if recorded.kind == "event" else b',"digest":'
+    return told.partition(mark)[0] == recorded.line.partition(mark)[0]
+
+
+def with_context(header: Header, messages: tuple[Message, ...] | None, **changes: Any) -> Header:
+    """Return a header that carries its context, or says that it is missing."""
+    capture = {**header.capture, "context": "missing" if messages is None else "recorded"}
+    if messages is not None:
+        digest = context_digest(messages)
+        changes["context"] = _replace(header.context, digest=digest, messages=messages)
+        changes["spec"] = _replace(header.spec, context_digest=digest)
+    return _replace(header, capture=capture, **changes)
