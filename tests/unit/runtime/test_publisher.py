@@ -1,0 +1,187 @@
+"""The publisher: nothing leaves before the run is open, nor before it is as durable as promised."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from nous.engine.emitter import Event
+from nous.errors import NousError
+from nous.protocol.events import MessageEnd, MessageUpdate
+from nous.runtime.hub import Hub, Listener
+from nous.runtime.outbox import Outbox
+from nous.runtime.publisher import HELD_BOUND_BYTES, Publisher, run_side_by_side
+from nous.transport.memory import memory_pair
+from tests.support.home import bounded
+
+pytestmark = pytest.mark.anyio
+
+
+def delta(seq: int, size: int = 0) -> Event:
+    return Event(MessageUpdate, seq, None, b"%d%b\n" % (seq, b"x" * size))
+
+
+def end(seq: int) -> Event:
+    return Event(MessageEnd, seq, None, b"%d.\n" % seq)
+
+
+class Disk:
+    """A sync that takes until the test lets it go."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.calls = 0
+        self.go = threading.Event()
+        self.error = error
+
+    def sync(self) -> None:
+        self.calls += 1
+        assert self.go.wait(20)
+        self.go.clear()
+        if self.error is not None:
+            raise self.error
+
+
+class Bench:
+    """A publisher, what came out of it, and what it called."""
+
+    def __init__(self, syncs: Sequence[Callable[[], None]]) -> None:
+        self.hub = Hub()
+        self.client, theirs = memory_pair(1 << 22)
+        self.hub.add(Listener(Outbox(theirs), paced=False, bound_bytes=1 << 30, on_overrun=lambda: None))
+        self.publisher = Publisher("r", self.hub, syncs)
+        self.failures: list[NousError] = []
+        self.before_last: list[int] = []
+
+    async def heard(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            data += await self.client.receive()
+        return data
+
+
+@asynccontextmanager
+async def bench(*syncs: Callable[[], None]) -> AsyncIterator[Bench]:
+    made = Bench(syncs)
+    with bounded():
+        async with anyio.create_task_group() as tasks:
+            made.publisher.bind(
+                tasks,
+                before_last=lambda: made.before_last.append(made.publisher.seq),
+                on_failure=made.failures.append,
+            )
+            yield made
+
+
+async def test_nothing_leaves_before_the_run_is_open() -> None:
+    async with bench() as b:
+        b.publisher.put([delta(1)], 10, sync=False, last=False)
+        await checkpoint()
+        assert (b.publisher.seq, b.publisher.offset) == (0, 0)
+        b.publisher.open()
+        assert await b.heard(2) == b"1\n"
+        b.publisher.put([delta(2)], 20, sync=False, last=False)
+        assert (b.publisher.seq, b.publisher.offset) == (2, 20)
+
+
+async def test_an_event_that_must_be_durable_waits_and_so_does_all_behind_it() -> None:
+    disk = Disk()
+    async with bench(disk.sync) as b:
+        b.publisher.open()
+        b.publisher.put([delta(1)], 10, sync=False, last=False)
+        b.publisher.put([end(2)], 20, sync=True, last=False)
+        b.publisher.put([delta(3)], 30, sync=False, last=False)
+        assert b.publisher.seq == 1
+        disk.go.set()
+        assert await b.heard(7) == b"1\n2.\n3\n"
+        assert (b.publisher.seq, b.publisher.offset) == (3, 30)
+        assert disk.calls >= 1
+
+
+async def test_what_queues_up_meanwhile_shares_the_next_sync() -> None:
+    disk = Disk()
+    async with bench(disk.sync) as b:
+        b.publisher.open()
+        b.publisher.put([end(1)], 10, sync=True, last=False)
+        while not disk.calls:
+            await checkpoint()
+        for seq in range(2, 10):
+            b.publisher.put([end(seq)], seq * 10, sync=True, last=False)
+        disk.go.set()
+        while b.publisher.seq < 1 or disk.calls < 2:
+            await checkpoint()
+        disk.go.set()
+        await b.heard(27)
+        assert (disk.calls, b.publisher.seq) == (2, 9)
+
+
+async def test_the_last_event_is_announced_just_before_it_leaves() -> None:
+    async with bench() as b:
+        b.publisher.open()
+        b.publisher.put([delta(1)], 10, sync=False, last=False)
+        b.publisher.put([end(2)], 20, sync=True, last=True)
+        assert b.before_last == [2]
+        assert b.publisher.finished.is_set()
+        assert await b.heard(5) == b"1\n2.\n"
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), NousError("io_failure", "gone")])
+async def test_what_could_not_be_made_durable_is_never_sent(error: Exception) -> None:
+    disk = Disk(error)
+    async with bench(disk.sync) as b:
+        b.publisher.open()
+        b.publisher.put([end(1)], 10, sync=True, last=False)
+        disk.go.set()
+        while not b.failures:
+            await checkpoint()
+        assert [failure.code for failure in b.failures] == ["io_failure"]
+        b.publisher.put_untraced([b"untraced\n"])
+        assert await b.heard(9) == b"untraced\n"
+        assert b.publisher.finished.is_set()
+
+
+async def test_a_disk_that_syncs_slowly_holds_the_run_back() -> None:
+    disk = Disk()
+    async with bench(disk.sync) as b:
+        b.publisher.open()
+        await b.publisher.room()
+        b.publisher.put([end(1)], 10, sync=True, last=False)
+        b.publisher.put([delta(2, HELD_BOUND_BYTES)], 20, sync=False, last=False)
+        held = anyio.Event()
+
+        async def wait() -> None:
+            await b.publisher.room()
+            held.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            for _ in range(10):
+                await checkpoint()
+            assert not held.is_set()
+            disk.go.set()
+            await held.wait()
+
+
+async def test_syncs_run_side_by_side() -> None:
+    both = threading.Barrier(2, timeout=20)
+    with bounded():
+        await run_side_by_side([lambda: (both.wait(), None)[1], lambda: (both.wait(), None)[1]])
+
+
+async def test_of_two_failed_syncs_one_is_raised_and_both_were_waited_for() -> None:
+    ended: list[str] = []
+
+    def fail(name: str) -> Callable[[], None]:
+        def sync() -> None:
+            ended.append(name)
+            raise OSError(28, name)
+
+        return sync
+
+    with bounded(), pytest.raises(OSError, match="Errno 28"):
+        await run_side_by_side([fail("a"), fail("b")])
+    assert sorted(ended) == ["a", "b"]
