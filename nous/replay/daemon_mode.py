@@ -27,18 +27,17 @@ from nous.engine.inputs import (
     SteeringModeSet,
     ToolsSet,
 )
-from nous.errors import NousError
 from nous.protocol.codec import DEFAULT_MAX_LINE_BYTES
 from nous.protocol.messages import Message
+from nous.replay.context import find_context, store_context
 from nous.replay.engine_mode import EVENTS_SHOWN_BEFORE
-from nous.replay.judge import UnverifiedError, judge
-from nous.replay.recording import Header, Recorded, Said, context_digest, read_lines
+from nous.replay.judge import judge
+from nous.replay.recording import Header, Recorded, Said, read_lines
 from nous.replay.report import Divergence, Place, Report, find_difference
 from nous.replay.sequencer import is_command
 from nous.replay.serving import client_commands
 from nous.replay.stage import Stage, open_stage, scaled
 from nous.runtime.seams import Admitted
-from nous.store.sessions import SessionStore
 from nous.store.trace_lines import BrokenTraceError, TraceEnd, kind_of
 from nous.store.trace_reader import iter_line_batches
 
@@ -80,7 +79,8 @@ class Recording(NamedTuple):
 def prepare(path: Path, header: Header, end: TraceEnd) -> Recording:
     """Gather what a replay needs.
 
-    Raises :class:`UnverifiedError` if the context is nowhere to be found, :class:`BrokenTraceError`.
+    Raises :class:`nous.replay.judge.UnverifiedError` if the context is nowhere to be found,
+    :class:`BrokenTraceError`.
     """
     return Recording(path, header, end, find_context(path, header), recorded_commands(path, header))
 
@@ -103,42 +103,7 @@ async def _play(recording: Recording, stage: Stage) -> Divergence | None:
         return await play(client, recording, stage.state / "sessions")
 
 
-# -- what the recording needs
-
-
-def find_context(path: Path, header: Header) -> tuple[Message, ...]:
-    """Return the messages a run began with: from the trace, or from the session beside it if they are still the same.
-
-    Raises :class:`UnverifiedError` if they are nowhere to be found.
-    """
-    context = header.context
-    if isinstance(context.messages, tuple):
-        return context.messages
-    if not context.entries:
-        return ()
-    lost = UnverifiedError("missing: context (the messages are neither in the file nor in the session beside it)")
-    try:
-        session = SessionStore(path.absolute().parent.parent / "sessions").get(header.session_id)
-        messages = tuple(known.message for known in session.path(header.leaf_id))
-    except NousError:
-        raise lost from None
-    if context_digest(messages) != context.digest:
-        raise lost
-    return messages
-
-
-def store_context(sessions: Path, recording: Recording) -> None:
-    """Make the recorded session, as it was when the run began.
-
-    Raises :class:`BrokenTraceError` if the messages are no path of a session.
-    """
-    header = recording.header
-    try:
-        session = SessionStore(sessions).create(header.session_id, header.created_at)
-        for message in recording.context:
-            session.try_append(message)
-    except NousError as error:
-        raise BrokenTraceError(recording.path.name, 0, f"header: the context is no session: {error.cause}") from None
+# -- what the client sent
 
 
 def recorded_commands(path: Path, header: Header) -> list[SentCommand]:
@@ -196,7 +161,7 @@ async def play(client: Client, recording: Recording, sessions: Path) -> Divergen
     ``sessions`` is the directory of the daemon's sessions, where the run's context is put first.  An interrupted run is
     followed up to where it was cut.
     """
-    store_context(sessions, recording)
+    store_context(sessions, recording.header, recording.context)
     spec = recording.header.spec
     await client.call("hello", features=list(FEATURES), prompt_wait=False)
     await client.call("set_steering_mode", mode=spec.steering_mode)

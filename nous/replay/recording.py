@@ -28,6 +28,7 @@ from nous.store.disk import Disk
 from nous.store.lines import LineTooLongError, read_first_line
 from nous.store.trace_lines import BrokenTraceError, TraceEnd, event_head, kind_of
 from nous.store.trace_reader import MAX_TRACE_LINE_BYTES, iter_line_batches, open_trace
+from nous.system.ids import is_safe_id
 
 TRACE_VERSION: Final = 1
 
@@ -46,10 +47,14 @@ class NotATraceError(NousError):
 
 
 class Context(Struct, frozen=True, kw_only=True):
-    """The messages a run began with: how many, their chained digest, and in an export the messages themselves."""
+    """The messages a run began with: how many, their chained digest, and in an export the messages themselves.
+
+    ``compaction_id`` names the compaction in force, whose summary is then the first of them.
+    """
 
     entries: int
     digest: str
+    compaction_id: str = ""
     messages: tuple[Message, ...] | UnsetType = UNSET
 
 
@@ -157,9 +162,16 @@ def parse_header(name: str, line: bytes) -> Header:
     if version.trace_version > TRACE_VERSION:
         raise NotATraceError(f"trace version {version.trace_version} is newer than this nous knows ({TRACE_VERSION})")
     try:
-        return _headers.decode(line)
+        header = _headers.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BrokenTraceError(name, 0, f"header: {error}") from None
+    # They name files where the run is replayed.
+    if not (is_safe_id(header.run_id) and is_safe_id(header.session_id)):
+        raise BrokenTraceError(name, 0, "header: an id that is none")
+    spec = header.spec
+    if (spec.run_id, spec.session_id, spec.leaf_id) != (header.run_id, header.session_id, header.leaf_id):
+        raise BrokenTraceError(name, 0, "header: two runs, sessions or leaves")
+    return header
 
 
 def read_lines(path: Path) -> Iterator[Recorded | Said]:

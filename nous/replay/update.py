@@ -23,7 +23,7 @@ from nous.errors import NousError
 from nous.protocol.digest import SCHEMA_DIGEST
 from nous.replay.engine_mode import replay_in_engine
 from nous.replay.judge import examine
-from nous.replay.recording import Header, Recorded, read_lines
+from nous.replay.recording import Recorded, read_header, read_lines
 from nous.replay.report import Report
 from nous.runtime.recorder import Recorder
 from nous.store.trace_file import TraceWriter
@@ -60,11 +60,11 @@ def update_recording(path: Path) -> Update:
     before = replay_in_engine(path)
     if before.verdict not in ("identical", "diverged"):
         return Update(path=str(path), changed=False, before=before, reason=f"{before.verdict}: {before.reason}")
-    header, end = examine(path)
+    _, end = examine(path)
     try:
         with tempfile.TemporaryDirectory(prefix=".nous-update-", dir=path.parent) as directory:
             try:
-                counts = _rewrite(path, header, end, TraceWriter.create(Path(directory), "new"))
+                counts = _rewrite(path, _new_header(path, before), end, TraceWriter.create(Path(directory), "new"))
             except _EndlessError as error:
                 return Update(path=str(path), changed=False, before=before, reason=error.cause)
             changed = _replace(path, Path(directory) / "new.ndjson")
@@ -86,11 +86,11 @@ class _EndlessError(NousError):
         super().__init__("verification_failed", "the recorded inputs do not bring the run to its end: record it anew")
 
 
-def _rewrite(path: Path, header: Header, end: TraceEnd, sink: TraceWriter) -> TraceCounts:
+def _rewrite(path: Path, fields: dict[str, Any], end: TraceEnd, sink: TraceWriter) -> TraceCounts:
     recorder = Recorder(sink)
     try:
-        recorder.header(_current_header(path))
-        machine = RunMachine(header.spec)
+        recorder.header(fields)
+        machine = RunMachine(read_header(path).spec)
         for line in read_lines(path):
             if isinstance(line, Recorded):
                 _step(recorder, machine, line)
@@ -111,10 +111,13 @@ def _step(recorder: Recorder, machine: RunMachine, recorded: Recorded) -> None:
     recorder.step(recorded.stamp, None if elided else item, machine.take_events(), machine.take_effects())
 
 
-def _current_header(path: Path) -> dict[str, Any]:
+def _new_header(path: Path, before: Report) -> dict[str, Any]:
+    """Return the fields of the header; they name today's engine and protocol only if what these say has changed."""
     line = next(batch[0] for batch in iter_line_batches(path))
     fields: dict[str, Any] = msgspec.json.decode(line)
     del fields["type"]
+    if before.verdict == "identical" and fields["engine_version"] == ENGINE_VERSION:
+        return fields
     return {**fields, "engine_version": ENGINE_VERSION, "schema_digest": SCHEMA_DIGEST}
 
 
