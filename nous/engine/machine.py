@@ -301,7 +301,7 @@ class RunMachine:
         self.emitter.emit(
             ErrorEvent(
                 run_id=self.spec.run_id,
-                turn_id=self.turn_id,
+                turn_id=self.turn_id if self.in_turn else UNSET,
                 code=error.code,
                 message=error.message,
                 category=error.category,

@@ -90,7 +90,7 @@ def _rows() -> list[Row]:
         Row(s.STOPPING_TOOL, TimerFired, "on_timer_fired", ended),
         Row(s.READY, CompactionStarted, "compaction.on_compaction_started", frozenset({s.PLANNING})),
         Row(s.PLANNING, CompactionPlanned, "compaction.on_compaction_planned", _SUMMARY),
-        Row(s.PLANNING, CompactionRefused, "compaction.on_compaction_refused", _NEXT_CALL),
+        Row(s.PLANNING, CompactionRefused, "compaction.on_compaction_refused", frozenset({s.STORING_INPUT, s.ENDED})),
         Row(s.SUMMARISING, ModelProduced, "compaction.on_summary_produced", frozenset({s.SUMMARISING})),
         Row(s.SUMMARISING, ModelDone, "compaction.on_summary_done", frozenset({s.STORING_SUMMARY})),
         Row(s.SUMMARISING, ModelFailed, "compaction.on_summary_failed", frozenset({s.STORING_SUMMARY})),

@@ -24,6 +24,8 @@ from nous.protocol.commands import COMMANDS, FIELDS, Command, Payload
 
 DEFAULT_MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 MAX_DEPTH: Final = 64
+MAX_ID_CHARACTERS: Final = 256
+"""A command's id is echoed in its answer and in events: a longer one is refused, and answered to no id."""
 
 _WHITESPACE: Final = b" \t\r\n\x0b\x0c"
 # Strings (with a colon behind them where they are keys), and what stands between them from the first bracket on.
@@ -156,7 +158,7 @@ def decode_command(line: bytes, *, strict: bool = False) -> Command | Refused:
     try:
         return _decode_envelope(envelope, command_id, line, strict)
     except NousError as error:
-        return Refused(command_id, error)
+        return Refused(command_id if len(command_id) <= MAX_ID_CHARACTERS else "", error)
 
 
 def _decode_envelope(envelope: _Envelope, command_id: str, line: bytes, strict: bool) -> Command:
@@ -164,6 +166,8 @@ def _decode_envelope(envelope: _Envelope, command_id: str, line: bytes, strict: 
         raise NousError("invalid_command", "invalid_version")
     if not command_id:
         raise NousError("invalid_command", "missing_id")
+    if len(command_id) > MAX_ID_CHARACTERS:
+        raise NousError("invalid_payload", f"id: longer than {MAX_ID_CHARACTERS} characters")
     kind = _string(envelope.type)
     if not kind:
         raise NousError("invalid_command", "missing_type")

@@ -55,6 +55,10 @@ Exporter = Callable[[str, str], Path]
 """Exports a run's trace in a format; returns the file, which lies under the state directory."""
 
 
+MAX_QUEUED: Final = 256
+"""Inputs a run may hold back: all of them stand in one event if it ends before their turn."""
+
+
 class EndedRun(msgspec.Struct, frozen=True):
     run_id: str
     ended_ns: int
@@ -205,11 +209,14 @@ class Daemon:
             raise NousError("command_rejected", "no_active_run")
         return driver
 
-    def find_turns(self, run_id: str | None) -> RunDriver:
-        """Return the run that queues inputs for its turns.  Raises as :meth:`find_run`."""
+    def find_queue(self, run_id: str | None) -> RunDriver:
+        """Return the run that is to queue an input.  Raises as :meth:`find_run`, or ``queue_full``."""
         driver = self.find_run(run_id)
         if driver.is_compaction:
             raise NousError("command_rejected", "no_active_run")
+        pending = driver.pending_counts
+        if pending.steer + pending.follow_up >= MAX_QUEUED:
+            raise NousError("command_rejected", "queue_full")
         return driver
 
     def knows_run(self, run_id: str) -> bool:

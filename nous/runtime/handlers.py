@@ -158,13 +158,13 @@ async def compact_session(call: Call, payload: c.CompactSession) -> Compaction:
 
 
 async def steer(call: Call, payload: c.Steer) -> Accepted:
-    driver = call.connection.daemon.find_turns(payload.run_id)
+    driver = call.connection.daemon.find_queue(payload.run_id)
     driver.submit(Steered(call.command_id, payload.text))
     return Accepted(command="steer", run_id=driver.run_id)
 
 
 async def follow_up(call: Call, payload: c.FollowUp) -> Accepted:
-    driver = call.connection.daemon.find_turns(payload.run_id)
+    driver = call.connection.daemon.find_queue(payload.run_id)
     driver.submit(FollowedUp(call.command_id, payload.text))
     return Accepted(command="follow_up", run_id=driver.run_id)
 
@@ -253,7 +253,7 @@ async def get_messages(call: Call, payload: c.GetMessages) -> Messages:
     if session is None:
         return Messages(session_id="", messages=[])
     leaf_id = session.leaf_id if payload.leaf_id is None else payload.leaf_id
-    page, cursor = page_messages(session.path(leaf_id), payload.cursor, daemon.settings.daemon.max_event_bytes)
+    page, cursor = page_messages(session.full_path(leaf_id), payload.cursor, daemon.settings.daemon.max_event_bytes)
     return Messages(session_id=session.id, messages=page, leaf_id=leaf_id or UNSET, next_cursor=cursor)
 
 

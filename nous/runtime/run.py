@@ -40,17 +40,19 @@ RECORDED_SEAMS: Final = ("commands", "model", "tools", "policy", "store", "timer
 class Resources:
     """What one run's effects are performed with."""
 
-    def __init__(self, daemon: Daemon, session: Session, run_id: str) -> None:
+    def __init__(self, daemon: Daemon, session: Session, run_id: str, path: PathView) -> None:
         self.provider: Provider = daemon.provider
         self.session = session
         self.seams = daemon.seams
         self.entries = daemon.seams.entries(session)
         self._daemon = daemon
         self._run_id = run_id
+        # Which context the run is on; what others compact meanwhile is for the next run.
+        self._compaction_id = path.compaction_id
         self._system: dict[tuple[str, ...], str] = {}
 
     def request(self, effect: CallModel) -> ModelRequest:
-        path = self.session.path(effect.leaf_id)
+        path = self.session.path(effect.leaf_id, self._compaction_id)
         if effect.purpose == "compaction":
             return compaction_request(self._run_id, self.session.id, effect, path)
         return ModelRequest(
@@ -63,7 +65,7 @@ class Resources:
         )
 
     def plan_compaction(self, effect: PlanCompaction) -> CompactionPlanned | CompactionRefused:
-        path = self.session.path(effect.leaf_id)
+        path = self.session.path(effect.leaf_id, self._compaction_id)
         cut = choose_cut(path, self._daemon.settings.engine.compact_keep_tokens)
         if not cut:
             return CompactionRefused(effect.entry_id)
@@ -78,7 +80,8 @@ class Resources:
     def stored(self, entry: Message | Compaction) -> EntryStored:
         if isinstance(entry, Message):
             return EntryStored(entry.id)
-        path = self.session.path(entry.parent_id)
+        self._compaction_id = entry.id
+        path = self.session.path(entry.parent_id, entry.id)
         return EntryStored(entry.id, context_digest(path), path.estimated_tokens)
 
     def system(self, tools: tuple[str, ...]) -> str:
@@ -131,9 +134,9 @@ def make_run(
     Raises ``io_failure`` if the trace cannot be made.
     """
     settings = daemon.settings
-    resources = Resources(daemon, session, run_id)
-    active = daemon.active_tools
     path = session.path(leaf_id)
+    resources = Resources(daemon, session, run_id, path)
+    active = daemon.active_tools
     spec = RunSpec(
         run_id=run_id,
         session_id=session.id,
@@ -157,7 +160,7 @@ def make_run(
     )
     spec = daemon.seams.spec(spec)
     recorder = Recorder(TraceWriter.create(daemon.traces_root, run_id))
-    recorder.header(trace_header(daemon, spec, session))
+    recorder.header(trace_header(daemon, spec, path))
     publisher = Publisher(run_id, daemon.hub, syncs(settings.trace.fsync, recorder, session))
     return RunDriver(
         machine=RunMachine(spec),
@@ -175,9 +178,9 @@ def syncs(policy: str, recorder: Recorder, session: Session) -> tuple[Callable[[
     return () if policy == "off" else (recorder.sync, session.sync)
 
 
-def trace_header(daemon: Daemon, spec: RunSpec, session: Session) -> dict[str, object]:
+def trace_header(daemon: Daemon, spec: RunSpec, path: PathView) -> dict[str, object]:
     """Return the fields of ``trace.header`` (docs/runtime-trace.md)."""
-    entries = len(session.path(spec.leaf_id))
+    entries = len(path)
     return {
         "trace_version": TRACE_VERSION,
         "v": PROTOCOL_VERSION,
@@ -195,7 +198,7 @@ def trace_header(daemon: Daemon, spec: RunSpec, session: Session) -> dict[str, o
         "limits": spec.limits,
         "capabilities": (),
         "spec": spec,
-        "context": {"entries": entries, "digest": spec.context_digest},
+        "context": {"entries": entries, "digest": spec.context_digest, "compaction_id": path.compaction_id},
         "capture": {**dict.fromkeys(RECORDED_SEAMS, "recorded"), "context": "referenced" if entries else "recorded"},
         "redaction": "none",
     }

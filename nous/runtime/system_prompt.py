@@ -43,8 +43,9 @@ def read_agents_file(workdir: Path) -> str | None:
             data = file.read(MAX_AGENTS_BYTES + 1)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        log.warning("agents_file_ignored", reason=error.strerror)
+    except (OSError, RuntimeError) as error:
+        # A link to itself is a RuntimeError before Python 3.13.
+        log.warning("agents_file_ignored", reason=getattr(error, "strerror", None) or "a loop of links")
         return None
     text = data[:MAX_AGENTS_BYTES].decode("utf-8", "ignore" if len(data) > MAX_AGENTS_BYTES else "replace")
     return text + "\n[cut at 32 KiB]" if len(data) > MAX_AGENTS_BYTES else text

@@ -198,7 +198,6 @@ async def test_queue_modes(nous: OpenPeer) -> None:
 
 
 UNAVAILABLE: list[tuple[str, dict[str, object]]] = [
-    ("compact_session", {}),
     ("extension_command", {"name": "x"}),
     ("prompt", {"text": "x", "output_schema": {"type": "object"}}),
     ("prompt", {"text": "x", "images": [{"mime_type": "image/png", "data": "AAAA"}]}),

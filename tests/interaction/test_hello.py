@@ -28,7 +28,7 @@ async def test_what_hello_answers(nous: OpenPeer) -> None:
         assert (hello["server"], hello["version"], hello["protocol"]) == ("nous", __version__, "1")
         assert hello["features"] == ["events", "thinking"]
         assert {"ping", "prompt", "hello", "shutdown"} <= set(hello["commands"])
-        assert "compact_session" not in hello["commands"]
+        assert "extension_command" not in hello["commands"]
         assert hello["limits"] == {
             "max_line_bytes": 70000,
             "max_event_bytes": 1 << 20,

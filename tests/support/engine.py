@@ -10,10 +10,23 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from nous.engine.effects import AppendEntry, AskPolicy, CallModel, Effect, RunTool, StartTimer, StopModel
+from nous.engine.effects import (
+    AppendCompaction,
+    AppendEntry,
+    AskPolicy,
+    CallModel,
+    Effect,
+    PlanCompaction,
+    RunTool,
+    StartTimer,
+    StopModel,
+)
 from nous.engine.emitter import Event
 from nous.engine.inputs import (
     AbortRequested,
+    CompactionPlanned,
+    CompactionRefused,
+    CompactionStarted,
     EntryFailed,
     EntryStored,
     FollowedUp,
@@ -33,6 +46,7 @@ from nous.engine.machine import RunMachine
 from nous.engine.spec import EMPTY_CONTEXT, EngineLimits, RunSpec
 from nous.engine.transitions import TRANSITIONS, State
 from nous.ports.model import Finish, FinishReason, ModelItem, TextDelta, ToolCallDelta
+from nous.protocol.entries import Compaction, Summariser
 from nous.protocol.messages import Message
 
 Json = dict[str, Any]
@@ -76,7 +90,8 @@ class Waiting:
         self.call: int | None = None
         self.question: AskPolicy | None = None
         self.tool: RunTool | None = None
-        self.entry: Message | None = None
+        self.entry: Message | Compaction | None = None
+        self.plan: PlanCompaction | None = None
         self.timer: StartTimer | None = None
 
     def ask(self, effect: Effect) -> None:
@@ -96,6 +111,12 @@ class Waiting:
             case AppendEntry(message):
                 assert self.entry is None
                 self.entry = message
+            case AppendCompaction(entry):
+                assert self.entry is None
+                self.entry = entry
+            case PlanCompaction():
+                assert self.plan is None
+                self.plan = effect
             case StartTimer():
                 assert self.timer is None
                 self.timer = effect
@@ -114,6 +135,8 @@ class Waiting:
                 return self.tool is None or tool_call_id != self.tool.tool_call_id
             case EntryStored(entry_id) | EntryFailed(entry_id):
                 return self.entry is None or entry_id != self.entry.id
+            case CompactionPlanned(entry_id) | CompactionRefused(entry_id):
+                return self.plan is None or entry_id != self.plan.entry_id
             case _:
                 return False
 
@@ -128,6 +151,8 @@ class Waiting:
                 self.tool = None
             case EntryStored() | EntryFailed():
                 self.entry = None
+            case CompactionPlanned() | CompactionRefused():
+                self.plan = None
 
 
 class Bench:
@@ -177,8 +202,7 @@ class Bench:
             self.waiting.ask(effect)
         if isinstance(item, Steered | FollowedUp):
             self.accepted.append(item)
-        if isinstance(item, EntryStored):
-            assert entry is not None
+        if isinstance(item, EntryStored) and isinstance(entry, Message):
             self.stored.append(entry)
         self.last_call = max(self.last_call, self.waiting.call or 0)
         self.events += events
@@ -210,6 +234,27 @@ class Bench:
     def store(self) -> Bench:
         assert self.waiting.entry is not None
         self.give(EntryStored(self.waiting.entry.id))
+        return self
+
+    def store_compaction(self, context_tokens: int) -> Bench:
+        """Store a compaction that leaves a context of this size."""
+        assert self.waiting.entry is not None
+        self.give(EntryStored(self.waiting.entry.id, "digest", context_tokens))
+        return self
+
+    def compact(self, instruction: str = "") -> Bench:
+        """Begin a run without turns."""
+        self.give(CompactionStarted("c1", instruction))
+        return self
+
+    def plan(self, by: Summariser = "model") -> Bench:
+        assert self.waiting.plan is not None
+        self.give(CompactionPlanned(self.waiting.plan.entry_id, "kept", 1000, by, "the plain summary"))
+        return self
+
+    def refuse_plan(self) -> Bench:
+        assert self.waiting.plan is not None
+        self.give(CompactionRefused(self.waiting.plan.entry_id))
         return self
 
     def fail_store(self, code: str = "io_failure", cause: str | None = "disk full") -> Bench:
@@ -268,6 +313,8 @@ class Bench:
         waiting = self.waiting
         if waiting.entry is not None:
             return self.store()
+        if waiting.plan is not None:
+            return self.plan()
         if waiting.question is not None:
             return self.allow()
         if waiting.tool is not None:

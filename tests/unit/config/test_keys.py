@@ -21,7 +21,7 @@ from nous.config.keys import (
 )
 from nous.config.settings import MAX_TIMEOUT_MS, ProviderName, SessionLockSettings, Settings
 
-UNITS = re.compile(r"_(ms|bytes|mb)$")
+UNITS = re.compile(r"_(ms|bytes|mb|tokens)$")
 
 
 def test_the_promised_defaults() -> None:

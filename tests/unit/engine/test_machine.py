@@ -172,7 +172,7 @@ def test_a_steer_goes_before_the_limit() -> None:
 # -- failures
 
 
-@pytest.mark.parametrize("code", sorted(WIRE_CODES))
+@pytest.mark.parametrize("code", sorted(set(WIRE_CODES) - {"context_overflow"}))
 def test_a_failed_call_ends_the_run_with_its_code(code: str) -> None:
     bench = Bench().start().follow_up("later").fail_model(code, "why")
     assert bench.types() == [*PROMPT, "error", *END]

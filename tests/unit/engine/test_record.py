@@ -14,6 +14,7 @@ from nous.engine import effects as e
 from nous.engine import inputs as i
 from nous.engine.record import effect_digest, effect_line, input_line, read_input
 from nous.ports.model import TextDelta, ToolCallDelta
+from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
 
 STAMP = i.Stamp("2026-01-02T03:04:05.678Z", 12_345_678_901)
@@ -91,6 +92,9 @@ def test_a_damaged_line_raises_nothing_but_a_decode_error(noise: bytes, at: int,
 # -- effects
 
 MESSAGE = Message(id="m1", role="user", text="hello", run_id="r1", created_at="2026-01-02T03:04:05.000Z")
+COMPACTION = Compaction(
+    id="run-1-c1", parent_id="m1", summary="short", tokens_before=9, trigger="manual", by="model", created_at="then"
+)
 EFFECTS: list[tuple[e.Effect, bytes]] = [
     (
         e.CallModel(2, "answer", "m1", ("read",), "ab" * 32),
@@ -118,6 +122,14 @@ EFFECTS: list[tuple[e.Effect, bytes]] = [
         e.AppendEntry(MESSAGE),
         b'"kind":"append_entry","digest":"8b6995a73a26652b01fba54f122287bffbdadbcfff5e2d6628270912f478984d",'
         b'"data":{"entry_id":"m1"}',
+    ),
+    (
+        e.PlanCompaction("run-1-c1", "m1", "names"),
+        b'"kind":"plan_compaction","digest":"8730adb263f550a99c507f3e9ca112c6afab2439d0e72d19082b8794e58e2a60","data":{"entry_id":"run-1-c1"}',
+    ),
+    (
+        e.AppendCompaction(COMPACTION),
+        b'"kind":"append_compaction","digest":"b619fc2191895d975e879c1361973637a9aa9f4c62e14fc015a337ea82d0944a","data":{"entry_id":"run-1-c1"}',
     ),
     (
         e.StartTimer("abort_grace", 2000),

@@ -13,10 +13,12 @@ from nous.engine.machine import RunMachine
 from nous.engine.spec import EngineLimits
 from nous.engine.transitions import TRANSITIONS, Row, State
 from nous.ports.model import TextDelta
+from nous.protocol.entries import Compaction
 from nous.protocol.grammar import EventGrammar
+from nous.protocol.messages import Message
 from tests.support.engine import Bench, make_spec, replay, tool_call
 
-TINY = make_spec(limits=EngineLimits(max_model_calls=2, max_message_bytes=512))
+TINY = make_spec(limits=EngineLimits(max_model_calls=2, max_message_bytes=512, compact_at_tokens=25))
 
 
 class Move(NamedTuple):
@@ -36,6 +38,11 @@ MOVES = (
     Move("call", lambda b: b.answer(tool_call("nothing"))),
     Move("call", Bench.done),
     Move("call", lambda b: b.fail_model("provider_unavailable")),
+    Move("call", lambda b: b.fail_model("context_overflow")),
+    Move("plan", Bench.plan),
+    Move("plan", lambda b: b.plan("deterministic")),
+    Move("plan", Bench.refuse_plan),
+    Move("entry", lambda b: b.store_compaction(100) if isinstance(b.waiting.entry, Compaction) else b.store()),
     Move("question", Bench.allow),
     Move("question", lambda b: b.allow(allow=False)),
     Move("tool", lambda b: b.progress("...")),
@@ -60,17 +67,19 @@ def outline(bench: Bench) -> tuple[object, ...]:
         machine.queues.count("follow_up") > 0,
         machine.calls.made_in_turn,
         machine.turn_id in ("", "1"),
+        attrgetter("_trigger", "_retried_overflow", "is_manual")(machine.compaction),
+        machine.compaction._context_tokens >= TINY.limits.compact_at_tokens,
         sum(len(m.tool_calls) - (m.role == "tool_result") for m in bench.stored),
-        () if bench.waiting.entry is None else tuple(c.name for c in bench.waiting.entry.tool_calls),
+        tuple(c.name for c in bench.waiting.entry.tool_calls) if isinstance(bench.waiting.entry, Message) else (),
     )
 
 
 @pytest.fixture(scope="module")
 def benches() -> list[Bench]:
     """Every way a run can go, to all outlines: a breadth-first search."""
-    first = Bench(TINY)
+    first, second = Bench(TINY), Bench(TINY).compact()
     first.give(RunStarted("c1", "hello"))
-    found, seen, frontier = [first], {outline(first)}, [first]
+    found, seen, frontier = [first, second], {outline(first), outline(second)}, [first, second]
     while frontier:
         bench = frontier.pop(0)
         for move in MOVES:
