@@ -15,7 +15,7 @@ from nous import __version__
 from nous.cli.options import Parser, add_daemon_flags, add_state_flags, parse, resolve_settings, state_root
 from nous.config.keys import flatten
 from nous.config.layers import allows_bootstrap
-from nous.config.provider import require_provider, resolve_key
+from nous.config.provider import KEY_VARIABLES, require_provider, resolve_key
 from nous.config.settings import ProviderSettings as ProviderSection
 from nous.config.settings import Settings
 from nous.errors import NousError
@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
             wire=endpoint,
             serve_stdio=serve_stdio,
             socket_path=options.socket,
-            housekeeping=lambda: close_cut_traces(state),
+            housekeeping=lambda: keep_house(state, daemon),
             is_interactive=os.isatty(wire.read_fd),
         )
         anyio.run(server.serve)
@@ -183,11 +183,28 @@ def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World
         version=__version__,
         system_override=read_system_override(settings),
         is_dead=partial(is_dead, state.daemons),
+        exporter=partial(export_run, state, held_secrets(settings)),
     )
 
 
-def close_cut_traces(state: StateDir) -> None:
-    """Close the traces that killed daemons left open.  Runs beside the serving: a reader needs it for nothing."""
+def held_secrets(settings: Settings) -> tuple[str, ...]:
+    """Return the secrets the daemon itself holds: exports must not have them."""
+    names = (*secret_variables(settings), *KEY_VARIABLES.values())
+    return tuple({os.environ[name] for name in names if os.environ.get(name)})
+
+
+def export_run(state: StateDir, secrets: Sequence[str], run_id: str, form: str) -> Path:
+    from nous.replay.export import export_trace
+
+    return export_trace(state.root, run_id, "events" if form == "events" else "fixture", held_secrets=secrets)
+
+
+def keep_house(state: StateDir, daemon: Daemon) -> None:
+    """Clean up after daemons that were killed: traces they left open, temporary files.
+
+    Runs in a thread beside the serving: nobody has to wait for it.
+    """
+    daemon.sessions.sweep()
     found = interrupt_dead(state.traces, partial(is_dead, state.daemons))
     for trace in found.closed:
         log.info("trace_interrupted", run_id=trace.run_id)

@@ -179,6 +179,12 @@ class ListRuns(Payload, frozen=True):
     cursor: str | None = None
 
 
+class ListSessions(Payload, frozen=True):
+    kind = "list_sessions"
+    limit: Annotated[int, Meta(ge=1)] | None = None
+    cursor: str | None = None
+
+
 class ExportTrace(Payload, frozen=True):
     kind = "export_trace"
     run_id: str
@@ -204,7 +210,15 @@ _FROZEN: Final[tuple[type[Payload], ...]] = (
     BranchSession,
     ExtensionCommand,
 )
-_ADDED: Final[tuple[type[Payload], ...]] = (Hello, ListTools, Shutdown, GetEvents, ListRuns, ExportTrace)
+_ADDED: Final[tuple[type[Payload], ...]] = (
+    Hello,
+    ListSessions,
+    ListTools,
+    Shutdown,
+    GetEvents,
+    ListRuns,
+    ExportTrace,
+)
 
 COMMANDS: Final[dict[str, type[Payload]]] = {c.kind: c for c in (*_FROZEN, *_ADDED)}
 """Every command this version decodes, by its ``type`` on the wire."""
@@ -212,7 +226,7 @@ COMMANDS: Final[dict[str, type[Payload]]] = {c.kind: c for c in (*_FROZEN, *_ADD
 FROZEN_COMMANDS: Final = tuple(c.kind for c in _FROZEN)
 
 READ_ONLY: Final = frozenset(
-    {"ping", "hello", "get_state", "get_messages", "get_tree", "get_events", "list_runs", "list_tools"}
+    {"ping", "hello", "get_state", "get_messages", "get_tree", "get_events", "list_runs", "list_sessions", "list_tools"}
 )
 """Commands that change nothing: always run anew, never remembered by id (section 6)."""
 

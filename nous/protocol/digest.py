@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "950ea91158d861675cd45bc78e6c019bf908a0d932b267f7336f41081af72221"
+SCHEMA_DIGEST: Final = "6d9febc0203af088362b57c4e38094ccad917d477ccb18788ae8330738cb6c2e"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

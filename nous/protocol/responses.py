@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 from nous.errors import NousError
 from nous.protocol.commands import QueueMode
 from nous.protocol.events import Always
+from nous.protocol.entries import SessionInfo
 from nous.protocol.messages import Message, TreeNode
 
 PROTOCOL_VERSION: Final = "1"
@@ -177,6 +178,11 @@ class Runs(Answer, frozen=True):
     next_cursor: str | UnsetType = UNSET
 
 
+class Sessions(Answer, frozen=True):
+    sessions: list[SessionInfo]
+    next_cursor: str | UnsetType = UNSET
+
+
 class TraceAnswer(Answer, frozen=True):
     """Where the export stands: ``path`` is relative to the state directory."""
 
@@ -199,6 +205,7 @@ ANSWERS: Final[dict[str, type[Answer]]] = {
     "tools": Tools,
     "events": Events,
     "runs": Runs,
+    "sessions": Sessions,
     "trace": TraceAnswer,
 }
 """Every success response, by its ``type`` on the wire."""

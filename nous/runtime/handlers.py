@@ -33,7 +33,7 @@ from nous.protocol.responses import (
     Tree,
 )
 from nous.runtime.pages import page_messages, page_tree
-from nous.runtime.recorded import export_trace, get_events, list_runs
+from nous.runtime.recorded import export_trace, get_events, list_runs, list_sessions
 from nous.runtime.results import run_result
 
 if TYPE_CHECKING:
@@ -327,6 +327,7 @@ HANDLERS: Final[dict[str, Callable[[Call, Any], Awaitable[Answer | Reply]]]] = {
     "get_events": get_events,
     "list_runs": list_runs,
     "export_trace": export_trace,
+    "list_sessions": list_sessions,
     "new_session": new_session,
     "switch_session": switch_session,
     "set_leaf": set_leaf,

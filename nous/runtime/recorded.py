@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from nous.errors import NousError
 from nous.protocol import commands as c
-from nous.protocol.responses import Events, Runs, RunSummary, TraceAnswer
+from nous.protocol.responses import Events, Runs, RunSummary, Sessions, TraceAnswer
 from nous.runtime.pages import ENVELOPE_BYTES
 from nous.store.trace_lines import BrokenTraceError
 from nous.store.trace_reader import iter_events, scan
@@ -117,6 +117,14 @@ def _summarise(daemon: Daemon, run_id: str) -> RunSummary | None:
         events=found.events if run is None else run.published_seq,
         ended_at=found.ended_at or UNSET,
     )
+
+
+async def list_sessions(call: Call, payload: c.ListSessions) -> Sessions:
+    """Newest first, as many as were asked for and fit a line."""
+    daemon = call.connection.daemon
+    limit = min(payload.limit or DEFAULT_RUNS, MAX_RUNS)
+    page = await anyio.to_thread.run_sync(daemon.sessions.list_sessions, limit, payload.cursor)
+    return Sessions(sessions=page.sessions, next_cursor=UNSET if page.next_cursor is None else page.next_cursor)
 
 
 async def export_trace(call: Call, payload: c.ExportTrace) -> TraceAnswer:
