@@ -6,8 +6,10 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from nous.system import process, procfs
 from nous.system.proctree import FAMILY
@@ -33,6 +35,19 @@ def wait_until_gone(pid: int) -> None:
         assert ready, f"process {pid} still runs"
     finally:
         os.close(pidfd)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Return when ``condition`` holds: for what the system has no event for."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+
+
+def wait_for_program(pid: int, name: str) -> None:
+    """Return when ``pid`` has become the program it was started for, with its arguments and its environment."""
+    command_line = Path(f"/proc/{pid}/cmdline")
+    wait_for(lambda: command_line.read_bytes().startswith(name.encode()))
 
 
 @contextmanager

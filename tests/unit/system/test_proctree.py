@@ -13,7 +13,15 @@ import pytest
 from nous.system import procfs
 from nous.system.process import Child, spawn
 from nous.system.proctree import FAMILY, MARK_VARIABLE
-from tests.unit.system.processes import DEADLINE_S, adopting_orphans, is_running, python, wait_until_gone
+from tests.unit.system.processes import (
+    DEADLINE_S,
+    adopting_orphans,
+    is_running,
+    python,
+    wait_for,
+    wait_for_program,
+    wait_until_gone,
+)
 
 pytestmark = [
     pytest.mark.anyio,
@@ -67,6 +75,7 @@ async def test_who_was_seen_before_its_parent_died_belongs() -> None:
         # Nothing ties the sleeper to its tree but having been seen: no mark, no session, no parent.
         child, (pid,) = await start("(env -i setsid sleep 300 & echo $!; read -r) < <(sleep 0.2); sleep 300")
         other, _ = await start("echo up; sleep 300")
+        wait_for_program(int(pid), "sleep")
         try:
             child.tree.observe()
             os.kill(child.pid, signal.SIGKILL)
@@ -101,6 +110,7 @@ async def test_an_orphan_that_could_be_another_tree_s_is_ended_with_the_last_of_
         older, _ = await start("echo up; sleep 300")
         child, (pid,) = await start("(env -i setsid sleep 300 & echo $!)")
         await child.wait()
+        wait_for_program(int(pid), "sleep")
         await finish(child)
         assert is_running(int(pid))
         await finish(older)
@@ -111,6 +121,7 @@ async def test_a_tree_within_a_tree_carries_both_marks() -> None:
     outer, (inherited,) = await start(f"echo ${MARK_VARIABLE}; sleep 300")
     inner = spawn(["sleep", "300"], cwd=Path("/"), env={"PATH": os.environ["PATH"], MARK_VARIABLE: inherited})
     try:
+        wait_for(lambda: procfs.read_variable(inner.pid, MARK_VARIABLE) is not None)
         mark = procfs.read_variable(inner.pid, MARK_VARIABLE)
         assert mark is not None
         assert outer.tree._mark in mark
