@@ -106,11 +106,18 @@ async def _play(recording: Recording, stage: Stage) -> Divergence | None:
 # -- what the client sent
 
 
-def recorded_commands(path: Path, header: Header) -> list[SentCommand]:
-    """Return the client's commands in order, the prompt first.
+def opening_commands(header: Header) -> list[SentCommand]:
+    """Return what is sent before the prompt, so that every event comes, and the modes are what they were."""
+    given: list[tuple[str, dict[str, Any]]] = [
+        ("hello", {"features": list(FEATURES), "prompt_wait": False}),
+        ("set_steering_mode", {"mode": header.spec.steering_mode}),
+        ("set_follow_up_mode", {"mode": header.spec.follow_up_mode}),
+    ]
+    return [SentCommand(own_id(header.run_id, f"before {n}"), *command) for n, command in enumerate(given)]
 
-    A command whose id the trace does not know gets one that no recorded command has.
-    """
+
+def recorded_commands(path: Path, header: Header) -> list[SentCommand]:
+    """Return the client's commands in order, the prompt first."""
     inputs = [
         Admitted(line.stamp, line.item)
         for line in read_lines(path)
@@ -122,9 +129,14 @@ def recorded_commands(path: Path, header: Header) -> list[SentCommand]:
     payload = {"text": prompt.text, "session_id": header.session_id, "wait": False}
     out = [SentCommand(prompt.command_id, "prompt", payload)]
     for number, admitted in enumerate(client_commands(inputs)):
-        name = getattr(admitted.item, "command_id", f"replay {header.run_id} {number}")
+        name = getattr(admitted.item, "command_id", own_id(header.run_id, f"behind {number}"))
         out.append(SentCommand(name, *as_command(admitted.item, header.run_id)))
     return out
+
+
+def own_id(run_id: str, place: str) -> str:
+    """Return the id of a command whose id the trace does not know: one that no recorded command has."""
+    return f"replay of {run_id}: {place}"
 
 
 def as_command(item: Input, run_id: str) -> tuple[str, dict[str, Any]]:
@@ -162,10 +174,10 @@ async def play(client: Client, recording: Recording, sessions: Path) -> Divergen
     followed up to where it was cut.
     """
     store_context(sessions, recording.header, recording.context)
-    spec = recording.header.spec
-    await client.call("hello", features=list(FEATURES), prompt_wait=False)
-    await client.call("set_steering_mode", mode=spec.steering_mode)
-    await client.call("set_follow_up_mode", mode=spec.follow_up_mode)
+    for name, kind, payload in opening_commands(recording.header):
+        answer = await client.start(kind, payload, command_id=name).answer()
+        if answer.error is not None:
+            raise answer.error
     sent = [client.start(kind, payload, command_id=name) for name, kind, payload in recording.commands]
     return await _Comparison(client, recording, sent).run()
 
