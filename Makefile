@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full check schema bench lock clean
+.PHONY: help setup demo test test-full test-replay-deep check schema bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: check ## Set up, check and run the tests: what to type all day
 test-full: $(INSTALLED) ## Run the heavy tests, and the property tests with many more examples
 	$(BIN)/pytest -m full
 	$(BIN)/pytest tests/property -m "not full" --hypothesis-profile=deep
+
+test-replay-deep: $(INSTALLED) ## Replay 50,000 generated runs instead of 2,000
+	$(BIN)/pytest tests/property/test_replay.py --hypothesis-profile=replay-deep
 
 check: $(INSTALLED) ## Lint, types, the floors, generated files
 	$(BIN)/ruff check

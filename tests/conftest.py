@@ -9,6 +9,7 @@ from hypothesis import settings
 # --hypothesis-profile=deep (make test-full) tries many more examples.
 settings.register_profile("daily", deadline=None)
 settings.register_profile("deep", deadline=None, max_examples=5000)
+settings.register_profile("replay-deep", deadline=None, max_examples=50_000)
 settings.load_profile("daily")
 
 
