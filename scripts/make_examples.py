@@ -141,6 +141,7 @@ async def look_around(story: Story, session_id: str) -> None:
     await story.say("branch_session", session_id=session_id, leaf_id=leaf_id)
     await story.say("switch_session", session_id=session_id)
     await story.say("set_leaf", leaf_id=leaf_id)
+    await story.say("list_sessions", limit=2)
 
 
 async def ask_for_what_may_be_missing(story: Story, session_id: str) -> None:

@@ -27,7 +27,7 @@ ALL_TYPES: Final = {
 
 PENDING: Final = {
     "commands": set[str](),
-    "responses": {"compaction", "extension_result", "trace"},
+    "responses": {"compaction", "extension_result"},
     "events": set[str](),
 }
 """What no daemon says yet.  Whoever makes one say it takes it out here, and runs scripts/make_examples.py."""
