@@ -50,10 +50,17 @@ def _replay(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def _trace(arguments: Sequence[str]) -> int:
+    from nous.cli.trace import run
+
+    return run(arguments)
+
+
 COMMANDS: Final[dict[str, tuple[str, Command]]] = {
     "serve": ("run the daemon: commands on stdin or a socket, events out", _serve),
     "prompt": ("one run from the shell", _prompt),
     "ctl": ("send one command to a daemon's socket", _ctl),
+    "trace": ("list, show, export, validate and compare recorded runs", _trace),
     "init": ("make the state directory", _init),
     "replay": ("replay recorded runs and compare", _replay),
     "schema": ("print or write the protocol's JSON Schema", _schema),

@@ -172,7 +172,7 @@ class _TraceCheck:
             self._note("trace.after_end", _shown(line))
             return
         kind = kind_of(line)
-        if kind == "end":
+        if kind == "end" and self._header is not None:
             self._check_end(line)
             return
         self._digest.update(line + b"\n")
