@@ -1,0 +1,182 @@
+"""An endpoint over real descriptors: it never blocks the loop, and never changes what others share."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tty
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from nous.ports.endpoint import BrokenEndpointError
+from nous.transport.descriptors import DescriptorEndpoint
+from tests.support.home import bounded
+
+pytestmark = pytest.mark.anyio
+
+BIG = os.urandom(1 << 20)
+
+
+class Ends:
+    """Descriptors by name; what is still open at the end is closed."""
+
+    def __init__(self, **fds: int) -> None:
+        self.fds = fds
+
+    def __getattr__(self, name: str) -> int:
+        return self.fds[name]
+
+    def close(self, *names: str) -> None:
+        for name in names or list(self.fds):
+            os.close(self.fds.pop(name))
+
+
+@contextmanager
+def pipes() -> Iterator[tuple[DescriptorEndpoint, Ends]]:
+    """An endpoint between two pipes, and what its client holds: ``out`` to write, ``in_`` to read."""
+    read_fd, out = os.pipe()
+    in_, write_fd = os.pipe()
+    ends = Ends(out=out, in_=in_)
+    with ExitStack() as stack:
+        stack.callback(ends.close)
+        stack.callback(os.close, read_fd)
+        stack.callback(os.close, write_fd)
+        yield DescriptorEndpoint(read_fd, write_fd), ends
+
+
+async def read_all(fd: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += await anyio.to_thread.run_sync(os.read, fd, size)
+    return data
+
+
+async def test_bytes_in_and_the_end() -> None:
+    with bounded(), pipes() as (endpoint, ends):
+        os.write(ends.out, b"hello")
+        assert await endpoint.receive() == b"hello"
+        ends.close("out")
+        assert [await endpoint.receive() for _ in range(2)] == [b"", b""]
+
+
+async def test_what_fits_leaves_at_once_and_the_rest_is_left_to_us() -> None:
+    with bounded(), pipes() as (endpoint, ends):
+        assert endpoint.send_nowait(b"hello") == 5
+        assert os.read(ends.in_, 100) == b"hello"
+        sent = endpoint.send_nowait(BIG)
+        assert 0 < sent < len(BIG)
+        assert endpoint.send_nowait(b"more") == 0
+        assert await read_all(ends.in_, sent) == BIG[:sent]
+
+
+async def test_sending_everything_waits_for_the_reader() -> None:
+    with bounded(), pipes() as (endpoint, ends):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(endpoint.send, BIG)
+            assert await read_all(ends.in_, len(BIG)) == BIG
+
+
+async def test_sending_can_be_given_up() -> None:
+    with bounded(), pipes() as (endpoint, _):
+        with anyio.move_on_after(0.05) as scope:
+            await endpoint.send(BIG)
+        assert scope.cancelled_caught
+
+
+async def test_the_descriptors_stay_as_they_were() -> None:
+    with bounded(), pipes() as (endpoint, ends):
+        endpoint.send_nowait(BIG)
+        assert all(os.get_blocking(fd) for fd in (endpoint._read_fd, endpoint._write_fd, ends.out, ends.in_))
+
+
+async def test_a_descriptor_that_others_made_non_blocking_is_no_error() -> None:
+    with bounded(), pipes() as (endpoint, ends):
+        os.set_blocking(endpoint._write_fd, False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(endpoint.send, BIG)
+            assert await read_all(ends.in_, len(BIG)) == BIG
+
+
+async def test_a_reader_that_is_gone() -> None:
+    with bounded(), pipes() as (endpoint, ends):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(endpoint.wait_closed)
+            ends.close("in_")
+        with pytest.raises(BrokenEndpointError):
+            endpoint.send_nowait(b"x")
+        with pytest.raises(BrokenEndpointError):
+            await endpoint.send(b"x")
+
+
+async def test_a_reader_that_goes_while_we_wait_for_it() -> None:
+    with bounded(), pipes() as (endpoint, ends):
+        endpoint.send_nowait(BIG)
+        told: list[str] = []
+
+        async def write() -> None:
+            try:
+                await endpoint.send(b"x")
+            except BrokenEndpointError:
+                told.append("broken")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            await checkpoint()
+            assert told == []
+            ends.close("in_")
+        assert told == ["broken"]
+
+
+async def test_a_regular_file(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"commands")
+    with (tmp_path / "in").open("rb") as given, (tmp_path / "out").open("wb") as written:
+        endpoint = DescriptorEndpoint(given.fileno(), written.fileno())
+        with bounded():
+            assert [await endpoint.receive() for _ in range(2)] == [b"commands", b""]
+            assert endpoint.send_nowait(BIG) == len(BIG)
+            await endpoint.send(b"more")
+    assert (tmp_path / "out").read_bytes() == BIG + b"more"
+
+
+async def test_nothing_at_all() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    endpoint = DescriptorEndpoint(null, null)
+    with bounded():
+        assert await endpoint.receive() == b""
+        assert endpoint.send_nowait(BIG) == len(BIG)
+        await endpoint.aclose()
+
+
+async def test_a_terminal() -> None:
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    try:
+        endpoint = DescriptorEndpoint(slave, slave)
+        with bounded():
+            os.write(master, b"typed")
+            assert await endpoint.receive() == b"typed"
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(endpoint.send, b"x" * 100_000)
+                assert await read_all(master, 100_000) == b"x" * 100_000
+    finally:
+        os.close(master)
+        assert await endpoint.receive() == b""
+        os.close(slave)
+
+
+async def test_one_socket_for_both() -> None:
+    mine, theirs = socket.socketpair()
+    with mine, bounded():
+        endpoint = DescriptorEndpoint(theirs.fileno(), theirs.detach())
+        mine.sendall(b"hello")
+        assert await endpoint.receive() == b"hello"
+        assert endpoint.send_nowait(b"back") == 4
+        assert mine.recv(100) == b"back"
+        mine.close()
+        await endpoint.wait_closed()
+        await endpoint.aclose()
