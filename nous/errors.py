@@ -11,7 +11,7 @@ one category; ``retryable`` follows from the category alone; ``message`` is a fi
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 Category = Literal[
     "invalid_input",
@@ -26,18 +26,7 @@ Category = Literal[
     "internal_failure",
 ]
 
-CATEGORIES: Final[tuple[Category, ...]] = (
-    "invalid_input",
-    "verification_failed",
-    "policy_blocked",
-    "approval_required",
-    "dependency_missing",
-    "io_failure",
-    "state_contention",
-    "network_transient",
-    "network_permanent",
-    "internal_failure",
-)
+CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 
 RETRYABLE: Final = frozenset({"network_transient", "state_contention"})
 
