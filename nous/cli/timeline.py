@@ -138,7 +138,7 @@ def _end(run: Timeline) -> list[str]:
 
 def tokens(usage: dict[str, int] | None) -> str:
     """Return token counts in few words: ``12 in (8 cached), 34 out (20 reasoning)``."""
-    if not usage:
+    if not usage or not any(usage.values()):
         return ""
     cached, reasoning = usage.get("cached_tokens", 0), usage.get("reasoning_tokens", 0)
     inner = f"{usage.get('input_tokens', 0)} in" + (f" ({cached} cached)" if cached else "")

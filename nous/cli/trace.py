@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from nous.cli.answer import correlation_id, print_json, succeed
+from nous.cli.answer import fail, succeed
 from nous.cli.difference import summary, write_comparison
 from nous.cli.options import Parser, add_state_flags, parse, resolve_settings, state_root
 from nous.cli.timeline import STATUS_STYLES, Ink, Style, duration, snippet, timeline_json, write_timeline
@@ -23,7 +23,7 @@ from nous.config.provider import KEY_VARIABLES
 from nous.config.settings import Settings
 from nous.engine.inputs import RunStarted
 from nous.engine.record import read_input
-from nous.errors import EXIT_OK, EXIT_REGRESSION, EXIT_VERIFICATION, NousError
+from nous.errors import EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, EXIT_VERIFICATION, NousError
 from nous.replay.diff import compare_runs
 from nous.replay.export import Export, export, find_trace
 from nous.replay.show import Timeline, read_timeline
@@ -245,12 +245,16 @@ def _about(exported: Export) -> str:
 
 
 def validate_files(arguments: Sequence[str]) -> int:
-    parser = make_parser("validate", "Check whether files are whole, unchanged, and keep the grammar of events.")
+    parser = make_parser(
+        "validate",
+        "Check whether files are whole, unchanged, and keep the grammar of events. Exit code: 0 all are; else 2 if "
+        "one is broken or cut, 6 if one is no trace.",
+    )
     parser.add_argument("sources", metavar="FILE", nargs="+", help="traces, event lists, or ids of runs")
     options = parse(parser, arguments)
     state = state_paths(state_root(options))
     found = [validate(_path_of(state, source)) for source in options.sources]
-    exit_code = max(each.exit_code for each in found)
+    exit_code = worst_exit_code(found)
     if options.json:
         return _answer_validations(found, exit_code)
     ink = Ink(sys.stdout.buffer)
@@ -258,6 +262,12 @@ def validate_files(arguments: Sequence[str]) -> int:
         write_validation(ink, each)
     ink.flush()
     return exit_code
+
+
+def worst_exit_code(found: Sequence[Validation]) -> int:
+    """Return the exit code of several files: 2 if one is broken or cut, else 6 if one is no trace, else 0."""
+    codes = {each.exit_code for each in found}
+    return next((code for code in (EXIT_VERIFICATION, EXIT_USAGE) if code in codes), EXIT_OK)
 
 
 def _path_of(state: StateDir, source: str) -> Path:
@@ -283,7 +293,7 @@ def _answer_validations(found: Sequence[Validation], exit_code: int) -> int:
         return succeed(files=files)
     bad = sum(each.exit_code != EXIT_OK for each in found)
     code = "verification_failed" if exit_code == EXIT_VERIFICATION else "invalid_usage"
-    return fail_with(NousError(code, f"{bad} of {len(found)} files"), files=files)
+    return fail(NousError(code, f"{bad} of {len(found)} files"), as_json=True, files=files)
 
 
 # -- diff
@@ -302,24 +312,7 @@ def diff(arguments: Sequence[str]) -> int:
     fields = {"same": found.is_same, **msgspec.to_builtins(found)}
     if found.is_same:
         return succeed(**fields)
-    return fail_with(NousError("replay_diverged", f"the runs differ: {summary(found)}"), **fields)
-
-
-def fail_with(error: NousError, **fields: object) -> int:
-    """Report a failure that has more to say than its error, as one object; return its exit code."""
-    print_json(
-        {
-            "ok": False,
-            "error": str(error),
-            "error_code": error.code,
-            "error_category": error.category,
-            "retryable": error.retryable,
-            "hint": error.hint,
-            "correlation_id": correlation_id(),
-            **fields,
-        }
-    )
-    return error.exit_code
+    return fail(NousError("replay_diverged", f"the runs differ: {summary(found)}"), as_json=True, **fields)
 
 
 COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {

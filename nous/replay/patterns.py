@@ -27,26 +27,28 @@ class Span(NamedTuple):
     end: int
 
 
-def _token(prefix: str, rest: str, *, word: str = "A-Za-z0-9") -> re.Pattern[str]:
-    """Return a pattern for ``prefix`` at the beginning of a word, and ``rest``.
+def _token(prefix: str, rest: str, *, glued: str = "(?!)", word: str = "A-Za-z0-9") -> re.Pattern[str]:
+    """Return a pattern for ``prefix`` at the beginning of a word, and ``rest``; or anywhere, and ``glued``.
 
     A word also begins behind an escaped line end: texts that hold JSON are full of them.
     """
     at_word = rf"(?:(?<![{word}]{prefix})|(?<=\\[nrt]{prefix}))"
-    return re.compile(rf"(?P<secret>{prefix}{at_word}{rest})")
+    return re.compile(rf"(?P<secret>{prefix}(?:{at_word}{rest}|{glued}))")
 
 
 _SEPARATOR: Final = r"[\s:=\"'\\]{1,8}+"
 
 PATTERNS: Final[tuple[re.Pattern[str], ...]] = (
-    _token("sk", r"(?:-[A-Za-z0-9_-]{6,}+|_(?:live|test)_[A-Za-z0-9]{8,}+)"),
-    _token("gh", r"[a-z]_[A-Za-z0-9]{8,}+"),
+    _token(
+        "sk", r"(?:-[A-Za-z0-9_-]{6,}+|_(?:live|test)_[A-Za-z0-9]{8,}+)", glued=r"-[A-Za-z0-9]{20,}+[A-Za-z0-9_-]*+"
+    ),
+    _token("gh", r"[a-z]_[A-Za-z0-9]{8,}+", glued=r"[a-z]_[A-Za-z0-9]{20,}+"),
     _token("github_pat_", r"[A-Za-z0-9_]{8,}+"),
     _token("glpat-", r"[A-Za-z0-9_-]{8,}+"),
-    _token("AKIA", r"[0-9A-Z]{12,}+"),
-    _token("ASIA", r"[0-9A-Z]{12,}+"),
-    _token("AIza", r"[0-9A-Za-z_-]{16,}+"),
-    _token("xox", r"[a-z]-[A-Za-z0-9-]{8,}+"),
+    _token("AKIA", r"[0-9A-Z]{12,}+", glued=r"[0-9A-Z]{16,}+"),
+    _token("ASIA", r"[0-9A-Z]{12,}+", glued=r"[0-9A-Z]{16,}+"),
+    _token("AIza", r"[0-9A-Za-z_-]{16,}+", glued=r"[0-9A-Za-z_-]{30,}+"),
+    _token("xox", r"[a-z]-[A-Za-z0-9-]{8,}+", glued=r"[a-z]-[0-9]{8,}+[A-Za-z0-9-]*+"),
     # JSON Web Tokens.  A token is scanned once: none begins inside another's segment.
     _token("eyJ", r"[A-Za-z0-9_-]{4,}+\.[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*+){0,3}+", word="A-Za-z0-9_-"),
     re.compile(rf"[Bb](?:earer|EARER){_SEPARATOR}(?P<secret>[A-Za-z0-9._~+/=-]{{6,}}+)"),

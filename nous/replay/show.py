@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from msgspec import Struct, field
 
+from nous.protocol.events import FEATURE_EVENTS
 from nous.replay.event_file import Json, read_events
 from nous.replay.recording import Header
 
@@ -222,7 +223,7 @@ class _Builder:
             self._handlers[kind](payload)
         elif kind in ("status", "warning", "error"):
             self._add_notice(kind, payload)
-        self.timeline.events += 1
+        self.timeline.events += kind not in FEATURE_EVENTS
 
     # -- the run and its turns
 
