@@ -16,9 +16,11 @@ from typing import Any, Final, NamedTuple, TypeVar
 import anyio
 
 from nous.client import Client, DaemonGoneError, Event, Pending
+from nous.client.lines import encode_command
 from nous.config.settings import MAX_SIZE_BYTES
 from nous.engine.inputs import (
     AbortRequested,
+    CompactionStarted,
     FollowedUp,
     FollowUpModeSet,
     Input,
@@ -34,7 +36,7 @@ from nous.replay.engine_mode import EVENTS_SHOWN_BEFORE
 from nous.replay.judge import judge
 from nous.replay.recording import Header, Recorded, Said, read_lines
 from nous.replay.report import Divergence, Place, Report, find_difference
-from nous.replay.sequencer import is_command
+from nous.replay.sequencer import BEGINNINGS, is_command
 from nous.replay.serving import client_commands
 from nous.replay.stage import Stage, open_stage, scaled
 from nous.runtime.seams import Admitted
@@ -67,7 +69,7 @@ class SentCommand(NamedTuple):
 
 class Recording(NamedTuple):
     """What a replay through a daemon needs: ``context`` are the messages the run began with, ``commands`` what its
-    client sent, the prompt first."""
+    client sent, first what the run began with."""
 
     path: Path
     header: Header
@@ -107,7 +109,7 @@ async def _play(recording: Recording, stage: Stage) -> Divergence | None:
 
 
 def opening_commands(header: Header) -> list[SentCommand]:
-    """Return what is sent before the prompt, so that every event comes, and the modes are what they were."""
+    """Return what is sent before all that, so that every event comes, and the modes are what they were."""
     given: list[tuple[str, dict[str, Any]]] = [
         ("hello", {"features": list(FEATURES), "prompt_wait": False}),
         ("set_steering_mode", {"mode": header.spec.steering_mode}),
@@ -117,20 +119,19 @@ def opening_commands(header: Header) -> list[SentCommand]:
 
 
 def recorded_commands(path: Path, header: Header) -> list[SentCommand]:
-    """Return the client's commands in order, the prompt first."""
+    """Return the client's commands in order, first what the run began with."""
     inputs = [
         Admitted(line.stamp, line.item)
         for line in read_lines(path)
-        if isinstance(line, Recorded) and (isinstance(line.item, RunStarted) or is_command(line.item))
+        if isinstance(line, Recorded) and (isinstance(line.item, BEGINNINGS) or is_command(line.item))
     ]
-    prompt = next((a.item for a in inputs if isinstance(a.item, RunStarted)), None)
-    if prompt is None:
-        raise BrokenTraceError(path.name, 0, "there is no prompt")
-    payload = {"text": prompt.text, "session_id": header.session_id, "wait": False}
-    out = [SentCommand(prompt.command_id, "prompt", payload)]
+    if not inputs or not isinstance(inputs[0].item, BEGINNINGS):
+        raise BrokenTraceError(path.name, 0, "there is nothing that the run begins with")
+    first = inputs[0].item
+    out = [SentCommand(first.command_id, *as_command(first, header))]
     for number, admitted in enumerate(client_commands(inputs)):
         name = getattr(admitted.item, "command_id", own_id(header.run_id, f"behind {number}"))
-        out.append(SentCommand(name, *as_command(admitted.item, header.run_id)))
+        out.append(SentCommand(name, *as_command(admitted.item, header)))
     return out
 
 
@@ -139,9 +140,14 @@ def own_id(run_id: str, place: str) -> str:
     return f"replay of {run_id}: {place}"
 
 
-def as_command(item: Input, run_id: str) -> tuple[str, dict[str, Any]]:
+def as_command(item: Input, header: Header) -> tuple[str, dict[str, Any]]:
     """Return type and payload of the command that makes this input."""
+    run_id, session_id = header.run_id, header.session_id
     match item:
+        case RunStarted(text=text):
+            return "prompt", {"text": text, "session_id": session_id, "wait": False}
+        case CompactionStarted(instruction=instruction):
+            return "compact_session", {"session_id": session_id, "instruction": instruction}
         case Steered(text=text):
             return "steer", {"text": text, "run_id": run_id}
         case FollowedUp(text=text):
@@ -159,8 +165,7 @@ def as_command(item: Input, run_id: str) -> tuple[str, dict[str, Any]]:
 
 def longest_line(commands: Sequence[SentCommand]) -> int:
     """Return a line length that every command fits in."""
-    # As JSON a byte may take six, and there is an envelope around the text.
-    lengths = (6 * len(command.payload.get("text", "").encode()) + 4096 for command in commands)
+    lengths = (len(encode_command(command.id, command.kind, command.payload)) for command in commands)
     return min(max(DEFAULT_MAX_LINE_BYTES, *lengths), MAX_SIZE_BYTES)
 
 
@@ -208,6 +213,9 @@ class _Comparison:
         return None if event is None else self._difference(None, event)
 
     async def _is_accepted(self) -> bool:
+        """Wait for the prompt's answer: of a refused one no event would ever come."""
+        if self._recording.commands[0].kind != "prompt":
+            return True
         answer = await self._wait(self._sent[0].answer())
         if answer is None or answer.error is None:
             return True

@@ -12,6 +12,9 @@ from typing import Final
 
 from nous.engine.inputs import (
     AbortRequested,
+    CompactionPlanned,
+    CompactionRefused,
+    CompactionStarted,
     FollowedUp,
     FollowUpModeSet,
     Input,
@@ -24,6 +27,9 @@ from nous.engine.inputs import (
 from nous.errors import NousError
 from nous.ports.system import Clock
 from nous.runtime.seams import Admitted, LiveGate
+
+BEGINNINGS: Final = (RunStarted, CompactionStarted)
+"""What a run begins with."""
 
 _COMMANDS: Final = (Steered, FollowedUp, AbortRequested, SteeringModeSet, FollowUpModeSet, ToolsSet)
 _SUBJECTS: Final = ("call", "tool_call_id", "entry_id")
@@ -38,8 +44,10 @@ def identity(item: Input) -> Hashable:
     """Return what makes an input that has come up the one that was recorded: its kind and whom it concerns."""
     about = subject(item)
     if about is not None:
-        return type(item), about
-    return RunStarted if isinstance(item, RunStarted) else item
+        # What a plan comes to depends on the configuration; that it has come up is what matters.
+        kind = CompactionPlanned if isinstance(item, CompactionRefused) else type(item)
+        return kind, about
+    return type(item) if isinstance(item, BEGINNINGS) else item
 
 
 def subject(item: Input) -> tuple[str, object] | None:

@@ -21,7 +21,6 @@ from nous.engine.inputs import (
     ModelFailed,
     ModelProduced,
     PolicyAnswered,
-    RunStarted,
     Stamp,
     ToolDone,
     ToolProgressed,
@@ -35,7 +34,7 @@ from nous.ports.tool import ToolContext, ToolResult
 from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
 from nous.replay.recording import Header, Recorded, Said, read_header, read_lines
-from nous.replay.sequencer import Sequencer, is_command
+from nous.replay.sequencer import BEGINNINGS, Sequencer, is_command
 from nous.runtime.seams import Admitted, EntryLog
 
 Speed = Literal["full", "recorded"]
@@ -246,7 +245,7 @@ def client_commands(inputs: Sequence[Admitted]) -> list[Admitted]:
     connections that both used it were two.
     """
     out: list[Admitted] = []
-    ids = {a.item.command_id for a in inputs if isinstance(a.item, RunStarted)}
+    ids = {a.item.command_id for a in inputs if isinstance(a.item, BEGINNINGS)}
     for admitted in inputs:
         item = admitted.item
         if not is_command(item):
@@ -263,17 +262,19 @@ def client_commands(inputs: Sequence[Admitted]) -> list[Admitted]:
 
 
 class _OwnPrompt:
-    """A sequencer whose run is said to come from the prompt at hand: its ``command_id`` is the client's own."""
+    """A sequencer whose run is said to come from the command at hand: its ``command_id`` is the client's own."""
 
     def __init__(self, sequencer: Sequencer) -> None:
         self._sequencer = sequencer
 
     def admit(self, item: Input) -> Sequence[Admitted]:
         admitted = self._sequencer.admit(item)
-        if not isinstance(item, RunStarted):
+        if not isinstance(item, BEGINNINGS):
             return admitted
         return [
-            Admitted(a.stamp, RunStarted(item.command_id, a.item.text)) if isinstance(a.item, RunStarted) else a
+            Admitted(a.stamp, msgspec.structs.replace(a.item, command_id=item.command_id))
+            if isinstance(a.item, BEGINNINGS)
+            else a
             for a in admitted
         ]
 

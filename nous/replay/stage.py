@@ -13,12 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
 import nous
 from nous.errors import NousError
 from nous.replay.serving import Drive, Speed
 
 SCALE_VARIABLE: Final = "TEST_TIMEOUT_SCALE"
 """The environment variable that stretches every wait of a replay: for machines slower than one thought of."""
+
+CONFIG: Final = {"engine": {"compact_keep_tokens": 0}}
+"""What a replaying daemon needs beside its flags: that it never finds a conversation too short to be compacted.  What a
+compaction really keeps is in the recording."""
 
 PASSED_VARIABLES: Final = (
     "PATH",
@@ -49,6 +55,10 @@ class Stage(NamedTuple):
     def workdir(self) -> Path:
         return self.root / "work"
 
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
     def arguments(self, path: Path, *, drive: Drive, speed: Speed) -> list[str]:
         """Return the flags of ``nous serve`` for performing a recording here."""
         flags = {
@@ -58,6 +68,7 @@ class Stage(NamedTuple):
             "--replay-speed": speed,
             "--state-dir": self.state,
             "--workdir": self.workdir,
+            "--config": self.config,
         }
         return [*(str(part) for flag in flags.items() for part in flag), "--bootstrap"]
 
@@ -74,6 +85,7 @@ def open_stage() -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="nous-replay-", ignore_cleanup_errors=True) as root:
         stage = Stage(Path(root).resolve())
         stage.workdir.mkdir()
+        stage.config.write_bytes(msgspec.json.encode(CONFIG))
         yield stage
 
 

@@ -80,17 +80,26 @@ def _state(given: Path | None) -> Iterator[Path]:
 
 @asynccontextmanager
 async def serve_in_memory(daemon: Daemon) -> AsyncIterator[Client]:
-    """Serve a daemon over a pair of pipes in memory and yield its client."""
+    """Serve a daemon over a pair of pipes in memory and yield its client.
+
+    An exception of the block leaves as it is, not wrapped into a group.
+    """
     mine, theirs = memory_pair()
+    failure: Exception | None = None
     async with anyio.create_task_group() as runs:
         daemon.bind(runs)
         async with anyio.create_task_group() as tasks:
             _start(daemon, theirs, tasks)
-            async with MemoryClient.over(mine) as client:
-                yield client
+            try:
+                async with MemoryClient.over(mine) as client:
+                    yield client
+            except Exception as error:
+                failure = error
             await end_runs(daemon, 0)
             tasks.cancel_scope.cancel()
         runs.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 def _start(daemon: Daemon, endpoint: MemoryEndpoint, tasks: TaskGroup) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 
 from nous.replay.engine_mode import replay_in_engine
 from tests.support.scenarios import Scenario, record, replay_in_memory, scenarios
+
+EXAMPLES: Final = max(2000, settings().max_examples)
+"""At least so many, more with --hypothesis-profile=deep or replay-deep."""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +31,7 @@ def make_state(root: Path) -> Path:
     return root
 
 
-@settings(max_examples=2000, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(scenario=scenarios)
 def test_a_recorded_run_replays_identical(scenario: Scenario, recorded_at: Path, replayed_at: Path) -> None:
     path = record(scenario, recorded_at)

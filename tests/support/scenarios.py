@@ -6,8 +6,8 @@ send; *when* is counted in turns of the event loop, so that the same scenario al
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain, cycle, repeat
 from pathlib import Path
@@ -15,11 +15,12 @@ from typing import Any, Final, Literal
 
 import anyio
 import anyio.lowlevel
+import msgspec
 from hypothesis import strategies as st
 
 from nous import __version__
 from nous.cli.serve import make_recorded_world
-from nous.client import Client
+from nous.client import Client, CommandError
 from nous.config.settings import DaemonSettings, EngineSettings, ProviderSettings, Settings, TraceSettings
 from nous.engine.effects import AskPolicy, StartTimer
 from nous.engine.inputs import AbortReason
@@ -36,10 +37,12 @@ from nous.ports.model import (
 )
 from nous.ports.tool import Outcome, ToolContext, ToolResult
 from nous.protocol.commands import QueueMode
+from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message, Usage
 from nous.replay.daemon_mode import compare_traces, play, prepare
 from nous.replay.judge import examine
 from nous.replay.report import Divergence
+from nous.replay.stage import CONFIG
 from nous.runtime.daemon import Daemon
 from nous.runtime.seams import EntryLog, LiveSeams
 from nous.system.clock import SystemClock, format_time
@@ -82,9 +85,15 @@ class Sent:
     command_id: str | None = None
 
 
+COMPACT: Final = "/compact"
+"""Stands among the earlier prompts for a compaction."""
+
+
 @dataclass(frozen=True)
 class Scenario:
-    prompt: str
+    """``prompt`` left out: the run compacts what came ``earlier``."""
+
+    prompt: str | None
     earlier: Sequence[str]
     steering_mode: QueueMode
     follow_up_mode: QueueMode
@@ -92,6 +101,9 @@ class Scenario:
     max_model_calls: int
     max_message_bytes: int
     max_event_bytes: int
+    compact_at_tokens: int
+    compact_keep_tokens: int
+    summarises: bool
     calls: Sequence[ModelCall]
     tools: Sequence[ToolRun]
     commands: Sequence[Sent]
@@ -192,14 +204,17 @@ commands = st.one_of(
 )
 scenarios = st.builds(
     Scenario,
-    prompt=texts,
-    earlier=st.lists(texts, max_size=2),
+    prompt=_often(texts, 5) | st.none(),
+    earlier=st.lists(_often(texts, 2) | st.just(COMPACT), max_size=3),
     steering_mode=modes,
     follow_up_mode=modes,
     active_tools=_often(st.just(TOOLS), 4) | tool_sets,
     max_model_calls=_often(st.just(64), 3) | st.integers(1, 3),
     max_message_bytes=_often(st.just(1 << 25), 4) | st.integers(64, 2000),
     max_event_bytes=st.sampled_from([1 << 20, 1 << 16]),
+    compact_at_tokens=_often(st.just(150_000), 3) | st.integers(1, 100),
+    compact_keep_tokens=st.sampled_from([0, 10, 30, 20_000]),
+    summarises=st.booleans(),
     calls=st.lists(model_calls, min_size=1, max_size=5),
     tools=st.lists(tool_runs, min_size=1, max_size=4),
     commands=st.lists(commands, max_size=6),
@@ -234,6 +249,16 @@ class ScriptedClock:
         return self._mono_ns
 
 
+class NotedIds(RandomIds):
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: list[str] = []
+
+    def run_id(self) -> str:
+        self.runs.append(super().run_id())
+        return self.runs[-1]
+
+
 class ScriptedProvider:
     """Yields what the scenario says; what hangs says so first, so that somebody can end it."""
 
@@ -241,10 +266,15 @@ class ScriptedProvider:
     model = "scripted-1"
     builds = 0
 
-    def __init__(self, calls: Sequence[ModelCall], on_hang: Callable[[], None]) -> None:
+    def __init__(self, on_hang: Callable[[], None], *, summarises: bool) -> None:
+        self.summarises = summarises
+        self._on_hang = on_hang
+        self.follow([])
+
+    def follow(self, calls: Sequence[ModelCall]) -> None:
+        """Yield these from the next call on, then plain answers."""
         plain_answer = ModelCall([[TextDelta("fine")]], [0])
         self._calls: Iterator[ModelCall] = chain(calls, repeat(plain_answer))
-        self._on_hang = on_hang
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[list[ModelItem]]]:
@@ -330,14 +360,14 @@ class _FaultyLog:
         self._slow = scenario.slow_entries
         self._count = 0
 
-    def try_append(self, entry: Message, /) -> bool:
+    def try_append(self, entry: Message | Compaction, /) -> bool:
         self._count += 1
         if self._slow and self._count % 2:
             return False
         self._fail()
         return self._log.try_append(entry)
 
-    async def append(self, entry: Message, /) -> None:
+    async def append(self, entry: Message | Compaction, /) -> None:
         await turns(self._slow)
         self._fail()
         await self._log.append(entry)
@@ -364,12 +394,16 @@ async def _record(scenario: Scenario, state: Path) -> Path:
 
     settings = Settings(
         trace=TraceSettings(fsync="off"),
-        engine=EngineSettings(max_model_calls=scenario.max_model_calls),
+        engine=EngineSettings(
+            max_model_calls=scenario.max_model_calls,
+            compact_at_tokens=scenario.compact_at_tokens,
+            compact_keep_tokens=scenario.compact_keep_tokens,
+        ),
         daemon=DaemonSettings(max_message_bytes=scenario.max_message_bytes, max_event_bytes=scenario.max_event_bytes),
     )
-    clock = ScriptedClock(scenario.ticks_ms)
+    clock, ids = ScriptedClock(scenario.ticks_ms), NotedIds()
     runs: Iterator[ToolRun] = chain(scenario.tools, repeat(ToolRun([], [0], ToolResult(text="done"))))
-    provider = ScriptedProvider([*(ModelCall([], [0]) for _ in scenario.earlier), *scenario.calls], on_hang)
+    provider = ScriptedProvider(on_hang, summarises=scenario.summarises)
     daemon = Daemon(
         settings=settings,
         state_root=state,
@@ -377,22 +411,43 @@ async def _record(scenario: Scenario, state: Path) -> Path:
         provider=provider,
         tools=[ScriptedTool(name, runs, on_hang) for name in TOOLS],
         clock=clock,
-        ids=RandomIds(),
+        ids=ids,
         seams=LiveSeams(SystemClock(), {}),
         epoch=new_epoch(),
         version=__version__,
     )
     async with serve_in_memory(daemon) as client:
         for text in scenario.earlier:
-            await _end_of(client, (await client.call("prompt", text=text, wait=False))["run_id"])
+            await _run(client, None if text == COMPACT else text)
         daemon.seams = ScriptedSeams(scenario, clock)
+        provider.follow(scenario.calls)
         await client.call("set_steering_mode", mode=scenario.steering_mode)
         await client.call("set_follow_up_mode", mode=scenario.follow_up_mode)
         await client.call("set_active_tools", tools=list(scenario.active_tools))
-        run_id: str = (await client.call("prompt", text=scenario.prompt, wait=False))["run_id"]
-        await _send(client, daemon, scenario.commands)
-        await _end_of(client, run_id)
-    return state / "traces" / f"{run_id}.ndjson"
+        before = len(ids.runs)
+        await _run(client, scenario.prompt, lambda: _send(client, daemon, scenario.commands))
+        if len(ids.runs) == before:
+            # There was nothing to compact; but a prompt among the commands may be on its way.
+            with suppress(CommandError):
+                await _run(client, "hello")
+        await daemon.wait_idle()
+    return state / "traces" / f"{ids.runs[before]}.ndjson"
+
+
+async def _nothing() -> None: ...
+
+
+async def _run(client: Client, prompt: str | None, meanwhile: Callable[[], Awaitable[None]] = _nothing) -> None:
+    """Begin a run, do something meanwhile, wait for its end."""
+    if prompt is None:
+        pending = client.start("compact_session", {"instruction": "Be brief."})
+        await meanwhile()
+        await pending.answer()
+    else:
+        run_id = (await client.call("prompt", text=prompt, wait=False))["run_id"]
+        await meanwhile()
+        async for _ in client.events(run_id):
+            pass
 
 
 async def _send(client: Client, daemon: Daemon, commands: Sequence[Sent]) -> None:
@@ -402,11 +457,6 @@ async def _send(client: Client, daemon: Daemon, commands: Sequence[Sent]) -> Non
             daemon.abort_all(sent.payload["reason"])
         else:
             client.start(sent.kind, sent.payload, command_id=sent.command_id)
-
-
-async def _end_of(client: Client, run_id: str) -> None:
-    async for _ in client.events(run_id):
-        pass
 
 
 # -- replaying one through a daemon, without a process
@@ -422,7 +472,9 @@ async def _replay(path: Path, state: Path) -> Divergence | None:
     given = ProviderSettings(name="replay", replay_from=str(path), replay_drive="client")
     world = make_recorded_world(given, state / "traces")
     daemon = Daemon(
-        settings=Settings(trace=TraceSettings(fsync="off"), provider=given),
+        settings=Settings(
+            trace=TraceSettings(fsync="off"), provider=given, engine=msgspec.convert(CONFIG["engine"], EngineSettings)
+        ),
         state_root=state,
         workdir=state,
         provider=world.provider,
