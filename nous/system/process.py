@@ -145,8 +145,8 @@ class Child:
 
     def _reap(self) -> None:
         self._is_reaped = True
-        self.tree.forget()
         self._popen.poll()
+        self.tree.forget()
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
@@ -240,11 +240,14 @@ def spawn(
 
 
 def find_program(name: str, env: Mapping[str, str]) -> str | None:
-    """Return the path of an executable as a shell with the environment ``env`` would find it."""
+    """Return the path of an executable as a shell with the environment ``env`` would find it.
+
+    Relative directories in PATH are left out: what they mean depends on where one stands.
+    """
     if "/" in name:
         return name if _is_executable(name) else None
     directories = env.get("PATH", os.defpath).split(os.pathsep)
-    candidates = (str(Path(directory) / name) for directory in directories if directory)
+    candidates = (str(Path(directory) / name) for directory in directories if directory.startswith("/"))
     return next(filter(_is_executable, candidates), None)
 
 

@@ -72,17 +72,18 @@ class ProcessTree:
             found.update(new)
             waiting += new
         self._seen = {pid: processes[pid].started for pid in found}
-        if FAMILY.adopts_orphans:
-            _reap(stat for stat in processes.values() if stat.parent == os.getpid() and stat.pid not in roots)
+        _reap(stat for stat in processes.values() if stat.pid not in roots)
         return [processes[pid] for pid in found if not processes[pid].is_dead]
 
     def observe(self) -> int:
         """Remember who belongs to the tree now; return their resident memory in bytes (shared memory counted twice).
 
-        Costs a few small reads per process of the tree, whatever else runs on the machine.
+        Costs a few small reads per process of the tree, whatever else runs on the machine.  Reaps dead orphans: a
+        long command may leave thousands.
         """
         if not procfs.lists_children():
             return sum(procfs.resident_bytes(member.pid) for member in self.members())
+        _reap_orphans()
         found: dict[int, int] = {}
         waiting = [self._root_pid, *self._seen]
         while waiting:
@@ -115,7 +116,7 @@ class ProcessTree:
                 _signal_exactly(member, signum)
 
     def forget(self) -> None:
-        """The root is about to be reaped: from now on its pid may mean somebody else."""
+        """The root has been reaped: from now on its pid may mean somebody else."""
         FAMILY.roots.pop(self._root_pid, None)
 
     def _founders(self, processes: Mapping[int, ProcessStat], roots: Mapping[int, ProcessTree]) -> set[int]:
@@ -147,9 +148,19 @@ def _children_by_parent(processes: Mapping[int, ProcessStat]) -> defaultdict[int
     return children
 
 
+def _reap_orphans() -> None:
+    if FAMILY.adopts_orphans and FAMILY.lock.acquire(blocking=False):
+        try:
+            orphans = (pid for pid in procfs.children_of(os.getpid()) if pid not in FAMILY.roots)
+            _reap(stat for stat in map(procfs.read_stat, orphans) if stat is not None)
+        finally:
+            FAMILY.lock.release()
+
+
 def _reap(stats: Iterable[ProcessStat]) -> None:
+    """Reap the dead among adopted processes; a root is reaped by who started it."""
     for stat in stats:
-        if stat.is_dead:
+        if stat.is_dead and FAMILY.adopts_orphans and stat.parent == os.getpid():
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(stat.pid, os.WNOHANG)
 

@@ -400,6 +400,7 @@ def test_find_program_looks_where_a_shell_would(tmp_path: Path) -> None:
     assert find_program("directory", {"PATH": path}) is None
     assert find_program("absent", {"PATH": path}) is None
     assert find_program("tool", {"PATH": ""}) is None
+    assert find_program("tool", {"PATH": os.path.relpath(tmp_path / "second")}) is None
     assert find_program(str(tmp_path / "third" / "tool"), {"PATH": ""}) == str(tmp_path / "third" / "tool")
     assert find_program(str(tmp_path / "first" / "tool"), {"PATH": path}) is None
     assert find_program("sh", {}) in ("/bin/sh", "/usr/bin/sh")

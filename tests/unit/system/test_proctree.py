@@ -117,6 +117,16 @@ async def test_an_orphan_that_could_be_another_tree_s_is_ended_with_the_last_of_
         assert not is_running(int(pid))
 
 
+async def test_orphans_that_died_are_reaped_while_the_root_still_runs() -> None:
+    with adopting_orphans():
+        child, _ = await start("for i in {1..20}; do (setsid true &); done; sleep 0.2; echo up; sleep 300")
+        try:
+            child.tree.observe()
+            assert procfs.children_of(os.getpid()) == [child.pid]
+        finally:
+            await finish(child)
+
+
 async def test_a_tree_within_a_tree_carries_both_marks() -> None:
     outer, (inherited,) = await start(f"echo ${MARK_VARIABLE}; sleep 300")
     inner = spawn(["sleep", "300"], cwd=Path("/"), env={"PATH": os.environ["PATH"], MARK_VARIABLE: inherited})

@@ -87,7 +87,7 @@ def test_the_text_is_bounded_whatever_was_given() -> None:
 @given(
     st.dictionaries(
         st.sampled_from(["path", "filePath", "limit", "max", "kind", "glob", "?"]),
-        st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()) | st.just({}),
     )
 )
 def test_any_object_is_arguments_or_one_named_error(arguments: dict[str, Any]) -> None:
