@@ -5,7 +5,7 @@ The HTTP room carries the bytes for all of them; a new vendor is a new adapter a
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -15,11 +15,12 @@ from nous.providers.faults import Reply
 
 
 class HttpRequest(Struct, frozen=True):
-    """One POST.  Keys stand in ``headers`` only; names are in lower case."""
+    """One request.  Keys stand in ``headers`` only; names are in lower case."""
 
     url: str
     headers: dict[str, str]
     body: bytes
+    method: Literal["POST", "GET"] = "POST"
 
     def __repr__(self) -> str:
         """Name what cannot be a secret."""

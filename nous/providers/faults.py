@@ -2,7 +2,8 @@
 
 Pure: the HTTP client is known here by the names of its exceptions only, so that nothing heavy is imported, and a
 test proves that none of them is missing.  Causes are built from a closed set of sentences, the status, and words a
-vendor may answer with; free text of a vendor never gets in, because it may repeat the request or a key.
+vendor may answer with; free text of a vendor never gets in, because it may repeat the request or a key.  Where a
+vendor has no word for what happened, its sentence is looked at, and only recognised: see ``_SENTENCES``.
 """
 
 from __future__ import annotations
@@ -66,19 +67,60 @@ _FOREIGN: Final[dict[str, tuple[str, str]]] = {
 """Every exception class of the HTTP client, by name."""
 
 _WORDS: Final[dict[str, frozenset[str]]] = {
-    "context_overflow": frozenset({"context_length_exceeded", "exceed_context_size_error"}),
+    "context_overflow": frozenset({"context_length_exceeded", "exceed_context_size_error", "request_too_large"}),
     "content_refused": frozenset(
         {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "invalid_prompt"}
     ),
-    "provider_auth": frozenset({"invalid_api_key", "authentication_error", "permission_error"}),
+    "provider_auth": frozenset(
+        {
+            "invalid_api_key",
+            "api_key_invalid",
+            "incorrect_api_key_error",
+            "authentication_error",
+            "invalid_authentication_error",
+            "permission_error",
+            "unauthenticated",
+            "permission_denied",
+        }
+    ),
     # Sent with 429, but no waiting helps.
-    "provider_error": frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}),
+    "provider_error": frozenset(
+        {
+            "insufficient_quota",
+            "exceeded_current_quota_error",
+            "billing_hard_limit_reached",
+            "billing_not_active",
+            "billing_error",
+        }
+    ),
 }
 """Words of vendors that say more than the status they come with."""
+
+_SENTENCES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
+    ("context_overflow", re.compile(r"prompt is too long: \d+ tokens > \d+ maximum")),  # Anthropic
+    ("context_overflow", re.compile(r"input length and `max_tokens` exceed context limit")),  # Anthropic
+    ("context_overflow", re.compile(r"The input token count .{0,20}exceeds the maximum number of tokens")),  # Gemini
+    ("context_overflow", re.compile(r"exceeded model token limit")),  # Kimi
+    ("context_overflow", re.compile(r"maximum context length (?:is|of) \d+", re.I)),  # DeepSeek, OpenRouter, vLLM
+    ("context_overflow", re.compile(r"exceeds the available context size")),  # llama.cpp
+    ("context_overflow", re.compile(r"greater than the context length|with context length of only \d+")),  # LM Studio
+    ("context_overflow", re.compile(r"input length exceeds the context length")),  # Ollama
+    ("content_refused", re.compile(r"Output blocked by content filtering policy")),  # Anthropic
+    ("content_refused", re.compile(r"Content Exists Risk")),  # DeepSeek
+)
+"""What vendors say in sentences only.  Tried for refusals that no word explains: at worst, one is a plain refusal."""
+
+_SENTENCE_CHARS: Final = 2048
 
 _TRANSIENT_WORDS: Final = frozenset(
     {
         "server_error",
+        "api_error",
+        "timeout_error",
+        "unavailable",
+        "resource_exhausted",
+        "deadline_exceeded",
+        "internal",
         "internal_error",
         "internal_server_error",
         "overloaded",
@@ -99,10 +141,12 @@ _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,40}")
 _SECONDS: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 
 
-def fault_of_reply(reply: Reply, words: Iterable[object] = ()) -> NousError:
-    """Return the error an HTTP answer means, together with the words of the vendor's error object."""
+def fault_of_reply(reply: Reply, words: Iterable[object] = (), sentence: object = None) -> NousError:
+    """Return the error an HTTP answer means, together with the words and the sentence of the vendor's error object."""
     known = _clean_words(words)
     code = _code_of_words(known) or _code_of_status(reply.status)
+    if code == "provider_error":
+        code = _code_of_sentence(sentence) or code
     return NousError(
         code,
         " ".join([f"HTTP {reply.status}{_remark(reply)}", *known]),
@@ -110,15 +154,16 @@ def fault_of_reply(reply: Reply, words: Iterable[object] = ()) -> NousError:
     )
 
 
-def fault_in_stream(words: Iterable[object]) -> NousError:
+def fault_in_stream(words: Iterable[object], sentence: object = None) -> NousError:
     """Return the error that an error object inside a stream means; a number among ``words`` is an HTTP status."""
     found = list(words)
     for word in found:
         if isinstance(word, int) and 400 <= word <= 599:
-            return fault_of_reply(Reply(word, "", b""), (w for w in found if w is not word))
+            return fault_of_reply(Reply(word, "", b""), (w for w in found if w is not word), sentence)
     known = _clean_words(found)
     transient = any(word.lower() in _TRANSIENT_WORDS for word in known)
-    code = _code_of_words(known) or ("provider_unavailable" if transient else "provider_error")
+    code = _code_of_words(known) or _code_of_sentence(sentence)
+    code = code or ("provider_unavailable" if transient else "provider_error")
     return NousError(code, " ".join(["error in the stream", *known]))
 
 
@@ -142,11 +187,13 @@ def malformed(what: str) -> NousError:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object ``body`` is, or an empty one."""
+    """Return the JSON object ``body`` is, or is a list of, or an empty one."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return {}
+    if isinstance(value, list) and value:
+        value = value[0]
     return value if isinstance(value, dict) else {}
 
 
@@ -158,13 +205,18 @@ def parse_retry_after(value: str | None, date: str | None, now_s: float) -> int 
     """
     if not value:
         return None
-    if _SECONDS.fullmatch(value.strip()):
-        return min(round(float(value) * 1000), MAX_RETRY_AFTER_MS)
+    if (wait_ms := parse_seconds(value.strip())) is not None:
+        return wait_ms
     when = _timestamp(value)
     if when is None:
         return None
     since = _timestamp(date) if date else None
     return min(max(0, round((when - (now_s if since is None else since)) * 1000)), MAX_RETRY_AFTER_MS)
+
+
+def parse_seconds(text: str) -> int | None:
+    """Return a plain number of seconds in milliseconds, at most a day."""
+    return min(round(float(text) * 1000), MAX_RETRY_AFTER_MS) if _SECONDS.fullmatch(text) else None
 
 
 def _timestamp(text: str) -> float | None:
@@ -201,6 +253,13 @@ def _code_of_words(words: list[str]) -> str | None:
         if any(word.lower() in known for word in words):
             return code
     return None
+
+
+def _code_of_sentence(sentence: object) -> str | None:
+    if not isinstance(sentence, str):
+        return None
+    beginning = sentence[:_SENTENCE_CHARS]
+    return next((code for code, pattern in _SENTENCES if pattern.search(beginning)), None)
 
 
 def _clean_words(words: Iterable[object]) -> list[str]:

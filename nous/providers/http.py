@@ -17,7 +17,7 @@ from anyio import to_thread
 from nous import __version__
 from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
-from nous.providers.faults import Reply, fault_of_exception, parse_retry_after
+from nous.providers.faults import MAX_RETRY_AFTER_MS, Reply, fault_of_exception, parse_retry_after
 from nous.providers.settings import DEFAULT_CONNECT_TIMEOUT_MS, DEFAULT_STREAM_IDLE_TIMEOUT_MS, is_loopback_url
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 """How much of an answer that is not a stream is read: error objects are small."""
+
+MAX_DOCUMENT_BYTES: Final = 8 * 1024 * 1024
+"""How much of a document that was asked for is read: the longest list of models is a few megabytes."""
 
 KEEPALIVE_MS: Final = 55_000
 """An idle connection is kept a little shorter than the minute after which most servers close theirs."""
@@ -139,6 +142,24 @@ class HttpRoom:
                 tasks.cancel_scope.cancel()
                 await tasks.__aexit__(None, None, None)
 
+    async def fetch(self, request: HttpRequest, fault: Callable[[Reply], NousError]) -> bytes:
+        """Return the body that ``request`` is answered with.
+
+        Raises:
+            NousError: what ``fault`` says of an answer other than 200; ``provider_unavailable`` if the provider
+                cannot be reached or breaks off; ``provider_error`` if the body is longer than a document may be.
+        """
+        async with self._answered(request) as response:
+            if response.status_code != 200:
+                raise fault(await self._read_reply(response))
+            body = bytearray()
+            with mapped_errors():
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > MAX_DOCUMENT_BYTES:
+                        raise NousError("provider_error", f"the answer is longer than {MAX_DOCUMENT_BYTES} bytes")
+            return bytes(body)
+
     async def aclose(self) -> None:
         """Close all connections.  The room may be used again afterwards."""
         clients = [*self._clients.values()]
@@ -151,7 +172,8 @@ class HttpRoom:
     async def _answered(self, request: HttpRequest) -> AsyncIterator[httpx.Response]:
         client = await self._client_for(request.url)
         with mapped_errors():
-            message = client.build_request("POST", request.url, headers=request.headers, content=request.body)
+            content = request.body if request.method == "POST" else None
+            message = client.build_request(request.method, request.url, headers=request.headers, content=content)
             response = await client.send(message, stream=True)
         try:
             yield response
@@ -174,9 +196,7 @@ class HttpRoom:
             status=response.status_code,
             content_type=_media_type(response),
             body=b"".join(parts)[:MAX_REPLY_BYTES],
-            retry_after_ms=parse_retry_after(
-                response.headers.get("retry-after"), response.headers.get("date"), time.time()
-            ),
+            retry_after_ms=_retry_after_ms(response),
         )
 
     async def _client_for(self, url: str) -> httpx.AsyncClient:
@@ -217,6 +237,14 @@ def mapped_errors() -> Iterator[None]:
         yield
     except Exception as error:
         raise fault_of_exception(error) from None
+
+
+def _retry_after_ms(response: httpx.Response) -> int | None:
+    """Return how long the answer asks to wait; some vendors say it more exactly than the standard lets them."""
+    exact_ms = str(response.headers.get("retry-after-ms", ""))
+    if exact_ms.isascii() and exact_ms.isdigit() and len(exact_ms) < 10:
+        return min(int(exact_ms), MAX_RETRY_AFTER_MS)
+    return parse_retry_after(response.headers.get("retry-after"), response.headers.get("date"), time.time())
 
 
 def _media_type(response: httpx.Response) -> str:

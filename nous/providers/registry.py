@@ -3,47 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final, get_args
 
+from nous.config.settings import ProviderName
 from nous.errors import NousError
 from nous.ports.model import Provider
 from nous.providers.settings import ProviderSettings
 
+if TYPE_CHECKING:
+    from nous.providers.adapter import Adapter
+    from nous.providers.http import HttpRoom
+    from nous.providers.models import ModelInfo
+    from nous.providers.presets import Dialect, Preset
 
-def build_provider(name: str, settings: ProviderSettings) -> Provider:
+PROVIDERS: Final = tuple(name for name in get_args(ProviderName) if name != "replay")
+"""The names ``build_provider`` knows."""
+
+
+def build_provider(name: str, settings: ProviderSettings, room: HttpRoom | None = None) -> Provider:
     """Build the provider ``name``.  Nothing is connected, and no HTTP client is made, before its first call.
+
+    Building is cheap: another model, or another way of asking it, is another provider over the same ``room``, whose
+    timeouts and connections they share.
 
     Raises:
         NousError: ``invalid_usage`` for a name nobody knows, or what the provider says of its settings.
     """
-    build = _BUILDERS.get(name)
-    if build is None:
-        raise NousError("invalid_usage", f"no provider {name!r}; there are {', '.join(_BUILDERS)}")
-    return build(settings)
+    if name == "mock":
+        from nous.providers.mock import MockProvider
 
-
-def _build_mock(settings: ProviderSettings) -> Provider:
-    from nous.providers.mock import MockProvider
-
-    return MockProvider(settings)
-
-
-def _build_openai(settings: ProviderSettings) -> Provider:
-    from nous.providers.http import HttpRoom
-    from nous.providers.openai import OpenAIAdapter
+        return MockProvider(settings)
     from nous.providers.vendor import VendorProvider
 
-    adapter = OpenAIAdapter(settings)
-    room = HttpRoom(
+    return VendorProvider(build_adapter(name, settings), room or build_room(settings))
+
+
+def build_room(settings: ProviderSettings) -> HttpRoom:
+    from nous.providers.http import HttpRoom
+
+    return HttpRoom(
         connect_timeout_ms=settings.connect_timeout_ms, stream_idle_timeout_ms=settings.stream_idle_timeout_ms
     )
-    return VendorProvider(adapter, room)
 
 
-_BUILDERS: Final[dict[str, Callable[[ProviderSettings], Provider]]] = {
-    "mock": _build_mock,
-    "openai": _build_openai,
+def build_adapter(name: str, settings: ProviderSettings) -> Adapter:
+    """Build the adapter of a vendor or preset.
+
+    Raises:
+        NousError: ``invalid_usage`` for a name nobody knows, or what the adapter says of its settings.
+    """
+    from nous.providers.models import load_models
+
+    preset = find_preset(name)
+    info = load_models(settings.models_file).find(name, settings.model)
+    return _DIALECTS[preset.dialect](preset, settings, info)
+
+
+def find_preset(name: str) -> Preset:
+    """Return the row of a vendor or preset.
+
+    Raises:
+        NousError: ``invalid_usage``.
+    """
+    from nous.providers.presets import PRESETS
+
+    preset = PRESETS.get(name)
+    if preset is None:
+        raise NousError("invalid_usage", f"no provider {name!r}; there are {', '.join(PROVIDERS)}")
+    return preset
+
+
+def _chat(preset: Preset, settings: ProviderSettings, info: ModelInfo | None) -> Adapter:
+    from nous.providers.chat import ChatAdapter
+
+    return ChatAdapter(preset, settings, info)
+
+
+def _responses(preset: Preset, settings: ProviderSettings, info: ModelInfo | None) -> Adapter:
+    from nous.providers.responses import ResponsesAdapter
+
+    return ResponsesAdapter(preset, settings, info)
+
+
+def _anthropic(preset: Preset, settings: ProviderSettings, info: ModelInfo | None) -> Adapter:
+    from nous.providers.anthropic import AnthropicAdapter
+
+    return AnthropicAdapter(preset, settings, info)
+
+
+def _gemini(preset: Preset, settings: ProviderSettings, info: ModelInfo | None) -> Adapter:
+    from nous.providers.gemini import GeminiAdapter
+
+    return GeminiAdapter(preset, settings, info)
+
+
+_DIALECTS: Final[dict[Dialect, Callable[[Preset, ProviderSettings, ModelInfo | None], Adapter]]] = {
+    "chat": _chat,
+    "responses": _responses,
+    "anthropic": _anthropic,
+    "gemini": _gemini,
 }
-
-PROVIDERS: Final = tuple(_BUILDERS)
-"""The names ``build_provider`` knows."""

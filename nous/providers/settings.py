@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
+from nous.config.settings import ThinkingLevel
 from nous.errors import NousError
 
 DEFAULT_CONNECT_TIMEOUT_MS: Final = 10_000
@@ -27,8 +28,8 @@ class ProviderSettings(Struct, frozen=True, kw_only=True):
     """Everything a provider needs to know, already resolved: ``api_key`` is the key itself, not a variable's name.
 
     ``headers`` are added to every request and may replace those nous sets itself, but not the ones that frame the
-    message.  ``stream_idle_timeout_ms`` bounds every wait for the next byte, the first one included.  ``script``
-    is for ``mock`` only.
+    message.  ``stream_idle_timeout_ms`` bounds every wait for the next byte, the first one included.  ``thinking`` and
+    ``max_output_tokens``: None leaves it to the vendor.  ``script`` is for ``mock`` only.
     """
 
     model: str = ""
@@ -38,6 +39,9 @@ class ProviderSettings(Struct, frozen=True, kw_only=True):
     connect_timeout_ms: int = DEFAULT_CONNECT_TIMEOUT_MS
     stream_idle_timeout_ms: int = DEFAULT_STREAM_IDLE_TIMEOUT_MS
     allow_insecure: bool = False
+    thinking: ThinkingLevel | None = None
+    max_output_tokens: int | None = None
+    models_file: Path | None = None
     script: Path | None = None
 
     def __repr__(self) -> str:

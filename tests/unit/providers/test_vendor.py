@@ -18,7 +18,7 @@ from nous.ports.model import ContextMessage, Finish, ModelItem, ModelRequest, Te
 from nous.protocol.messages import Message, Usage
 from nous.providers import http, vendor
 from nous.providers.http import HttpRoom
-from nous.providers.openai import OpenAIAdapter
+from nous.providers.registry import build_adapter
 from nous.providers.settings import ProviderSettings
 from nous.providers.vendor import VendorProvider
 from tests.support.sse_server import (
@@ -66,7 +66,7 @@ def ask(text: str = "hi") -> ModelRequest:
 @asynccontextmanager
 async def provider_for(server: Server, idle_ms: int = 10_000) -> AsyncIterator[VendorProvider]:
     settings = ProviderSettings(model="m", api_base=server.url, api_key=KEY)
-    provider = VendorProvider(OpenAIAdapter(settings), HttpRoom(stream_idle_timeout_ms=idle_ms))
+    provider = VendorProvider(build_adapter("openai", settings), HttpRoom(stream_idle_timeout_ms=idle_ms))
     try:
         with anyio.fail_after(DEADLINE_S):
             yield provider

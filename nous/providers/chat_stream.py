@@ -1,8 +1,7 @@
-"""Items from the events of a streamed chat completion.  Pure; see :mod:`nous.providers.openai`."""
+"""Items from the events of a streamed chat completion.  Pure; see :mod:`nous.providers.chat`."""
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +10,8 @@ from msgspec import Struct
 from nous.errors import NousError
 from nous.ports.model import Finish, FinishReason, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.messages import Usage
-from nous.providers.faults import CUT, fault_in_stream, malformed, parse_object
+from nous.providers.decoding import decode_event, encode_text
+from nous.providers.faults import CUT, fault_in_stream, parse_object
 from nous.providers.text import TextChannel
 
 
@@ -30,15 +30,10 @@ class _Delta(Struct, gc=False):
     content: str | list[Any] | None = None
     reasoning_content: Any = None
     reasoning: Any = None
+    reasoning_details: Any = None
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
     function_call: _Function | None = None
-
-
-class _Choice(Struct, gc=False):
-    index: int = 0
-    delta: _Delta | None = None
-    finish_reason: str | None = None
 
 
 class _InputDetails(Struct, gc=False):
@@ -54,6 +49,15 @@ class _Usage(Struct, gc=False):
     completion_tokens: int | None = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
+    cached_tokens: int | None = None
+    prompt_cache_hit_tokens: int | None = None
+
+
+class _Choice(Struct, gc=False):
+    index: int = 0
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+    usage: _Usage | None = None
 
 
 class _Chunk(Struct, gc=False):
@@ -80,29 +84,16 @@ _FAILED_REASONS: Final[dict[str, str]] = {
 """Reasons of compatible servers that close no answer but give up on it."""
 
 
-def decode_chunk(data: bytes) -> _Chunk:
-    """Decode one event's data.
-
-    The fast decoder refuses what a strict one must: half a surrogate pair, bytes that are not UTF-8.  Both come
-    from servers that cut characters in two, so the lenient decoder of the standard library has a second look.
-    """
-    try:
-        return _chunks.decode(data)
-    except msgspec.ValidationError:
-        raise malformed("an event is not a completion chunk") from None
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        pass
-    try:
-        return msgspec.convert(json.loads(data.decode("utf-8", "replace")), _Chunk)
-    except msgspec.ValidationError:
-        raise malformed("an event is not a completion chunk") from None
-    except (ValueError, RecursionError):
-        raise malformed("an event is not JSON") from None
-
-
-def error_words(error: object) -> list[object]:
-    """Return what may classify a vendor's error object: its code, type and parameter, never its sentence."""
-    return [error.get(key) for key in ("code", "type", "param")] if isinstance(error, dict) else []
+def error_parts(error: object) -> tuple[list[object], object]:
+    """Return what may classify a vendor's error object: its words (code, type, parameter), and its sentence."""
+    if not isinstance(error, dict):
+        return [], error
+    words = [error.get(key) for key in ("code", "type", "param")]
+    metadata = error.get("metadata")
+    if isinstance(metadata, dict) and "flagged_input" in metadata:
+        # OpenRouter's moderation: it comes with 403, as a bad key does.
+        words.append("content_filter")
+    return words, error.get("message")
 
 
 class ToolCalls:
@@ -166,18 +157,45 @@ class _OpenCall:
 def _arguments(function: _Function) -> str:
     """Return the fragment's text; a server that sends an object sends it whole."""
     found = function.arguments
-    return msgspec.json.encode(found).decode() if isinstance(found, dict) else found or ""
+    return encode_text(found) if isinstance(found, dict) else found or ""
 
 
-class OpenAIParser:
-    """See :class:`nous.providers.adapter.ItemParser`."""
+class ThinkingDetails:
+    """Puts OpenRouter's ``reasoning_details`` together again: they come in pieces and go back whole, as they were."""
 
     def __init__(self) -> None:
+        self._details: list[dict[str, Any]] = []
+
+    def feed(self, pieces: object) -> None:
+        for piece in pieces if isinstance(pieces, list) else ():
+            if not isinstance(piece, dict):
+                continue
+            last = self._details[-1] if self._details else {}
+            same = all(last.get(key) == piece.get(key) for key in ("type", "index", "format"))
+            if not self._details or not same or piece.get("type") == "reasoning.encrypted":
+                self._details.append(dict(piece))
+                continue
+            for key, value in piece.items():
+                if key in ("text", "summary") and isinstance(value, str) and isinstance(last.get(key), str):
+                    last[key] += value
+                elif value is not None:
+                    last[key] = value
+
+    def take(self) -> str | None:
+        """Return all of them as JSON."""
+        return encode_text(self._details) if self._details else None
+
+
+class ChatParser:
+    """See :class:`nous.providers.adapter.ItemParser`.  ``keeps_details``: thinking is signed with its details."""
+
+    def __init__(self, *, keeps_details: bool = False) -> None:
         self.finished = False
         self.done = False
         self._text = TextChannel()
         self._thinking = TextChannel()
         self._calls = ToolCalls()
+        self._details = ThinkingDetails() if keeps_details else None
         self._refused = False
         self._usage: Usage | None = None
 
@@ -186,9 +204,9 @@ class OpenAIParser:
             self.done = True
             self.finish(items)
             return
-        chunk = decode_chunk(data)
+        chunk = decode_event(_chunks, data, "a completion chunk")
         if chunk.error:
-            raise fault_in_stream(error_words(chunk.error))
+            raise fault_in_stream(*error_parts(chunk.error))
         if chunk.usage is not None:
             self._usage = _usage(chunk.usage)
         if chunk.choices is None:
@@ -204,8 +222,12 @@ class OpenAIParser:
         self._report_usage(items)
 
     def _take(self, choice: _Choice, items: list[ModelItem]) -> None:
+        if choice.usage is not None:
+            self._usage = _usage(choice.usage)
         delta = choice.delta
         if delta is not None:
+            if self._details is not None and delta.reasoning_details:
+                self._details.feed(delta.reasoning_details)
             if thought := delta.reasoning_content or delta.reasoning:
                 self._think(thought, items)
             if delta.content:
@@ -228,6 +250,8 @@ class OpenAIParser:
         if reason in _FAILED_REASONS:
             raise NousError(_FAILED_REASONS[reason], f"the provider gave up on the answer: {reason}")
         items.extend(map(ThinkingDelta, self._thinking.flush()))
+        if self._details is not None and (signature := self._details.take()):
+            items.append(ThinkingDelta("", signature))
         items.extend(map(TextDelta, self._text.flush()))
         self._calls.flush(items)
         self._report_usage(items)
@@ -251,6 +275,8 @@ class OpenAIParser:
 def _usage(found: _Usage) -> Usage:
     """Return the tokens as nous counts them: cached ones are part of the input, reasoning part of the output."""
     cached = found.prompt_tokens_details.cached_tokens if found.prompt_tokens_details else None
+    # Where Kimi and DeepSeek say it.
+    cached = cached or found.cached_tokens or found.prompt_cache_hit_tokens
     reasoning = found.completion_tokens_details.reasoning_tokens if found.completion_tokens_details else None
     return Usage(
         input_tokens=found.prompt_tokens or 0,
@@ -272,4 +298,4 @@ def _refuse_bare_error(data: bytes) -> None:
     """Raise if an event without choices is an error object that is not wrapped in one."""
     found = parse_object(data)
     if "error" in (found.get("object"), found.get("type")):
-        raise fault_in_stream(error_words(found))
+        raise fault_in_stream(*error_parts(found))

@@ -10,12 +10,17 @@ import pytest
 from nous.errors import NousError
 from nous.ports.model import ContextMessage, ModelRequest, ToolSpec
 from nous.protocol.messages import Message, TextBlock, ToolCallBlock, ToolResultBlock
+from nous.providers.chat import ChatAdapter
 from nous.providers.faults import Reply
-from nous.providers.openai import OpenAIAdapter
+from nous.providers.presets import PRESETS
 from nous.providers.settings import ProviderSettings
 
 KEY = "sk-test-0123456789"
 SETTINGS = ProviderSettings(model="gpt-test", api_key=KEY)
+
+
+def chat_adapter(settings: ProviderSettings = SETTINGS, preset: str = "openai") -> ChatAdapter:
+    return ChatAdapter(PRESETS[preset], settings)
 
 
 def message(role: Any, text: str = "", *blocks: Any) -> ContextMessage:
@@ -27,7 +32,7 @@ def request(*messages: ContextMessage, system: str = "", tools: tuple[ToolSpec, 
 
 
 def body_of(asked: ModelRequest) -> dict[str, Any]:
-    found = json.loads(OpenAIAdapter(SETTINGS).build(asked).body)
+    found = json.loads(chat_adapter(SETTINGS).build(asked).body)
     assert isinstance(found, dict)
     return found
 
@@ -49,6 +54,7 @@ def test_a_whole_conversation() -> None:
         "model": "gpt-test",
         "stream": True,
         "stream_options": {"include_usage": True},
+        "prompt_cache_key": "s",
         "tools": [
             {
                 "type": "function",
@@ -82,6 +88,7 @@ def test_without_system_and_tools_there_is_no_trace_of_them() -> None:
         "model": "gpt-test",
         "stream": True,
         "stream_options": {"include_usage": True},
+        "prompt_cache_key": "s",
         "messages": [{"role": "user", "content": "hi"}],
     }
 
@@ -108,23 +115,23 @@ def test_an_interrupted_call_is_answered_in_the_request() -> None:
 
 
 def test_a_message_is_encoded_once() -> None:
-    adapter = OpenAIAdapter(SETTINGS)
+    adapter = chat_adapter(SETTINGS)
     item = message("user", "hi")
     first = adapter.build(request(item)).body
-    assert item.wire == {"openai": b'{"role":"user","content":"hi"}'}
-    item.wire["openai"] = b'{"role":"user","content":"kept"}'
+    assert item.wire == {"openai/gpt-test": b'{"role":"user","content":"hi"}'}
+    item.wire["openai/gpt-test"] = b'{"role":"user","content":"kept"}'
     assert adapter.build(request(item)).body == first.replace(b'"hi"', b'"kept"')
 
 
 def test_what_went_before_is_a_prefix_of_what_comes_after() -> None:
-    adapter = OpenAIAdapter(SETTINGS)
+    adapter = chat_adapter(SETTINGS)
     messages = [message("user", "hi"), message("assistant", "hello"), message("user", "more")]
     short, long = (adapter.build(request(*messages[:n], system="s")).body for n in (1, 3))
     assert long.startswith(short.removesuffix(b"]}"))
 
 
 def test_the_key_stands_in_a_header_only() -> None:
-    built = OpenAIAdapter(SETTINGS).build(request(message("user", "hi")))
+    built = chat_adapter(SETTINGS).build(request(message("user", "hi")))
     assert built.url == "https://api.openai.com/v1/chat/completions"
     assert built.headers == {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
     assert KEY.encode() not in built.body
@@ -133,19 +140,19 @@ def test_the_key_stands_in_a_header_only() -> None:
 
 def test_headers_of_the_settings_are_added_and_win() -> None:
     settings = ProviderSettings(model="m", api_key=KEY, headers={"X-Title": "t", "Authorization": "Basic x"})
-    built = OpenAIAdapter(settings).build(request())
+    built = chat_adapter(settings).build(request())
     assert built.headers == {"content-type": "application/json", "authorization": "Basic x", "x-title": "t"}
 
 
 def test_a_server_on_this_machine_needs_no_key() -> None:
     settings = ProviderSettings(model="m", api_base="http://127.0.0.1:9/v1/")
-    built = OpenAIAdapter(settings).build(request())
+    built = chat_adapter(settings).build(request())
     assert built.url == "http://127.0.0.1:9/v1/chat/completions"
     assert "authorization" not in built.headers
 
 
 def test_own_authorization_replaces_the_key() -> None:
-    OpenAIAdapter(ProviderSettings(model="m", api_base="https://example.com", headers={"Authorization": "Basic x"}))
+    chat_adapter(ProviderSettings(model="m", api_base="https://example.com", headers={"Authorization": "Basic x"}))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +170,7 @@ def test_own_authorization_replaces_the_key() -> None:
 )
 def test_settings_that_cannot_work(settings: ProviderSettings, code: str, cause: str) -> None:
     with pytest.raises(NousError, match=cause) as caught:
-        OpenAIAdapter(settings)
+        chat_adapter(settings)
     assert caught.value.code == code
     assert "sk-" not in str(caught.value)
 
@@ -208,6 +215,6 @@ def refusal(status: int, retry_after_ms: int | None = None, **error: str) -> Rep
     ],
 )
 def test_answers_that_are_no_stream(answer: Reply, code: str, cause: str) -> None:
-    error = OpenAIAdapter(SETTINGS).fault(answer)
+    error = chat_adapter(SETTINGS).fault(answer)
     assert (error.code, error.cause) == (code, cause)
     assert error.retry_after_ms == answer.retry_after_ms

@@ -1,104 +1,19 @@
-"""Items from recorded and twisted chat completion streams."""
+"""Items from twisted chat completion streams; the recorded ones are in the contract."""
 
 from __future__ import annotations
 
-import json
-from itertools import pairwise
-from pathlib import Path
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nous.errors import NousError
 from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.messages import Usage
-from nous.providers.openai_stream import OpenAIParser
-from nous.providers.sse import SseParser
+from nous.providers.chat_stream import ChatParser, ThinkingDetails
 from nous.providers.text import MAX_PIECE_CHARS
-
-FIXTURES = Path(__file__).parents[3] / "fixtures" / "sse" / "openai"
-USAGE = UsageReport(Usage(input_tokens=19, output_tokens=10, cached_tokens=8, reasoning_tokens=4))
-GREETING: list[ModelItem] = [*map(TextDelta, ["Hello", ", ", "\xfcber", " \U0001f600", "!"]), Finish("stop"), USAGE]
-
-EXPECTED: dict[str, list[ModelItem]] = {
-    "text.sse": GREETING,
-    "text-crlf.sse": GREETING,
-    "text-cr.sse": GREETING,
-    "tool-call.sse": [
-        ToolCallDelta(0, "call_Ab12", "read"),
-        ToolCallDelta(0, arguments='{"pa'),
-        ToolCallDelta(0, arguments='th":"'),
-        ToolCallDelta(0, arguments="a.txt"),
-        ToolCallDelta(0, arguments='"}'),
-        Finish("tool_use"),
-        USAGE,
-    ],
-    "parallel-tools.sse": [
-        TextDelta("Two at once."),
-        ToolCallDelta(0, "call_A", "read"),
-        ToolCallDelta(1, "call_B", "grep"),
-        ToolCallDelta(0, arguments='{"path":'),
-        ToolCallDelta(1, arguments='{"pattern":'),
-        ToolCallDelta(1, arguments='"x"}'),
-        ToolCallDelta(0, arguments='"b"}'),
-        Finish("tool_use"),
-        USAGE,
-    ],
-    "reasoning-content.sse": [
-        ThinkingDelta("First "),
-        ThinkingDelta("think."),
-        TextDelta("Then "),
-        TextDelta("speak."),
-        USAGE,
-        Finish("stop"),
-    ],
-    "openrouter.sse": [ThinkingDelta("Hm."), TextDelta("Yes."), Finish("stop"), USAGE],
-    "refusal.sse": [TextDelta("I cannot "), TextDelta("do that."), Finish("refusal"), USAGE],
-    "content-filter.sse": [TextDelta("So"), Finish("refusal")],
-    "length.sse": [TextDelta("Half a"), Finish("length"), USAGE],
-    "split-surrogates.sse": [
-        TextDelta("a"),
-        TextDelta("\U0001f600b"),
-        TextDelta("\ufffdc\ufffd"),
-        Finish("stop"),
-    ],
-    "no-done.sse": [TextDelta("Done"), Finish("stop")],
-    "multi-line.sse": [TextDelta("lines"), Finish("stop")],
-}
-
-FAILING: dict[str, tuple[list[ModelItem], str]] = {
-    "error-in-stream.sse": ([TextDelta("Part")], "provider_unavailable"),
-}
-
-
-def run(chunks: list[bytes]) -> tuple[list[ModelItem], NousError | None]:
-    """Return the items of a stream, and the failure it ended with."""
-    events, parser = SseParser(), OpenAIParser()
-    items: list[ModelItem] = []
-    try:
-        for chunk in chunks:
-            for data in events.feed(chunk):
-                if not parser.done:
-                    parser.feed(data, items)
-        if not parser.done:
-            parser.finish(items)
-    except NousError as error:
-        return items, error
-    return items, None
+from tests.support.vendor_streams import play, play_events, stream_of
 
 
 def parse(*events: object) -> list[ModelItem]:
-    """Return the items of events given as objects, or as text where JSON would not do."""
-    items, failure = run([stream_of(*events)])
-    if failure is not None:
-        raise failure
-    return items
-
-
-def stream_of(*events: object) -> bytes:
-    texts = [event if isinstance(event, str) else json.dumps(event) for event in events]
-    return "".join(f"data: {text}\n\n" for text in texts).encode()
+    return play_events(ChatParser(), *events)
 
 
 def choice(delta: object = None, finish: str | None = None, **more: object) -> dict[str, object]:
@@ -118,50 +33,6 @@ def call(
 
 STOP = choice({}, "stop")
 DONE = "[DONE]"
-
-
-def test_every_recording_is_tested() -> None:
-    assert {path.name for path in FIXTURES.glob("*.sse")} == EXPECTED.keys() | FAILING.keys()
-
-
-@pytest.mark.parametrize("name", EXPECTED)
-def test_recordings_cut_at_every_byte(name: str) -> None:
-    body = (FIXTURES / name).read_bytes()
-    expected = (EXPECTED[name], None)
-    assert run([body]) == expected
-    assert run([bytes([byte]) for byte in body]) == expected
-    for cut in range(1, len(body)):
-        assert run([body[:cut], body[cut:]]) == expected
-
-
-@pytest.mark.parametrize("name", FAILING)
-def test_failing_recordings_cut_at_every_byte(name: str) -> None:
-    body = (FIXTURES / name).read_bytes()
-    for cut in range(1, len(body)):
-        items, failure = run([body[:cut], body[cut:]])
-        assert items == FAILING[name][0]
-        assert failure is not None
-        assert failure.code == FAILING[name][1]
-
-
-@given(st.sampled_from(sorted(EXPECTED)), st.data())
-def test_recordings_in_any_chunking(name: str, data: st.DataObject) -> None:
-    body = (FIXTURES / name).read_bytes()
-    cuts = sorted(data.draw(st.sets(st.integers(1, len(body) - 1), max_size=20)))
-    assert run([body[a:b] for a, b in pairwise([0, *cuts, len(body)])]) == (EXPECTED[name], None)
-
-
-@pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_a_recording_that_ends_early_is_cut_or_complete(name: str) -> None:
-    body = (FIXTURES / name).read_bytes()
-    for end in range(len(body)):
-        items, failure = run([body[:end]])
-        if any(isinstance(item, Finish) for item in items):
-            assert failure is None
-        else:
-            assert failure is not None
-            assert failure.code == "provider_unavailable"
-            assert (failure.cause or "").startswith("cut")
 
 
 @pytest.mark.parametrize(
@@ -290,7 +161,7 @@ def test_half_pairs_at_the_end_are_given_before_the_finish() -> None:
 
 def test_bytes_that_are_not_utf_8_become_replacement_characters() -> None:
     body = b'data: {"choices":[{"delta":{"content":"a\xf0\x9f"}}]}\n\n' + stream_of(STOP, DONE)
-    assert run([body]) == ([TextDelta("a\ufffd"), Finish("stop")], None)
+    assert play(ChatParser(), [body]) == ([TextDelta("a\ufffd"), Finish("stop")], None)
 
 
 def test_one_delta_with_everything_in_it() -> None:
@@ -411,8 +282,63 @@ def test_error_objects_in_the_stream(event: object, code: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-@given(st.binary(max_size=200))
-def test_any_data_gives_items_or_a_named_error(data: bytes) -> None:
-    _, failure = run([b"data: " + data + b"\n\n"])
-    assert failure is not None
-    assert failure.code in ("provider_error", "provider_unavailable")
+def test_usage_within_a_choice_and_cached_tokens_where_servers_say_them() -> None:
+    inside = {"choices": [{"delta": {}, "finish_reason": "stop", "usage": {"prompt_tokens": 9, "cached_tokens": 4}}]}
+    assert parse(inside, DONE) == [UsageReport(Usage(input_tokens=9, cached_tokens=4)), Finish("stop")]
+    hit = {"usage": {"prompt_tokens": 9, "prompt_cache_hit_tokens": 5}}
+    assert parse(STOP, hit, DONE)[-1] == UsageReport(Usage(input_tokens=9, cached_tokens=5))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "whole"),
+    [
+        ([], None),
+        ([None, "x", 7, {}], None),
+        ([["no object"]], None),
+        (
+            [
+                [{"type": "reasoning.text", "text": "a", "index": 0}],
+                [{"type": "reasoning.text", "text": "b", "index": 0}],
+            ],
+            '[{"type":"reasoning.text","text":"ab","index":0}]',
+        ),
+        (
+            [[{"type": "reasoning.summary", "summary": "a"}], [{"type": "reasoning.summary", "summary": "b"}]],
+            '[{"type":"reasoning.summary","summary":"ab"}]',
+        ),
+        (
+            [
+                [
+                    {"type": "reasoning.text", "text": "a", "index": 0},
+                    {"type": "reasoning.text", "text": "b", "index": 1},
+                ]
+            ],
+            '[{"type":"reasoning.text","text":"a","index":0},{"type":"reasoning.text","text":"b","index":1}]',
+        ),
+        (
+            [[{"type": "reasoning.encrypted", "data": "x", "index": 0}]] * 2,
+            '[{"type":"reasoning.encrypted","data":"x","index":0},{"type":"reasoning.encrypted","data":"x","index":0}]',
+        ),
+        (
+            [
+                [{"type": "t", "text": None}],
+                [{"type": "t", "text": "a", "signature": "s"}],
+                [{"type": "t", "text": None}],
+            ],
+            '[{"type":"t","text":"a","signature":"s"}]',
+        ),
+        ([[{"type": "t", "text": "\ud83d"}]], '[{"type":"t","text":"\ufffd"}]'),
+    ],
+)
+def test_details_of_thinking_are_put_together_again(pieces: list[object], whole: str | None) -> None:
+    details = ThinkingDetails()
+    for piece in pieces:
+        details.feed(piece)
+    assert details.take() == whole
+
+
+def test_details_are_kept_only_where_they_go_back() -> None:
+    event = choice({"reasoning": "a", "reasoning_details": [{"type": "reasoning.text", "text": "a"}]})
+    assert parse(event, STOP, DONE) == [ThinkingDelta("a"), Finish("stop")]
+    kept = play_events(ChatParser(keeps_details=True), event, STOP, DONE)
+    assert kept == [ThinkingDelta("a"), ThinkingDelta("", '[{"type":"reasoning.text","text":"a"}]'), Finish("stop")]

@@ -1,0 +1,149 @@
+"""What every dialect does with a session's messages before they become its own: one place for each rule.  Pure.
+
+- A message is encoded once per dialect and model, and kept: a request is joined, not written anew.
+- Thinking goes back only to the model it came from: signatures mean nothing to another one, which refuses them.
+- Ids and names of tool calls are fitted to what the vendor takes; the same id always becomes the same one.
+- An image the model does not take is a clear refusal, never left out in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from nous.errors import NousError
+from nous.ports.model import ContextMessage
+from nous.protocol.messages import (
+    Block,
+    ImageBlock,
+    Message,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+    ToolResultBlock,
+)
+
+EMPTY_TEXT: Final = "(no text)"
+"""Stands for a text without a visible character where a vendor refuses the whole request for one."""
+
+IMAGE_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+"""What all vendors take that take images at all."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
+
+encode_json: Final = msgspec.json.Encoder().encode
+
+
+class MessageEncoder:
+    """Encodes messages with ``translate``, which returns what one message is in the dialect: objects of a list.
+
+    ``key`` names the dialect and all that the encoding depends on; the bytes are kept with the message under it.
+    """
+
+    def __init__(self, key: str, translate: Callable[[Message], Sequence[object]]) -> None:
+        self._key = key
+        self._translate = translate
+
+    def encode(self, item: ContextMessage) -> bytes:
+        """Return the objects of one message, joined with commas."""
+        wire = item.wire.get(self._key)
+        if wire is None:
+            wire = item.wire[self._key] = b",".join(map(encode_json, self._translate(item.message)))
+        return wire
+
+
+class Turn(NamedTuple):
+    """Messages one after the other that one side said: vendors with strict turns want them as one."""
+
+    is_model: bool
+    messages: list[ContextMessage]
+
+
+def group_turns(messages: Iterable[ContextMessage]) -> list[Turn]:
+    turns: list[Turn] = []
+    for item in messages:
+        is_model = item.message.role == "assistant"
+        if not turns or turns[-1].is_model is not is_model:
+            turns.append(Turn(is_model, []))
+        turns[-1].messages.append(item)
+    return turns
+
+
+def said_blocks(message: Message, provider: str, model: str) -> Iterator[Block]:
+    """Yield the blocks of an assistant message that ``model`` may see: without the thinking of any other."""
+    if not message.blocks and message.text:
+        yield TextBlock(message.text)
+    is_own = message.provider == provider and message.model == model
+    for block in message.blocks:
+        if is_own or not isinstance(block, ThinkingBlock):
+            yield block
+
+
+def images_of(message: Message) -> list[ImageBlock]:
+    return [block for block in message.blocks if isinstance(block, ImageBlock)]
+
+
+def results_of(message: Message) -> list[tuple[ToolResultBlock, list[ImageBlock]]]:
+    """Return the results of a message, each with the images that stand behind it."""
+    results: list[tuple[ToolResultBlock, list[ImageBlock]]] = []
+    for block in message.blocks:
+        if isinstance(block, ToolResultBlock):
+            results.append((block, []))
+        elif isinstance(block, ImageBlock) and results:
+            results[-1][1].append(block)
+    return results
+
+
+def check_image(image: ImageBlock, model: str, *, taken: bool | None) -> ImageBlock:
+    """Return ``image`` if the model takes it, or if it is not known whether it does.
+
+    Raises:
+        NousError: ``capability_unavailable``.
+    """
+    if taken is False:
+        hint = "Choose a model that does, or say in provider.models_file that this one does."
+        raise NousError("capability_unavailable", f"images: the model {model} takes none", hint=hint)
+    if image.mime_type not in IMAGE_TYPES:
+        raise NousError("capability_unavailable", f"images: only {', '.join(sorted(IMAGE_TYPES))}")
+    return image
+
+
+def data_url(image: ImageBlock) -> str:
+    return f"data:{image.mime_type};base64,{image.data}"
+
+
+def visible(text: str) -> str:
+    """Return ``text``, or what stands for it if nothing of it can be seen."""
+    return text if text.strip() else EMPTY_TEXT
+
+
+class CallIds:
+    """Fits ids of tool calls to ``pattern``: one that fits stays, any other becomes a digest of itself."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = re.compile(pattern)
+
+    def fit(self, call_id: str) -> str:
+        if self._pattern.fullmatch(call_id):
+            return call_id
+        return "call_" + hashlib.sha256(call_id.encode("utf-8", "replace")).hexdigest()[:24]
+
+
+def fit_name(name: str) -> str:
+    """Return the name of a tool as a vendor lets it stand in a history, where models may have named any."""
+    return name if _NAME.fullmatch(name) else _NOT_IN_NAMES.sub("_", name)[:64] or "unnamed"
+
+
+def arguments_of(call: ToolCallBlock) -> msgspec.Raw:
+    """Return a call's arguments as a JSON object; what the model wrote that is none stands in one as text."""
+    text = call.arguments or "{}"
+    try:
+        fields: Any = msgspec.json.decode(text)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        fields = None
+    return msgspec.Raw(text.encode() if isinstance(fields, dict) else encode_json({"not_an_object": text}))
