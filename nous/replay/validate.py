@@ -285,4 +285,4 @@ def _counted(counts: TraceCounts) -> str:
 
 
 def _shown(line: bytes) -> str:
-    return bound_text(line[:80].decode("utf-8", "replace"), 80)
+    return bound_text(line[:80].decode("utf-8", "replace"), 80) or "an empty line"
