@@ -56,5 +56,6 @@ def good_run() -> list[Json]:
         s.say("tool_execution_update", turn_id="1", **tool, delta="x")
         s.say("tool_execution_end", turn_id="1", **tool, result="x")
     s.say("turn_end", turn_id="1").say("status", message="between").user("2", "m5", "more").deltas("2", "m6")
+    s.feature("thinking_update", turn_id="2", message_id="m6", delta="nothing to say")
     s.say("message_end", turn_id="2", message_id="m6", role="assistant", text="", stop_reason="stop")
     return s.say("turn_end", turn_id="2").say("agent_end", status="completed").events

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from nous.engine.spec import EMPTY_CONTEXT, chain_digest, request_digest
+from nous.engine.spec import EMPTY_CONTEXT, EngineLimits, chain_digest, request_digest
 from nous.protocol.messages import Message, TextBlock
 
 MESSAGE = Message(id="m1", role="user", text="hello", run_id="r1", created_at="2026-01-02T03:04:05.000Z")
+
+
+def test_the_limits_of_a_run_are_pinned() -> None:
+    limits = EngineLimits()
+    assert (limits.max_model_calls, limits.abort_grace_ms) == (64, 2000)
+    assert (limits.max_message_bytes, limits.inline_text_bytes) == (33_554_432, 262_144)
 
 
 def test_the_digest_of_a_context_is_pinned() -> None:

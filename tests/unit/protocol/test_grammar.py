@@ -189,6 +189,7 @@ BROKEN: list[tuple[str, int, list[Any]]] = [
     ("turn.not_open", 2, renumbered(lambda s: s.say("turn_end", turn_id="1"))),
     ("turn.not_open", 2, renumbered(lambda s: s.deltas("1", "m1"))),
     ("turn.not_open", 2, renumbered(lambda s: s.say("tool_execution_start", turn_id="1", **T1))),
+    ("turn.not_open", 2, renumbered(lambda s: s.say("tool_execution_update", turn_id="1", **T1, delta="x"))),
     ("turn.not_closed", 3, renumbered(lambda s: s.say("turn_start", turn_id="1"))),
     ("turn.id", 2, change("turn_start", payload={"turn_id": "one"})),
     ("turn.id", 2, change("turn_start", payload={"turn_id": "-1"})),
@@ -213,7 +214,7 @@ BROKEN: list[tuple[str, int, list[Any]]] = [
     ("message.text", 11, change("message_end", 1, payload={"text": "one \u2028two"})),
     ("message.text", 11, change("message_end", 1, payload={"text": "two\u2028one\U0001f600 "})),
     ("message.text", 11, change("message_update", payload={"delta": ""})),
-    ("message.text", 26, change("message_end", 3, payload={"text": "x"})),
+    ("message.text", 27, change("message_end", 3, payload={"text": "x"})),
     ("tool.already_open", 4, turn(TOOL, ("tool_execution_start", T2), ("tool_execution_end", {**T2, "result": ""}))),
     ("tool.not_open", 3, turn(TOOL_UPDATE)),
     ("tool.not_open", 3, turn(TOOL_END)),
@@ -243,6 +244,16 @@ def test_one_fault_is_reported_once(n: int) -> None:
     events = deepcopy(GOOD)
     events[n]["ts"] = "never"
     assert [(v.line, v.rule) for v in check(events)] == [(n + 1, "event.envelope")]
+
+
+def test_a_fault_that_has_consequences_is_reported_once() -> None:
+    assert [(v.line, v.rule) for v in check(GOOD[1:])] == [(1, "run.start_missing")]
+    assert [(v.line, v.rule) for v in check(change("message_start", 1, seq="5"))] == [(5, "event.seq")]
+
+
+def test_how_a_text_differs_is_said_without_quoting_it() -> None:
+    said = [check(change("message_end", 1, payload={"text": text}))[0].detail for text in ("x", "y" * 14)]
+    assert said == ["the deltas are 14 bytes, the text is 1", "the deltas are 14 bytes, the text is another"]
 
 
 def test_a_violation_reads_as_a_sentence() -> None:
