@@ -32,6 +32,7 @@ def all_replay(home: Home) -> bool:
     return bool(traces) and all(replay_in_engine(path).verdict == "identical" for path in traces)
 
 
+@pytest.mark.behaviour("P4.14", "P5.18")
 async def test_a_session_is_compacted_by_command(nous: OpenPeer, home: Home) -> None:
     async with nous(Setup(script=[[{"text": LONG}], [{"text": "short"}]], config=SMALL)) as peer:
         await peer.run("first question")
@@ -76,6 +77,7 @@ async def test_there_may_be_nothing_to_compact(nous: OpenPeer, home: Home) -> No
         assert len((await peer.ok("list_runs"))["runs"]) == 1
 
 
+@pytest.mark.behaviour("P4.43")
 async def test_a_run_and_a_compaction_exclude_each_other(nous: OpenPeer) -> None:
     hang = {"match": {"purpose": "compaction"}, "steps": [{"hang": True}]}
     async with nous(Setup(script=[[{"text": LONG}], [{"text": "b"}], hang, [{"hang": True}]], config=SMALL)) as peer:

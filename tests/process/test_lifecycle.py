@@ -307,7 +307,7 @@ async def test_unread_answers_stop_the_reading_of_commands(home: Home) -> None:
             assert (await wire.line()).startswith(b'{"v":"1","id":"%d-x' % n)
 
 
-@pytest.mark.behaviour("P7.8", "P5.12")
+@pytest.mark.behaviour("P7.7", "P5.12")
 async def test_a_client_that_reads_nothing_holds_the_provider_back(home: Home) -> None:
     count = 200_000
     text = "0123456789\u20ac" * 3

@@ -248,7 +248,7 @@ async def test_the_end_of_a_connections_input_answers_what_is_pending(home: Home
 # -- subscribers that come late
 
 
-@pytest.mark.behaviour("P7.11", "P7.10")
+@pytest.mark.behaviour("P7.10", "P7.9")
 async def test_late_subscribers_miss_nothing_and_hear_nothing_twice(home: Home) -> None:
     count, source = 50_000, random.Random(11)
     moments = sorted(source.sample(range(1, count), 6))
@@ -286,7 +286,7 @@ async def read_run(path: Path) -> list[bytes]:
         return b"".join(parts)[:-1].split(b"\n")
 
 
-@pytest.mark.behaviour("P7.11")
+@pytest.mark.behaviour("P7.10")
 async def test_a_subscriber_hears_each_active_run_from_its_start(home: Home) -> None:
     with bounded():
         async with serve_socket(home, Setup(script=[HANGS, HANGS])) as (path, _), connect(path) as peer:
@@ -302,7 +302,7 @@ async def test_a_subscriber_hears_each_active_run_from_its_start(home: Home) -> 
                     assert await subscriber.run_events(run_id) == await peer.run_events(run_id)
 
 
-@pytest.mark.behaviour("P7.11")
+@pytest.mark.behaviour("P7.10")
 async def test_a_run_that_just_ended_is_shown_to_who_has_not_seen_it(home: Home) -> None:
     with bounded():
         async with serve_socket(home) as (path, _), connect(path) as peer:
@@ -313,7 +313,7 @@ async def test_a_run_that_just_ended_is_shown_to_who_has_not_seen_it(home: Home)
                 assert {line.run_id for line in subscriber.lines} == {newest} != {older}
 
 
-@pytest.mark.behaviour("P7.11")
+@pytest.mark.behaviour("P7.10")
 async def test_a_run_that_just_ended_is_not_shown_again_to_the_same_process(home: Home) -> None:
     with bounded():
         async with serve_socket(home) as (path, _), connect(path) as peer:
@@ -345,7 +345,7 @@ with socket.socket(socket.AF_UNIX) as sock:
 # -- subscribers that are slow
 
 
-@pytest.mark.behaviour("P7.9", "P7.10", "P6.13")
+@pytest.mark.behaviour("P7.8", "P7.9", "P6.13")
 async def test_a_slow_subscriber_is_disconnected_and_the_others_go_on(home: Home) -> None:
     bound, count = 256 * 1024, 20_000
     script = [[{"text_repeat": {"text": "0123456789", "count": count, "chunk": 16}}]]
@@ -401,7 +401,7 @@ def raw_items(raw: bytes) -> list[bytes]:
     return [bytes(item) for item in msgspec.json.decode(raw, type=EventsAnswer).payload.events]
 
 
-@pytest.mark.behaviour("P7.9")
+@pytest.mark.behaviour("P7.8")
 async def test_a_subscriber_that_never_reads_holds_nobody_up(home: Home) -> None:
     script = [[{"text_repeat": {"text": "0123456789", "count": 50_000}}]]
     with bounded():

@@ -33,7 +33,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         yield daemon
 
 
-@pytest.mark.behaviour("P7.11")
+@pytest.mark.behaviour("P7.10")
 def test_a_run_that_ended_is_recent_for_five_seconds(daemon: Daemon) -> None:
     watch = daemon.clock = Watch()
     assert daemon.recently_ended() is None
