@@ -37,6 +37,7 @@ from nous.tools.environment import SECRET_WORDS
 DEFAULT_RUNS: Final = 50
 _PROMPT_WITHIN_BYTES: Final = 64 * 1024
 _PROMPT_CHARACTERS: Final = 48
+_MIN_SUSPECT_CHARACTERS: Final = 8
 
 EPILOG: Final = """\
 commands:
@@ -217,12 +218,19 @@ def export_run(arguments: Sequence[str]) -> int:
 
 
 def held_secrets(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the secrets that this process holds: what no export may contain, whatever it looks like."""
-    flat = flatten(settings)
-    named = {str(value) for path, value in flat.items() if path.endswith("_env") and value}
-    named |= {*KEY_VARIABLES.values()}
-    named |= {name for name in environ if any(word in name.upper() for word in SECRET_WORDS)}
-    values = {environ.get(name, "") for name in named} | {*settings.provider.headers.values()}
+    """Return the secrets that this process holds: what no export may contain, whatever it looks like.
+
+    Those the configuration names, and of the other variables those whose name says so, as for the tools' environment.
+    """
+    named = {str(value) for path, value in flatten(settings).items() if path.endswith("_env") and value}
+    values = {environ.get(name, "") for name in (*named, *KEY_VARIABLES.values())} | {
+        *settings.provider.headers.values()
+    }
+    for name, value in environ.items():
+        is_closed = any(word in name.upper() for word in SECRET_WORDS)
+        # Not every such variable holds a secret: a path or a word is left alone.
+        if is_closed and len(value) >= _MIN_SUSPECT_CHARACTERS and not value.startswith("/"):
+            values.add(value)
     return tuple(sorted(values - {""}))
 
 
@@ -273,7 +281,8 @@ def worst_exit_code(found: Sequence[Validation]) -> int:
 def _path_of(state: StateDir, source: str) -> Path:
     """Return the file that is meant; for a check one that is not there is a finding, not an error."""
     path = Path(source)
-    return state.traces / f"{source}.ndjson" if not path.exists() and is_safe_id(source) else path
+    traced = state.traces / f"{source}.ndjson"
+    return traced if not path.exists() and is_safe_id(source) and traced.exists() else path
 
 
 def write_validation(ink: Ink, found: Validation) -> None:
