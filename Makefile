@@ -38,6 +38,7 @@ check: $(INSTALLED) ## Lint, types, the floors, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/check_drift.py
+	$(BIN)/python scripts/draw_states.py --check
 
 schema: $(INSTALLED) ## Write protocol/v1 anew from the code
 	$(BIN)/python scripts/check_drift.py --write

@@ -12,8 +12,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nous.errors import NousError
 from nous.protocol.commands import QueueMode
-from nous.protocol.events import Always
 from nous.protocol.entries import SessionInfo
+from nous.protocol.events import Always
 from nous.protocol.messages import Message, TreeNode
 
 PROTOCOL_VERSION: Final = "1"
