@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.bench.programs import Program, Provider, floor, nous
+from scripts.bench.tracing import tracing_ratio
 
 Figures = dict[str, float]
 
@@ -206,6 +207,11 @@ def traces(provider: Provider) -> Figures:
         return {"nous trace bytes ratio": trace.stat().st_size / events, "nous replay process ms": whole * 1e3}
 
 
+def tracing(provider: Provider) -> Figures:
+    """A traced run of 20,000 deltas against the same run whose trace goes nowhere, in one process."""
+    return {"nous traced over untraced ratio": tracing_ratio()}
+
+
 def fsyncs(provider: Provider) -> Figures:
     """The disk's own fsync, for what waits on it."""
     times = []
@@ -244,6 +250,7 @@ MEASURES: Final[dict[str, Callable[[Provider], Figures]]] = {
     "tool_round": tool_round,
     "sessions": sessions,
     "traces": traces,
+    "tracing": tracing,
     "fsyncs": fsyncs,
     "imports": imports,
 }
