@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
+from nous.engine.answer import Answer
 from nous.engine.effects import AppendCompaction, CallModel, PlanCompaction, StopModel
 from nous.engine.inputs import (
     CompactionPlanned,
@@ -25,7 +26,7 @@ from nous.engine.spec import request_digest
 from nous.engine.summary import estimate_tokens
 from nous.engine.transitions import State
 from nous.errors import bound_text
-from nous.ports.model import Finish, TextDelta, UsageReport
+from nous.ports.model import Finish, TextDelta, ThinkingDelta, UsageReport
 from nous.protocol.entries import Compaction, Summariser, Trigger
 from nous.protocol.events import StatusEvent
 from nous.protocol.messages import Message, Usage
@@ -51,8 +52,7 @@ class CompactionPart:
         self._otherwise: Callable[[], None] = lambda: None
         self._plan: CompactionPlanned | None = None
         self._pending: Compaction | None = None
-        self._text: list[str] = []
-        self._finished = False
+        self._answer: Answer | None = None
         self._call = 0
         self._made = 0
         self._retried_overflow = False
@@ -109,13 +109,12 @@ class CompactionPart:
         if item.entry_id != self._entry_id:
             return
         self._plan = item
-        self._text = []
-        self._finished = False
         self._status("compaction_start", f"Compacting the conversation ({self._trigger}).")
         if item.by == "deterministic":
-            self._store(item.fallback, "deterministic")
+            self._store_fallback()
             return
         self._call = run.calls.next_number()
+        self._answer = Answer(item.entry_id, set())
         run.state = State.SUMMARISING
         digest = request_digest(run.context_digest, self._instruction, (item.first_kept_entry_id,))
         run.effects.append(
@@ -131,35 +130,58 @@ class CompactionPart:
         )
 
     def on_summary_produced(self, item: ModelProduced) -> None:
-        if item.call != self._call:
+        answer = self._answer
+        if answer is None or item.call != self._call:
             return
         for piece in item.items:
+            if isinstance(piece, TextDelta | ThinkingDelta):
+                answer.size_bytes += len(piece.text.encode())
             if isinstance(piece, TextDelta):
-                self._text.append(piece.text)
+                answer.text.append(piece.text)
             elif isinstance(piece, UsageReport):
-                self._run.calls.usage = self._run.calls.usage.plus(piece.usage)
+                answer.usage = piece.usage
             elif isinstance(piece, Finish):
-                self._finished = piece.reason in ("stop", "length")
+                answer.finish = piece.reason
+            if answer.size_bytes > self._run.spec.limits.max_message_bytes:
+                self.stop()
+                self._store_fallback()
+                return
+        answer.compact()
 
     def on_summary_done(self, item: ModelDone) -> None:
-        text = "".join(self._text).strip()
-        if item.call != self._call or self._plan is None:
+        if self._answer is None or item.call != self._call:
             return
-        if self._finished and text:
+        answer = self._close_call()
+        text = answer.full_text().strip()
+        if answer.finish in ("stop", "length") and text:
             self._store(bound_text(text, MAX_SUMMARY_BYTES), "model")
         else:
-            self._store(self._plan.fallback, "deterministic")
+            self._store_fallback()
 
     def on_summary_failed(self, item: ModelFailed) -> None:
-        if item.call == self._call and self._plan is not None:
-            self._store(self._plan.fallback, "deterministic")
+        if self._answer is not None and item.call == self._call:
+            self._close_call()
+            self._store_fallback()
 
     def stop(self) -> None:
         """Stop the summary's model call, if it is under way."""
-        if self._run.state is State.SUMMARISING:
+        if self._answer is not None:
+            self._close_call()
             self._run.effects.append(StopModel(self._call))
 
+    def _close_call(self) -> Answer:
+        """Count what the call cost, however it ended; return what it said."""
+        answer, calls = self._answer, self._run.calls
+        assert answer is not None
+        self._answer = None
+        calls.usage = calls.usage.plus(answer.usage)
+        return answer
+
     # -- storing
+
+    def _store_fallback(self) -> None:
+        assert self._plan is not None
+        self._store(self._plan.fallback, "deterministic")
 
     def _store(self, summary: str, by: Summariser) -> None:
         run, plan = self._run, self._plan
@@ -185,6 +207,7 @@ class CompactionPart:
         self._pending, self.entry = None, entry
         run.context_digest = item.context_digest or run.context_digest
         self._context_tokens = item.context_tokens
+        run.calls.last_usage = Usage()  # it measured a context that is no more
         self._status("compaction_end", f"The conversation was compacted ({entry.by}).")
         if not run.end_if_aborting():
             self._then()

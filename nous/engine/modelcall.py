@@ -134,8 +134,6 @@ class ModelCalls:
         elif answer.finish == "refusal":
             run.fail("content_refused", None)
         else:
-            if not answer.opened:
-                self._open(answer)
             text = answer.full_text()
             message = run.make_message(answer.message_id, "assistant", text, blocks=answer.blocks(text))
             run.store(message, State.STORING_ANSWER)

@@ -91,7 +91,7 @@ def _rows() -> list[Row]:
         Row(s.READY, CompactionStarted, "compaction.on_compaction_started", frozenset({s.PLANNING})),
         Row(s.PLANNING, CompactionPlanned, "compaction.on_compaction_planned", _SUMMARY),
         Row(s.PLANNING, CompactionRefused, "compaction.on_compaction_refused", frozenset({s.STORING_INPUT, s.ENDED})),
-        Row(s.SUMMARISING, ModelProduced, "compaction.on_summary_produced", frozenset({s.SUMMARISING})),
+        Row(s.SUMMARISING, ModelProduced, "compaction.on_summary_produced", _SUMMARY),
         Row(s.SUMMARISING, ModelDone, "compaction.on_summary_done", frozenset({s.STORING_SUMMARY})),
         Row(s.SUMMARISING, ModelFailed, "compaction.on_summary_failed", frozenset({s.STORING_SUMMARY})),
         Row(s.STORING_SUMMARY, EntryStored, "compaction.on_compaction_stored", _NEXT_CALL),

@@ -14,9 +14,12 @@ import msgspec
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from nous.engine.effects import AppendEntry
+from nous.engine.effects import AppendCompaction, AppendEntry
 from nous.engine.inputs import (
     AbortRequested,
+    CompactionPlanned,
+    CompactionRefused,
+    CompactionStarted,
     EntryFailed,
     EntryStored,
     FollowedUp,
@@ -102,6 +105,11 @@ def current_entry(bench: Bench) -> str:
     return "run-1-m1" if entry is None else entry.id
 
 
+def current_plan(bench: Bench) -> str:
+    plan = bench.waiting.plan
+    return "run-1-c1" if plan is None else plan.entry_id
+
+
 def plain(*inputs: Input) -> Move:
     return lambda bench: list(inputs)
 
@@ -111,6 +119,8 @@ def good_answer(bench: Bench) -> list[Input]:
     waiting = bench.waiting
     if waiting.entry is not None:
         return [EntryStored(waiting.entry.id)]
+    if waiting.plan is not None:
+        return [CompactionPlanned(waiting.plan.entry_id, "kept", 100, "model", "the plain summary")]
     if waiting.question is not None:
         return [PolicyAnswered(waiting.question.tool_call_id, allow=True)]
     if waiting.tool is not None:
@@ -132,7 +142,7 @@ def again(back: int) -> Move:
 
 other_calls = st.integers(0, 6)
 other_tools = st.sampled_from(["t0", "t1", "t2", "run-1-m2-t0", ""])
-other_entries = st.integers(0, 12).map(lambda n: f"run-1-m{n}")
+other_entries = st.builds(lambda kind, n: f"run-1-{kind}{n}", st.sampled_from("mmc"), st.integers(0, 12))
 command_ids = st.sampled_from(["k1", "k2", "k3"])
 outcomes = st.sampled_from(["ok", "error", "not_found", "not_active", "invalid_arguments", "blocked", "crashed"])
 codes = st.sampled_from(sorted(WIRE_CODES)) | st.sampled_from(["unheard_of", "invalid_usage"])
@@ -151,17 +161,28 @@ timely: st.SearchStrategy[Move] = st.one_of(
         outcomes,
         st.booleans(),
     ),
+    st.integers(0, 40).map(lambda tokens: lambda b: [EntryStored(current_entry(b), "digest", tokens)]),
+    st.builds(
+        lambda by, fallback: lambda b: [CompactionPlanned(current_plan(b), "kept", 100, by, fallback)],
+        st.sampled_from(["model", "deterministic"]),
+        texts,
+    ),
+    st.just(lambda b: [CompactionRefused(current_plan(b))]),
 )
 fatal: st.SearchStrategy[Move] = st.one_of(
     st.builds(AbortRequested, command_ids).map(plain),
     codes.map(lambda code: lambda b: [ModelFailed(current_call(b), code, "cause")]),
     codes.map(lambda code: lambda b: [EntryFailed(current_entry(b), code)]),
+    st.just(lambda b: [ModelFailed(current_call(b), "context_overflow")]),
     st.just(lambda b: [ModelDone(current_call(b))]),
 )
 untimely: st.SearchStrategy[Move] = st.one_of(
     st.integers(1, 9).map(again),
     st.one_of(
         st.builds(RunStarted, command_ids, texts),
+        st.builds(CompactionStarted, command_ids, texts),
+        st.builds(CompactionPlanned, other_entries, texts, st.integers(0, 9), st.just("model"), texts),
+        st.builds(CompactionRefused, other_entries),
         st.builds(ModelProduced, other_calls, batches),
         st.builds(ModelDone, other_calls),
         st.builds(ModelFailed, other_calls, codes),
@@ -195,6 +216,7 @@ specs = st.builds(
         max_model_calls=st.integers(1, 4),
         max_message_bytes=st.sampled_from([1 << 25, 1 << 20, 200, 24]),
         inline_text_bytes=st.sampled_from([8, 1 << 18]),
+        compact_at_tokens=st.sampled_from([0, 0, 20]),
     ),
 )
 
@@ -206,10 +228,14 @@ class Played(NamedTuple):
     bench: Bench
 
 
-def play(spec: RunSpec, steps: list[Move]) -> Played:
+PROMPT = RunStarted("c1", "hello")
+firsts: st.SearchStrategy[Input] = st.sampled_from([PROMPT, PROMPT, PROMPT, CompactionStarted("c1", "names")])
+
+
+def play(spec: RunSpec, first: Input, steps: list[Move]) -> Played:
     """Give what the moves make of where the run stands; inputs that come after the end are ignored like any other."""
     bench = Bench(spec)
-    for step in [plain(RunStarted("c1", "hello")), *steps]:
+    for step in [plain(first), *steps]:
         for item in step(bench):
             bench.give(item)
     return Played(spec, bench)
@@ -217,7 +243,7 @@ def play(spec: RunSpec, steps: list[Move]) -> Played:
 
 # Short ones shrink well; long ones get far.
 plays = st.lists(moves, max_size=12) | st.lists(moves, min_size=15, max_size=60)
-runs = st.builds(play, specs, plays)
+runs = st.builds(play, specs, firsts, plays)
 
 
 def whole(run: Played) -> Bench:
@@ -297,7 +323,7 @@ def test_no_steer_or_follow_up_is_lost(run: Played) -> None:
     for kind, cls in (("steer", Steered), ("follow_up", FollowedUp)):
         given_ids = [item.command_id for item in bench.accepted if isinstance(item, cls)]
         assert [command_id for k, command_id in began + gone if k == kind] == given_ids
-    if bench.machine.status == "completed":
+    if bench.machine.status == "completed" and not bench.machine.compaction.is_manual:
         assert gone == []
 
 
@@ -333,12 +359,25 @@ def test_the_entries_form_one_path_to_the_leaf(run: Played) -> None:
     parents = ["", *[m.id for m in bench.stored]]
     assert [m.parent_id for m in bench.stored] == parents[:-1]
     assert bench.payload("agent_end")["leaf_id"] == parents[-1]
+    kept = [e.entry for e in bench.effects if isinstance(e, AppendCompaction)]
+    assert {entry.parent_id for entry in kept} <= set(parents)
     announced = [
         e["message_id"]
         for e in bench.payloads("message_end", "tool_execution_end")
         if e.get("stop_reason") not in ("error", "aborted") and "message_id" in e
     ]
     assert announced == parents[1:]
+
+
+@given(runs)
+def test_a_compaction_that_began_ends_unless_the_run_was_cut_short(run: Played) -> None:
+    bench = whole(run)
+    codes = [status["code"] for status in bench.payloads("status")]
+    pairs, rest = divmod(len(codes), 2)
+    assert codes == ["compaction_start", "compaction_end"] * pairs + ["compaction_start"] * rest
+    if bench.machine.status in ("completed", "max_steps"):
+        assert rest == 0
+    event("compacted" if codes else "not compacted")
 
 
 @given(runs)
@@ -353,11 +392,11 @@ def test_no_more_model_calls_than_the_limit_in_a_turn(run: Played) -> None:
     assert hit == ([limit] if bench.machine.status == "max_steps" else [])
 
 
-@given(specs, plays, st.lists(batches, min_size=1, max_size=6))
+@given(specs, firsts, plays, st.lists(batches, min_size=1, max_size=6))
 def test_an_elided_batch_can_be_made_again_from_its_events(
-    spec: RunSpec, steps: list[Move], said: list[list[ModelItem]]
+    spec: RunSpec, first: Input, steps: list[Move], said: list[list[ModelItem]]
 ) -> None:
-    bench = play(spec, steps).bench
+    bench = play(spec, first, steps).bench
     for batch in said:
         while bench.waiting.call is None and not bench.machine.ended:
             bench.go_on()
