@@ -35,9 +35,9 @@ from nous.replay.context import find_context, store_context
 from nous.replay.engine_mode import EVENTS_SHOWN_BEFORE
 from nous.replay.judge import judge
 from nous.replay.recording import Header, Recorded, Said, read_lines
+from nous.replay.replayed_run import client_commands
 from nous.replay.report import Divergence, Place, Report, find_difference
 from nous.replay.sequencer import BEGINNINGS, is_command
-from nous.replay.serving import client_commands
 from nous.replay.stage import Stage, open_stage, scaled
 from nous.runtime.seams import Admitted
 from nous.store.trace_lines import BrokenTraceError, TraceEnd, kind_of

@@ -2,157 +2,31 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal
 
 import anyio
 import msgspec
 
 from nous.engine.effects import AskPolicy, StartTimer
-from nous.engine.inputs import (
-    AbortRequested,
-    EntryFailed,
-    Input,
-    ModelDone,
-    ModelFailed,
-    ModelProduced,
-    PolicyAnswered,
-    Stamp,
-    ToolDone,
-    ToolProgressed,
-)
-from nous.engine.record import read_input
+from nous.engine.inputs import EntryFailed, Input, ModelFailed, ModelProduced, ToolDone, ToolProgressed
 from nous.engine.spec import RunSpec
 from nous.errors import NousError
-from nous.ports.model import ModelItem, ModelRequest, TextDelta
+from nous.ports.model import ModelItem, ModelRequest
 from nous.ports.system import Clock, Ids
 from nous.ports.tool import ToolContext, ToolResult
 from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
-from nous.replay.recording import Header, Recorded, Said, read_header, read_lines
+from nous.replay.recording import Header, read_header
+from nous.replay.replayed_run import Paced, ReplayedRun, client_commands
 from nous.replay.sequencer import BEGINNINGS, Sequencer, is_command
 from nous.runtime.seams import Admitted, EntryLog
 
 Speed = Literal["full", "recorded"]
 Drive = Literal["recording", "client"]
-
-_BYTES_PER_CHARACTER: Final = 6
-"""The most that one character takes as JSON (a control character)."""
-
-_CALL_ID_BYTES: Final = 1024
-"""More than the id that the engine gives to a tool call of its own."""
-
-_TIME: Final = "%Y-%m-%dT%H:%M:%S.%f%z"
-
-
-class ReplayedRun:
-    """One recording on its way through the daemon, under a run id of its own if the recorded one is taken.
-
-    ``asked`` are the subjects (model calls, tool calls, entries) of the recorded effects.
-    """
-
-    def __init__(self, path: Path, run_id: str | None = None) -> None:
-        recorded = read_header(path)
-        self.run_id = run_id or recorded.run_id
-        self.header = _renamed(recorded, recorded.run_id, self.run_id)
-        self.asked: set[tuple[str, object]] = set()
-        self.policy: dict[str, PolicyAnswered] = {}
-        self.failures: dict[str, EntryFailed] = {}
-        self.model: defaultdict[int, list[Paced]] = defaultdict(list)
-        self.tools: defaultdict[str, list[Paced]] = defaultdict(list)
-        self.inputs = merge_deltas(self._read(path, recorded.run_id), recorded.spec.limits.max_message_bytes)
-        self._sort()
-
-    def _read(self, path: Path, old_id: str) -> list[Recorded]:
-        """Read the inputs, and what was asked for.  Ids in them begin with the run's, and follow it."""
-        out: list[Recorded] = []
-        old, new = old_id.encode(), self.run_id.encode()
-        for line in read_lines(path):
-            if isinstance(line, Said):
-                if line.kind == "effect":
-                    data = msgspec.json.decode(
-                        line.line.replace(old_id.encode(), self.run_id.encode()), type=_Asked
-                    ).data
-                    self.asked.update(data.items())
-            elif line.line is None:
-                out.append(line)
-            else:
-                _, stamp, item = read_input(line.line.replace(old, new))
-                out.append(Recorded(stamp, item, line.line))
-        return out
-
-    def _sort(self) -> None:
-        before = self.inputs[0].stamp if self.inputs else Stamp("", 0)
-        for stamp, item in self.inputs:
-            paced = Paced(item, max(0.0, _seconds(stamp) - _seconds(before)))
-            before = stamp
-            if isinstance(item, ModelProduced | ModelDone | ModelFailed):
-                self.model[item.call].append(paced)
-            elif isinstance(item, ToolProgressed | ToolDone):
-                self.tools[item.tool_call_id].append(paced)
-            elif isinstance(item, PolicyAnswered):
-                self.policy[item.tool_call_id] = item
-            elif isinstance(item, EntryFailed):
-                self.failures[item.entry_id] = item
-
-
-class Paced(NamedTuple):
-    """A recorded input, and how long after the one before it it came, in seconds."""
-
-    item: Input
-    pause_s: float
-
-
-class _Asked(msgspec.Struct):
-    data: dict[str, Any] = {}
-
-
-_effects: Final = msgspec.json.Decoder(_Asked)
-
-
-def _seconds(stamp: Stamp) -> float:
-    return datetime.strptime(stamp.ts, _TIME).timestamp()
-
-
-def _renamed(header: Header, old_id: str, new_id: str) -> Header:
-    data = msgspec.json.encode(header).replace(old_id.encode(), new_id.encode())
-    return msgspec.json.decode(data, type=Header)
-
-
-def merge_deltas(recorded: Sequence[Recorded], max_message_bytes: int) -> list[Admitted]:
-    """Return the inputs in order, deltas that came at the same time as one.
-
-    A merged input must be left out of a trace just as its parts were: near the size limit of a message none is merged
-    (see :meth:`nous.engine.modelcall.ModelCalls.elides`).
-    """
-    out: list[Admitted] = []
-    mergeable = False
-    call = left = 0
-    for stamp, item, line in recorded:
-        if isinstance(item, ModelProduced):
-            if item.call != call:
-                call, left = item.call, max_message_bytes
-            left -= sum(map(_most_bytes, item.items))
-        last = out[-1] if out else None
-        if mergeable and line is None and left > 0 and last is not None and last.stamp.ts == stamp.ts:
-            assert isinstance(last.item, ModelProduced)
-            assert isinstance(item, ModelProduced)
-            last.item.items.extend(item.items)
-        else:
-            out.append(Admitted(stamp, item))
-        mergeable = line is None
-    return out
-
-
-def _most_bytes(item: ModelItem) -> int:
-    """Return more than an item can add to the size of its message."""
-    if isinstance(item, TextDelta):
-        return _BYTES_PER_CHARACTER * len(item.text)
-    return len(msgspec.json.encode(item)) + _CALL_ID_BYTES
 
 
 class ReplaySeams:
@@ -236,29 +110,6 @@ class ReplaySeams:
 
     def failure_of(self, entry_id: str) -> EntryFailed | None:
         return next((r.failures[entry_id] for r in self.runs.values() if entry_id in r.failures), None)
-
-
-def client_commands(inputs: Sequence[Admitted]) -> list[Admitted]:
-    """Return the recorded commands that one client on stdio can send again.
-
-    Those of the daemon itself (end of input, signals, a lost client) it cannot, nor a second command of the same id:
-    connections that both used it were two.
-    """
-    out: list[Admitted] = []
-    ids = {a.item.command_id for a in inputs if isinstance(a.item, BEGINNINGS)}
-    for admitted in inputs:
-        item = admitted.item
-        if not is_command(item):
-            continue
-        if isinstance(item, AbortRequested) and item.reason != "client":
-            continue
-        command_id = getattr(item, "command_id", None)
-        if command_id is not None:
-            if not command_id or command_id in ids:
-                continue
-            ids.add(command_id)
-        out.append(admitted)
-    return out
 
 
 class _OwnPrompt:

@@ -40,7 +40,7 @@ def write_sealed(path: Path, lines: Iterable[bytes]) -> Path:
     return path
 
 
-def edited(line: bytes, edit: Callable[[Json], None]) -> bytes:
+def edited(line: bytes, edit: Callable[[Json], object]) -> bytes:
     """Return a line after a change of what it says."""
     data = msgspec.json.decode(line)
     edit(data)
