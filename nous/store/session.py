@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from nous.errors import NousError
 from nous.ports.model import ContextMessage
 from nous.protocol.entries import Compaction, ModelChange
 from nous.store.branching import BranchContent, branch_content
-from nous.store.disk import Disk, io_failure, write_all
+from nous.store.disk import Disk, io_failure, replace_file, write_all
 from nous.store.locks import LockProfile, retry, try_lock, unlock
-from nous.store.session_format import MAX_LINE_BYTES, Entry, encode_line
+from nous.store.rewrite import PruneReport, rewrite
+from nous.store.session_format import MAX_LINE_BYTES, Checkpoint, Entry, encode_line
 from nous.store.session_log import SessionLog, read_log
 from nous.store.session_path import PathView
 from nous.store.session_tree import SessionTree, TreeError
@@ -42,7 +43,8 @@ class Session:
         # What was written here and what was synced, counted, because only a count means the same to both threads.
         self._written = 1 if is_new else 0
         self._synced = 0
-        self._is_listed = not is_new
+        # The file whose name is known to be durable: whoever made or replaced it may have died before it was.
+        self._listed_inode = -1
         self._sync_failed = False
 
     @property
@@ -149,19 +151,7 @@ class Session:
             NousError: ``io_failure``; ``session_corrupt``; ``session_error`` if the id is taken or the parent is
                 not in the session.
         """
-        try:
-            lock = try_lock(self._disk, self._lock_path)
-            if lock is None:
-                return False
-            try:
-                self._append_locked(entry)
-            finally:
-                unlock(self._disk, lock)
-        except FileNotFoundError:
-            raise NousError("session_not_found", self.id) from None
-        except OSError as error:
-            raise io_failure(error, self._path) from error
-        return True
+        return self._try_locked(lambda fd: self._append(fd, entry))
 
     async def append(self, entry: Entry) -> None:
         """Append an entry, waiting for the session's lock as long as the lock profile says.
@@ -169,8 +159,34 @@ class Session:
         Raises:
             NousError: what :meth:`try_append` raises, and ``state_contention``.
         """
-        if not self.try_append(entry):
-            await retry(lambda: self.try_append(entry), self._lock_path, self._profile)
+        await self._do_locked(lambda fd: self._append(fd, entry))
+
+    async def checkpoint(self, entry_id: str, created_at: str) -> None:
+        """Let everything so far be pruned, as far as it was compacted.  An entry like others: durable once synced.
+
+        Raises:
+            NousError: as :meth:`append`.
+        """
+
+        def append_at_leaf(fd: int) -> None:
+            # Only now nobody else moves the leaf.
+            self._append(fd, Checkpoint(id=entry_id, parent_id=self.leaf_id, created_at=created_at))
+
+        await self._do_locked(append_at_leaf)
+
+    async def prune(self, retain: int = 0) -> PruneReport:
+        """Remove the messages before the last checkpoint that no leaf's context needs; ``retain`` the newest anyway.
+
+        Contexts and message ids stay as they are; a message that is gone can still be followed and is a context
+        that consists of its summary.  The file is replaced atomically and durably, under the lock, so that other
+        processes go on with it; where nothing can go it is untouched.  Blocks while it reads and writes.
+
+        Raises:
+            NousError: what :meth:`append` raises but for the entry's faults.
+        """
+        reports: list[PruneReport] = []
+        await self._do_locked(lambda fd: reports.append(self._prune(fd, retain)))
+        return reports[0]
 
     def sync(self) -> None:
         """Return once all that was appended by this process would survive a power cut.  Blocks; for a worker thread.
@@ -189,7 +205,7 @@ class Session:
             self._sync_file()
         except OSError as error:
             self._sync_failed = True
-            self._take_back(max(log.own_start, log.synced_end), end)
+            self._take_back(log, max(log.own_start, log.synced_end), end)
             raise io_failure(error, self._path) from error
         self._synced = max(self._synced, target)
         log.synced_end = max(log.synced_end, end)
@@ -199,27 +215,62 @@ class Session:
         recovered, self._recovered = self._recovered, []
         return recovered
 
-    def _append_locked(self, entry: Entry) -> None:
+    async def _do_locked(self, work: Callable[[int], None]) -> None:
+        if not self._try_locked(work):
+            await retry(lambda: self._try_locked(work), self._lock_path, self._profile)
+
+    def _try_locked(self, work: Callable[[int], None]) -> bool:
+        """Open the file, catch up with it, cut its torn tail, and do the work; all that if the lock is free."""
+        try:
+            lock = try_lock(self._disk, self._lock_path)
+            if lock is None:
+                return False
+            try:
+                self._open_for(work)
+            finally:
+                unlock(self._disk, lock)
+        except FileNotFoundError:
+            raise NousError("session_not_found", self.id) from None
+        except OSError as error:
+            raise io_failure(error, self._path) from error
+        return True
+
+    def _open_for(self, work: Callable[[int], None]) -> None:
         fd = self._disk.open(self._path, os.O_RDWR | os.O_APPEND)
         try:
             self._catch_up(fd)
-            log = self._log
             self._cut_torn_tail(fd)
-            self._check(log.tree, entry)
-            line, link = encode_line(entry, log.link)
-            if len(line) > MAX_LINE_BYTES:
-                raise NousError("session_error", f"an entry of {len(line)} bytes is too long")
-            try:
-                write_all(self._disk, fd, line)
-            except OSError:
-                # If this fails too, what was written has no LF, and the next writer cuts it.
-                with suppress(OSError):
-                    self._disk.truncate(fd, log.end)
-                raise
+            work(fd)
         finally:
             self._disk.close(fd)
+
+    def _append(self, fd: int, entry: Entry) -> None:
+        log = self._log
+        self._check(log.tree, entry)
+        line, link = encode_line(entry, log.link)
+        if len(line) > MAX_LINE_BYTES:
+            raise NousError("session_error", f"an entry of {len(line)} bytes is too long")
+        try:
+            write_all(self._disk, fd, line)
+        except OSError:
+            # If this fails too, what was written has no LF, and the next writer cuts it.
+            with suppress(OSError):
+                self._disk.truncate(fd, log.end)
+            raise
         log.take_own(entry, link, len(line))
         self._written += 1
+
+    def _prune(self, fd: int, retain: int) -> PruneReport:
+        log = self._log
+        made = rewrite(self._disk, fd, log, retain)
+        if made is None:
+            lines, size = log.line_count, log.end
+            return PruneReport(
+                removed_messages=0, lines_before=lines, lines_after=lines, bytes_before=size, bytes_after=size
+            )
+        replace_file(self._disk, self._path, made.data)
+        self._log = made.log
+        return made.report
 
     def _catch_up(self, fd: int) -> None:
         log = read_log(self._disk, fd, self.id, self._log)
@@ -246,13 +297,14 @@ class Session:
         fd = self._disk.open(self._path, os.O_WRONLY)
         try:
             self._disk.sync(fd)
+            inode = os.fstat(fd).st_ino
         finally:
             self._disk.close(fd)
-        if not self._is_listed:
+        if inode != self._listed_inode:
             self._disk.sync_directory(str(Path(self._path).parent))
-            self._is_listed = True
+            self._listed_inode = inode
 
-    def _take_back(self, start: int, end: int) -> None:
+    def _take_back(self, log: SessionLog, start: int, end: int) -> None:
         """Take out of the file what lies between, if nothing follows it and nobody is writing."""
         if start >= end:
             return
@@ -261,9 +313,10 @@ class Session:
             if lock is None:
                 return
             try:
-                fd = self._disk.open(self._path, os.O_WRONLY)
+                fd = self._disk.open(self._path, os.O_RDWR)
                 try:
-                    if os.fstat(fd).st_size == end:
+                    # Under the lock: of this size, and still the file that was appended to, it ends with our entry.
+                    if os.fstat(fd).st_size == end == log.end and log.is_part_of(self._disk, fd):
                         self._disk.truncate(fd, start)
                 finally:
                     self._disk.close(fd)

@@ -105,9 +105,19 @@ _header_links = msgspec.json.Decoder(_HeaderLink)
 
 def encode_line(content: SessionHeader | Entry, before: Link) -> tuple[bytes, Link]:
     """Return the line (LF included) that follows ``before`` in the chain, and its own place there."""
-    body = _encode(content)[:-1] + _chain(before)
+    return chain_line(_encode(content)[:-1], before)
+
+
+def chain_line(content: bytes, before: Link) -> tuple[bytes, Link]:
+    """Do the same with a line's own part: what :func:`unchained` returns."""
+    body = content + _chain(before)
     digest = _digest(body)
     return body + digest + b'"}\n', Link(before.n + 1, digest)
+
+
+def unchained(line: bytes, before: Link) -> bytes:
+    """Return the own part, byte for byte, of a line (without LF) that was found intact behind ``before``."""
+    return line[: -SEAL_BYTES - len(_chain(before))]
 
 
 def check_line(line: bytes, before: Link) -> Link:

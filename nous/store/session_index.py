@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from nous.errors import NousError
 from nous.protocol.entries import SessionInfo
-from nous.store.disk import Disk, io_failure, remove_quietly, replace_file, temp_path
+from nous.store.disk import Disk, io_failure, replace_file
 from nous.store.locks import try_lock, unlock
 from nous.store.session_scan import NOTHING, Scan, scan_session
 
@@ -101,16 +101,6 @@ class SessionIndex:
         limit = max(1, min(limit, MAX_PAGE))
         page = [info for _, _, info in heapq.nlargest(limit, found)]
         return SessionPage(page, cursor_after(page[-1]) if len(found) > limit else None)
-
-    def sweep(self) -> None:
-        """Remove what a crash while writing the index has left, if nobody is writing it now."""
-        temp = temp_path(f"{self._directory}/{INDEX_NAME}")
-        if not Path(temp).exists():
-            return
-        lock = try_lock(self._disk, f"{self._directory}/{LOCK_NAME}")
-        if lock is not None:
-            remove_quietly(temp)
-            unlock(self._disk, lock)
 
     def _refresh(self) -> None:
         """Bring every row up to date with its file."""

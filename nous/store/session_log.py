@@ -56,6 +56,10 @@ class SessionLog:
         self.take(entry, link, line_bytes)
         self.own_end = self.end
 
+    def forget_own(self) -> None:
+        """Take nothing of what is known as appended here and not durable yet."""
+        self.own_start = self.own_end = self.synced_end = self.end
+
     def is_part_of(self, disk: Disk, fd: int) -> bool:
         """Tell whether the file still begins with what is known.
 
@@ -77,24 +81,39 @@ def read_log(disk: Disk, fd: int, session_id: str, known: SessionLog | None) -> 
     if known is not None and known.is_part_of(disk, fd):
         if size == known.end:
             return known
-        # A tail that others cut and wrote over while it was read looks damaged once: then the whole file decides,
-        # and for the same reason the whole file is read a second time before it is called damaged.
-        with suppress(_DamagedError):
+        # A tail that others cut and wrote over while it was read looks damaged once: then the whole file decides.
+        with suppress(DamagedError):
             _read_on(disk, fd, known, size)
             return known
-    with suppress(_DamagedError):
-        return _read_all(disk, fd, session_id)
     try:
-        return _read_all(disk, fd, session_id)
-    except _DamagedError as damage:
+        return read_whole(disk, fd, session_id)
+    except DamagedError as damage:
         code = "session_error" if damage.newer else "session_corrupt"
         raise NousError(code, f"{session_id}.ndjson, line {damage.line}: {damage.reason}") from None
 
 
-class _DamagedError(Exception):
-    def __init__(self, line: int, reason: str, *, newer: bool = False) -> None:
-        super().__init__(line, reason)
+def read_whole(disk: Disk, fd: int, session_id: str) -> SessionLog | None:
+    """Read all of the file, checking every line.  ``None`` as for :func:`read_log`.
+
+    Raises:
+        DamagedError: also a second look found a line that cannot be.  The first one may have met a writer who cuts
+            a tail and writes over it.
+    """
+    with suppress(DamagedError):
+        return _read_all(disk, fd, session_id)
+    return _read_all(disk, fd, session_id)
+
+
+class DamagedError(Exception):
+    """A line (from 1) that cannot stand where it stands, ``offset`` bytes into the file.
+
+    ``newer``: it is intact, but this version of nous does not know what it is.
+    """
+
+    def __init__(self, line: int, offset: int, reason: str, *, newer: bool = False) -> None:
+        super().__init__(line, offset, reason)
         self.line = line
+        self.offset = offset
         self.reason = reason
         self.newer = newer
 
@@ -106,7 +125,7 @@ def _read_all(disk: Disk, fd: int, session_id: str) -> SessionLog | None:
         return None
     header, link, end = head
     if header.id != session_id:
-        raise _DamagedError(1, f"it names the session {header.id!r}")
+        raise DamagedError(1, 0, f"it names the session {header.id!r}")
     log = SessionLog(header, link, end)
     _read_on(disk, fd, log, size)
     return log if log.line_count > header.copied else None
@@ -119,9 +138,9 @@ def _read_header(disk: Disk, fd: int, size: int) -> tuple[SessionHeader, Link, i
             return None
         header, link = decode_header(line)
     except LineTooLongError:
-        raise _DamagedError(1, "it is too long") from None
+        raise DamagedError(1, 0, "it is too long") from None
     except UnreadableLineError as error:
-        raise _DamagedError(1, error.reason, newer=error.newer) from None
+        raise DamagedError(1, 0, error.reason, newer=error.newer) from None
     return header, link, len(line) + 1
 
 
@@ -132,8 +151,8 @@ def _read_on(disk: Disk, fd: int, log: SessionLog, size: int) -> None:
                 link = check_line(line, log.link)
                 log.take(decode_entry(line), link, len(line) + 1)
     except LineTooLongError:
-        raise _DamagedError(log.line_count + 1, "it is too long") from None
+        raise DamagedError(log.line_count + 1, log.end, "it is too long") from None
     except UnreadableLineError as error:
-        raise _DamagedError(log.line_count + 1, error.reason, newer=error.newer) from None
+        raise DamagedError(log.line_count + 1, log.end, error.reason, newer=error.newer) from None
     except TreeError as error:
-        raise _DamagedError(log.line_count + 1, str(error)) from None
+        raise DamagedError(log.line_count + 1, log.end, str(error)) from None

@@ -99,6 +99,10 @@ class SessionTree:
                 del self._paths[next(iter(self._paths))]
         return PathView(path)
 
+    def made_at(self, message_id: str) -> Compaction | None:
+        """Return the compaction that was made on a message, the last one if there are several."""
+        return self._in_force_at.get(message_id)
+
     def full_path(self, leaf_id: str) -> list[ContextMessage]:
         """Return the messages from the root to ``leaf_id``, as far back as they were not pruned."""
         found: list[ContextMessage] = []
@@ -164,7 +168,7 @@ class SessionTree:
 
     def _holding_at(self, message_id: str, compaction_id: str | None) -> Compaction | None:
         if compaction_id is None:
-            return self._in_force_at.get(message_id)
+            return self.made_at(message_id)
         asked = self.compactions.get(compaction_id)
         return asked if asked is not None and asked.parent_id == message_id else None
 

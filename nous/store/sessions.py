@@ -20,6 +20,7 @@ from nous.store.session import Session
 from nous.store.session_format import FORMAT, ORIGIN, Entry, LeafMove, SessionHeader, encode_line
 from nous.store.session_index import SAFE_ID, SessionIndex, SessionPage
 from nous.store.session_log import SessionLog, read_log
+from nous.store.sweep import sweep_temps
 
 __all__ = ["LeafMove", "Session", "SessionStore"]
 
@@ -93,7 +94,7 @@ class SessionStore:
         Raises:
             OSError: as the system gives it.
         """
-        self._index.sweep()
+        sweep_temps(self._disk, str(self._directory))
 
     def exists(self, session_id: str) -> bool:
         """Tell whether there is a file of that name; whether it can be read is for :meth:`get`."""

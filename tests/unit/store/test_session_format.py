@@ -17,10 +17,12 @@ from nous.store.session_format import (
     Link,
     SessionHeader,
     UnreadableLineError,
+    chain_line,
     check_line,
     decode_entry,
     decode_header,
     encode_line,
+    unchained,
 )
 from tests.unit.store.helpers import NOW, compaction, message
 
@@ -175,3 +177,12 @@ def test_a_header_may_go_on_counting() -> None:
 def test_what_is_no_header_is_refused(line: bytes) -> None:
     with pytest.raises(UnreadableLineError):
         decode_header(line)
+
+
+@given(st.lists(entries, max_size=4), st.integers(-1, 10**9))
+def test_a_line_can_be_chained_anew_without_being_decoded(written: list[Entry], n: int) -> None:
+    old, new = Link(3, b"a" * 32), Link(n, b"b" * 32)
+    for entry in [*written, FULL]:
+        line, old_after = encode_line(entry, old)
+        assert chain_line(unchained(line[:-1], old), new) == encode_line(entry, new)
+        old, new = old_after, encode_line(entry, new)[1]
