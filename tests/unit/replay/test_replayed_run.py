@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from nous.engine.inputs import (
     AbortRequested,
     FollowedUp,
