@@ -94,9 +94,14 @@ def replace_file(disk: Disk, path: str, data: bytes) -> None:
 
 
 def temp_path(path: str) -> str:
-    """Return the temp file of a file that is replaced: hidden, and no id of anything begins with a dot."""
+    """Return the temp file of a file that is replaced: beside it."""
     directory, name = os.path.split(path)
-    return f"{directory}/.{name.removeprefix('.')}{TEMP_SUFFIX}"
+    return f"{directory}/{temp_name(name)}"
+
+
+def temp_name(name: str) -> str:
+    """Return the name of a temp file: hidden, because no id of anything begins with a dot."""
+    return f".{name.removeprefix('.')}{TEMP_SUFFIX}"
 
 
 def remove_quietly(path: str) -> None:

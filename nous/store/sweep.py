@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import Final
 
-from nous.store.disk import TEMP_SUFFIX, Disk, remove_quietly, temp_path
+from nous.store.disk import TEMP_SUFFIX, Disk, remove_quietly, temp_name
 from nous.store.locks import try_lock, unlock
 from nous.store.session_index import INDEX_NAME, LOCK_NAME, SAFE_ID
 
@@ -34,7 +34,7 @@ def sweep_temps(disk: Disk, directory: str) -> list[str]:
 
 def _lock_of(name: str) -> str | None:
     """Return the name of the lock under which a temp file is written, or None if it is not one."""
-    if name == temp_path(f"/{INDEX_NAME}")[1:]:
+    if name == temp_name(INDEX_NAME):
         return LOCK_NAME
     session_id = name[1 : -len(_SESSION_TEMP_SUFFIX)]
     if name == f".{session_id}{_SESSION_TEMP_SUFFIX}" and SAFE_ID.fullmatch(session_id):

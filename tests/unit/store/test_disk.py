@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nous.store.disk import Disk, io_failure, write_all
+from nous.store.disk import Disk, io_failure, remove_quietly, replace_file, temp_path, write_all
+from nous.store.faults import FaultyDisk, until_none_fires
 
 
 class SipDisk(Disk):
@@ -69,3 +70,39 @@ def test_io_failure_names_the_file_and_the_reason_only() -> None:
     )
     assert (error.code, error.cause) == ("io_failure", "s1.ndjson: No space left on device")
     assert io_failure(OSError(), "a").cause == "a: OSError"
+
+
+class TestReplacing:
+    def test_the_new_content_is_there_with_our_mode(self, tmp_path: Path) -> None:
+        path = tmp_path / "f"
+        path.write_bytes(b"old")
+        path.chmod(0o644)
+        replace_file(Disk(), str(path), b"new")
+        assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o600)
+        assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+    def test_a_fault_leaves_the_old_or_the_new_and_no_temp_file(self, tmp_path: Path, code: int) -> None:
+        path = tmp_path / "f"
+
+        def attempt(disk: FaultyDisk) -> None:
+            path.write_bytes(b"old")
+            try:
+                replace_file(disk, str(path), b"new content")
+            except OSError:
+                assert path.read_bytes() in (b"old", b"new content")
+            else:
+                assert path.read_bytes() == b"new content"
+            assert list(tmp_path.iterdir()) == [path]
+
+        assert until_none_fires(attempt, code) == 5
+
+    @pytest.mark.parametrize(("path", "temp"), [("/a/b.ndjson", "/a/.b.ndjson.tmp"), ("/a/.b", "/a/.b.tmp")])
+    def test_the_temp_file_is_hidden_beside_it(self, path: str, temp: str) -> None:
+        assert temp_path(path) == temp
+
+    def test_removing_what_is_not_there(self, tmp_path: Path) -> None:
+        remove_quietly(str(tmp_path / "no"))
+        (tmp_path / "f").touch()
+        remove_quietly(str(tmp_path / "f"))
+        assert list(tmp_path.iterdir()) == []
