@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from tests.support.gates import Gate
-from tests.support.harness import Peer, connect, events_path, open_process, serve_socket, socket_path
+from tests.support.harness import Peer, command_line, connect, events_path, open_process, serve_socket, socket_path
 from tests.support.home import Home, Setup, bounded, spawn
 from tests.support.lines import joined_deltas, read_line, types
 from tests.support.raw import RawWire, until_still
@@ -416,7 +416,7 @@ async def test_a_subscriber_that_never_reads_holds_nobody_up(home: Home) -> None
 
 @pytest.mark.behaviour("P3.27")
 async def test_a_connection_that_reads_no_answers_holds_nobody_up(home: Home) -> None:
-    line = b'{"id":"%b","type":"ping"}\n' % (b"x" * 60_000)
+    line = command_line("list_tools", {"ignored": "x" * 20_000}, "a") + b"\n"
     with bounded(), socket.socket(socket.AF_UNIX) as sock:
         async with serve_socket(home) as (path, spawned), anyio.create_task_group() as tasks:
             sock.connect(str(path))
@@ -427,7 +427,7 @@ async def test_a_connection_that_reads_no_answers_holds_nobody_up(home: Home) ->
                     await stubborn.send(line)
 
             tasks.start_soon(ask)
-            assert await until_still(lambda: stubborn.sent_bytes) < 4 << 20
+            assert await until_still(lambda: stubborn.sent_bytes) < 8 << 20
             async with connect(path) as peer:
                 await peer.ok("ping")
             assert spawned.memory_bytes() < 80 << 20
