@@ -99,6 +99,7 @@ def call(name: str, **arguments: object) -> dict[str, Any]:
 
 WAIT: Final = call("bash", command="echo before; read line < gate; echo after")
 READ: Final = call("read", path="notes.txt")
+COMPACTING: Final = {"engine": {"compact_keep_tokens": 20}}
 DONE: Final = [{"text": ["All ", "done."]}, {"usage": {"input_tokens": 90, "output_tokens": 2}}]
 
 # -- what clients do
@@ -176,6 +177,24 @@ async def talk_on_elsewhere(take: Take) -> None:
     await take.end()
 
 
+async def compact(take: Take) -> None:
+    await talk_on(take)
+    pending = take.client.start("compact_session", {"instruction": "Keep the list."})
+    take.run_id = ""
+    async for event in take.client.events():
+        if event.type == "agent_start":
+            take.run_id = event.payload["run_id"]
+        elif event.type == "agent_end" and event.payload["run_id"] == take.run_id:
+            break
+    await pending.answer()
+
+
+async def compact_and_talk_on(take: Take) -> None:
+    await compact(take)
+    await take.prompt("What was it again?")
+    await take.end()
+
+
 PLANES: Final = [
     # Basic: accents, right to left, combining marks, line separators that end no line, the last characters.
     "Grüße, שלום, ",
@@ -243,6 +262,14 @@ SHAPES: Final[dict[str, Shape]] = {
     ),
     "earlier-context": Shape([[READ], DONE, [{"text": "Three."}]], talk_on),
     "earlier-branch": Shape([[{"text": "One."}], [{"text": "Two."}], [{"text": "Two, again."}]], talk_on_elsewhere),
+    "compaction": Shape(
+        [[READ], DONE, [{"text": "Three."}], [{"text": ["A list of ", "three things."]}]], compact, config=COMPACTING
+    ),
+    "compacted-context": Shape(
+        [[READ], DONE, [{"text": "Three."}], [{"text": ["A list of ", "three things."]}], [{"text": "Apples."}]],
+        compact_and_talk_on,
+        config=COMPACTING,
+    ),
     "long-answer": Shape([[{"text_repeat": {"text": "x", "count": 20_000, "chunk": 64}}]], plainly("Go")),
 }
 """Every shape by the name of its fixture; of several runs the last one is kept."""
