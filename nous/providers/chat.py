@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from nous.errors import NousError
 from nous.ports.model import ContextMessage, ModelRequest, ToolSpec
 from nous.protocol.messages import ImageBlock, Message, TextBlock, ThinkingBlock, ToolCallBlock
@@ -29,6 +27,7 @@ from nous.providers.wire import (
     CallIds,
     MessageEncoder,
     arguments_of,
+    as_json,
     check_image,
     data_url,
     encode_json,
@@ -166,8 +165,9 @@ class ChatAdapter:
     def _thinking(self, thoughts: Sequence[ThinkingBlock]) -> dict[str, Any]:
         field = self._preset.thinking_field
         if field == "reasoning_details":
-            signed = next((block.signature for block in thoughts if block.signature), None)
-            return {field: msgspec.Raw(signed.encode())} if signed else {}
+            signatures = (as_json(block.signature, list) for block in thoughts if block.signature)
+            details = next((found for found in signatures if found is not None), None)
+            return {} if details is None else {field: details}
         text = "".join(block.text for block in thoughts) or self._preset.thinking_filler
         return {field: text} if field and text else {}
 

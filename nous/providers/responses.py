@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from nous.errors import NousError
 from nous.ports.model import ModelRequest, ToolSpec
 from nous.protocol.messages import Block, ImageBlock, Message, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
@@ -28,6 +26,7 @@ from nous.providers.wire import (
     CallIds,
     MessageEncoder,
     arguments_of,
+    as_json,
     check_image,
     data_url,
     encode_json,
@@ -104,7 +103,7 @@ class ResponsesAdapter:
         if isinstance(block, TextBlock):
             return _said_text(block.text) if block.text else None
         if isinstance(block, ThinkingBlock):
-            return msgspec.Raw(block.signature.encode()) if block.signature else None
+            return as_json(block.signature, dict) if block.signature else None
         if isinstance(block, ToolCallBlock):
             return {
                 "type": "function_call",

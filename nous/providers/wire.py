@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -142,8 +142,13 @@ def fit_name(name: str) -> str:
 def arguments_of(call: ToolCallBlock) -> msgspec.Raw:
     """Return a call's arguments as a JSON object; what the model wrote that is none stands in one as text."""
     text = call.arguments or "{}"
+    return as_json(text, dict) or msgspec.Raw(encode_json({"not_an_object": text}))
+
+
+def as_json(text: str, kind: type) -> msgspec.Raw | None:
+    """Return ``text`` to be joined into a request if it is JSON of that kind."""
     try:
-        fields: Any = msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        fields = None
-    return msgspec.Raw(text.encode() if isinstance(fields, dict) else encode_json({"not_an_object": text}))
+        return None
+    return msgspec.Raw(text.encode()) if isinstance(value, kind) else None

@@ -9,12 +9,17 @@ import pytest
 
 from nous.errors import NousError
 from nous.ports.model import ContextMessage, ModelRequest, ToolSpec
-from nous.protocol.messages import Message, TextBlock, ToolCallBlock, ToolResultBlock
+from nous.protocol.messages import Message, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
 from nous.providers.chat import ChatAdapter
 from nous.providers.faults import Reply
 from nous.providers.presets import PRESETS
+from nous.providers.registry import build_adapter
 from nous.providers.settings import ProviderSettings
+from tests.support import vendor_requests
+from tests.support.vendor_requests import PNG, calls, result, results, said, user
+from tests.support.vendor_streams import adapter_of
 
+LOCAL = "http://127.0.0.1:8080/v1"
 KEY = "sk-test-0123456789"
 SETTINGS = ProviderSettings(model="gpt-test", api_key=KEY)
 
@@ -218,3 +223,143 @@ def test_answers_that_are_no_stream(answer: Reply, code: str, cause: str) -> Non
     error = chat_adapter(SETTINGS).fault(answer)
     assert (error.code, error.cause) == (code, cause)
     assert error.retry_after_ms == answer.retry_after_ms
+
+
+# -- what presets do differently
+
+
+def test_images_of_people_and_of_results() -> None:
+    """Results hold text only here: their images follow as the user's, behind all results of the round."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    asked = vendor_requests.request(
+        user("see", PNG),
+        said(calls("c1"), calls("c2")),
+        results(result("c1", "A"), PNG),
+        results(result("c2", "B")),
+        said(TextBlock(text="Seen.")),
+        user("", PNG),
+    )
+    sent = vendor_requests.body_of(adapter_of("openai"), asked)["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "tool", "user", "assistant", "user"]
+    assert sent[0]["content"] == [image, {"type": "text", "text": "see"}]
+    assert sent[4]["content"] == [{"type": "text", "text": "Images of the result of read:"}, image]
+    assert sent[6]["content"] == [image]
+
+
+def test_images_at_the_very_end_are_not_lost() -> None:
+    asked = vendor_requests.request(user(), said(calls("c")), results(result("c"), PNG))
+    assert vendor_requests.body_of(adapter_of("openai"), asked)["messages"][-1]["role"] == "user"
+
+
+def test_a_model_that_takes_no_images_says_so() -> None:
+    with pytest.raises(NousError, match="deepseek-v4-pro takes none") as caught:
+        adapter_of("deepseek", model="deepseek-v4-pro").build(vendor_requests.request(user("see", PNG)))
+    assert caught.value.code == "capability_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "blocks", "by", "fields"),
+    [
+        ("openai", (ThinkingBlock("t"),), "own", {}),
+        ("kimi", (ThinkingBlock("t"), ThinkingBlock("u")), "own", {"reasoning_content": "tu"}),
+        ("kimi", (), "own", {"reasoning_content": " "}),
+        ("kimi", (ThinkingBlock("t"),), "other", {"reasoning_content": " "}),
+        ("deepseek", (ThinkingBlock("t"),), "own", {"reasoning_content": "t"}),
+        ("deepseek", (ThinkingBlock("t", "s"),), "other", {"reasoning_content": " "}),
+        ("llamacpp", (ThinkingBlock("t"),), "own", {"reasoning_content": "t"}),
+        ("llamacpp", (ThinkingBlock("t"),), "other", {}),
+        ("ollama", (ThinkingBlock("t"),), "own", {}),
+        ("openrouter", (ThinkingBlock("t", '[{"type":"x"}]'),), "own", {"reasoning_details": [{"type": "x"}]}),
+        ("openrouter", (ThinkingBlock("t"), ThinkingBlock("", "[]")), "own", {"reasoning_details": []}),
+        ("openrouter", (ThinkingBlock("t", "c2ln"),), "other", {}),
+    ],
+)
+def test_thinking_goes_back_where_it_came_from(
+    vendor: str, blocks: tuple[ThinkingBlock, ...], by: str, fields: dict[str, object]
+) -> None:
+    writer = (vendor, "m") if by == "own" else ("anthropic", "m")
+    asked = vendor_requests.request(user(), said(*blocks, calls("c"), by=writer), results(result("c")))
+    sent = vendor_requests.body_of(adapter_of(vendor), asked)["messages"][1]
+    assert {name: value for name, value in sent.items() if name.startswith("reasoning")} == fields
+
+
+def test_kimi_refuses_empty_messages() -> None:
+    asked = vendor_requests.request(user(""), said(calls("c")), results(result("c", "")))
+    kimi = vendor_requests.body_of(adapter_of("kimi"), asked)["messages"]
+    assert [kimi[0]["content"], kimi[2]["content"]] == ["(no text)", "(no text)"]
+    openai = vendor_requests.body_of(adapter_of("openai"), asked)["messages"]
+    assert [openai[0]["content"], openai[2]["content"]] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "settings", "fields"),
+    [
+        ("openai", {"model": "gpt-5.6", "thinking": "max"}, {"reasoning_effort": "max"}),
+        ("openai", {"model": "gpt-5.6", "thinking": "off"}, {"reasoning_effort": "none"}),
+        ("openai", {"max_output_tokens": 5}, {"max_completion_tokens": 5, "prompt_cache_key": "s"}),
+        ("kimi", {"model": "kimi-k3", "thinking": "medium"}, {"reasoning_effort": "high", "prompt_cache_key": "s"}),
+        ("kimi", {"model": "kimi-k2.6", "thinking": "off"}, {"thinking": {"type": "disabled"}}),
+        ("kimi", {"model": "kimi-k2.6", "thinking": "low"}, {"thinking": {"type": "enabled"}}),
+        ("kimi", {"max_output_tokens": 5}, {"max_completion_tokens": 5}),
+        (
+            "deepseek",
+            {"model": "deepseek-v4-pro", "thinking": "low"},
+            {"thinking": {"type": "enabled"}, "reasoning_effort": "high"},
+        ),
+        ("deepseek", {"thinking": "off"}, {"thinking": {"type": "disabled"}}),
+        (
+            "openrouter",
+            {"thinking": "high", "max_output_tokens": 5},
+            {"reasoning": {"effort": "high"}, "max_tokens": 5},
+        ),
+        ("ollama", {"thinking": "low"}, {"reasoning_effort": "low"}),
+        ("vllm", {"max_output_tokens": 5}, {"max_tokens": 5}),
+    ],
+)
+def test_fields_of_presets(vendor: str, settings: dict[str, object], fields: dict[str, object]) -> None:
+    found = vendor_requests.body_of(adapter_of(vendor, **settings), vendor_requests.request(user()))
+    assert fields.items() <= found.items()
+    assert not {"reasoning_effort", "thinking", "reasoning", "max_tokens", "max_completion_tokens"} & (
+        found.keys() - fields.keys()
+    )
+
+
+def test_thinking_that_a_model_does_not_have() -> None:
+    with pytest.raises(NousError, match="thinking") as caught:
+        adapter_of("openai", model="gpt-4.1", thinking="low")
+    assert caught.value.code == "capability_unavailable"
+    fields = vendor_requests.body_of(
+        adapter_of("openai", model="gpt-4.1", thinking="off"), vendor_requests.request(user())
+    )
+    assert "reasoning_effort" not in fields
+
+
+def test_what_is_particular_to_a_vendor_goes_to_nobody_else() -> None:
+    found = vendor_requests.body_of(adapter_of("openai", api_base=LOCAL), vendor_requests.request(user()))
+    assert "prompt_cache_key" not in found
+
+
+@pytest.mark.parametrize("vendor", ["ollama", "vllm", "llamacpp", "lmstudio"])
+def test_local_servers_need_no_key_and_take_one(vendor: str) -> None:
+    plain = build_adapter(vendor, ProviderSettings(model="m")).build(vendor_requests.request(user()))
+    assert "authorization" not in plain.headers
+    assert plain.url.startswith("http://127.0.0.1:")
+    keyed = build_adapter(vendor, ProviderSettings(model="m", api_key=KEY, api_base="https://gpu.example/v1"))
+    assert keyed.build(vendor_requests.request(user())).headers["authorization"] == f"Bearer {KEY}"
+    build_adapter(vendor, ProviderSettings(model="m", api_base="https://gpu.example/v1"))
+
+
+@pytest.mark.parametrize("call_id", ["x" * 41, "a:b", "\xfc"])
+def test_call_ids_are_fitted_on_both_sides_alike(call_id: str) -> None:
+    asked = vendor_requests.request(user(), said(calls(call_id, "no such tool!")), results(result(call_id)))
+    sent = vendor_requests.body_of(adapter_of("openai"), asked)["messages"]
+    (sent_call,) = sent[1]["tool_calls"]
+    assert sent_call["id"] == sent[2]["tool_call_id"]
+    assert len(sent_call["id"]) <= 40
+    assert sent_call["function"]["name"] == "no_such_tool_"
+
+
+def test_arguments_that_are_no_object() -> None:
+    asked = vendor_requests.request(user(), said(calls("c", arguments='{"a')), results(result("c")))
+    sent = vendor_requests.body_of(adapter_of("vllm"), asked)["messages"]
+    assert json.loads(sent[1]["tool_calls"][0]["function"]["arguments"]) == {"not_an_object": '{"a'}
