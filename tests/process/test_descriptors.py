@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
+import sys
 import tty
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from tests.support.harness import command_line, open_peer
 from tests.support.home import ROOT, Home, Setup, bounded, spawn
 from tests.support.lines import Line, joined_deltas, of_type, read_line
-from tests.support.raw import RawWire
+from tests.support.raw import RawWire, until, until_still
 
 pytestmark = pytest.mark.anyio
 
@@ -236,3 +238,49 @@ async def test_a_wrong_command_line_is_refused(home: Home) -> None:
         assert flags[-1] in said
         assert "Traceback" not in said
     assert not home.state.exists()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
+@pytest.mark.behaviour("P3.31")
+async def test_descriptors_that_are_closed_at_the_start(home: Home, closed: str) -> None:
+    """What the daemon opens first must not become its wire."""
+    serve = shlex.join([sys.executable, "-m", "nous", "serve", *home.arguments(Setup())])
+    with bounded():
+        process = await anyio.open_process(
+            ["sh", "-c", f"exec {serve} {closed}"], cwd=home.workdir, env=home.environ(), stdin=subprocess.PIPE
+        )
+        async with process:
+            assert process.stdin is not None
+            assert process.stderr is not None
+            if closed == ">&-":
+                await process.stdin.send(COMMANDS)
+                await until(lambda: bool(home.session_lines()) or process.returncode is not None)
+                locks = [path.read_bytes() for path in (home.state / "daemons").glob("*.lock")]
+                assert not any(b'"type"' in lock for lock in locks)
+            await process.stdin.aclose()
+            assert await process.wait() == 0
+            said = b"".join([data async for data in process.stderr])
+            assert b"Traceback" not in said
+
+
+@pytest.mark.behaviour("P3.31")
+async def test_pipes_that_do_not_block_as_some_runtimes_give_them(home: Home) -> None:
+    stdin, write_fd = os.pipe()
+    read_fd, stdout = os.pipe()
+    for fd in (stdin, stdout):
+        os.set_blocking(fd, False)
+    wire = RawWire(read_fd, write_fd)
+    script = [[{"text_repeat": {"text": "0123456789" * 10, "count": 10_000}}]]
+    with bounded():
+        async with spawn(home, Setup(script=script), stdin=stdin, stdout=stdout) as spawned:
+            os.close(stdin)
+            os.close(stdout)
+            await wire.send(COMMANDS)
+            # Long enough unread that every buffer on the way is full.
+            trace = home.state / "traces"
+            await until_still(lambda: sum(path.stat().st_size for path in trace.glob("*.ndjson")))
+            wire.end()
+            lines = lines_of(await wire.rest())
+            assert joined_deltas(lines) == "0123456789" * 100_000
+            assert await spawned.wait() == 0
+    wire.close()

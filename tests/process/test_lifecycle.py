@@ -180,6 +180,20 @@ async def test_sigterm_aborts_and_ends_in_order(home: Home, script: list[object]
         spawned.log()
 
 
+@pytest.mark.behaviour("P3.20", "P3.16")
+async def test_sigterm_cuts_the_draining_short(home: Home) -> None:
+    async with open_process(home, Setup(script=[HANGS])) as (peer, spawned):
+        run_id = await peer.start("hello")
+        await peer.events_until("message_update")
+        await peer.end()
+        with bounded(SIGNAL_SECONDS):
+            spawned.signal(signal.SIGTERM)
+            lines = await peer.rest()
+            assert await spawned.wait() == 0
+        assert (await peer.run_events(run_id))[-1].payload["status"] == "aborted"
+        assert lines[-1].payload["message"] == "bye"
+
+
 @pytest.mark.behaviour("P3.20")
 async def test_sigterm_at_any_moment_of_the_start(home: Home) -> None:
     async with open_raw(home) as (wire, spawned):

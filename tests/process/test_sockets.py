@@ -274,6 +274,28 @@ async def test_late_subscribers_miss_nothing_and_hear_nothing_twice(home: Home) 
             assert heard == run
 
 
+@pytest.mark.behaviour("P7.10")
+async def test_subscribers_to_a_run_that_nobody_slows_down(home: Home) -> None:
+    bursts = [{"text_repeat": {"text": "0123456789", "count": 500}}, {"delay_ms": 5}]
+    setup = Setup(script=[bursts * 40], config={"daemon": {"subscriber_buffer_bytes": 64 << 20}})
+    with bounded(90):
+        async with serve_socket(home, setup) as (path, _), connect(path) as peer:
+            runs: list[list[bytes]] = []
+
+            async def subscribe() -> None:
+                runs.append(await read_run(events_path(path)))
+
+            run_id = await peer.start("hello")
+            async with anyio.create_task_group() as tasks:
+                for _ in range(10):
+                    tasks.start_soon(subscribe)
+                    # A round trip between two of them, while the run goes on.
+                    assert (await peer.ok("get_state"))["run_id"] == run_id
+            lengths = {len(heard) for heard in runs}
+            assert lengths == {20_000 + 8}
+            assert all(heard == runs[0] for heard in runs)
+
+
 async def read_run(path: Path) -> list[bytes]:
     """Subscribe and return the lines up to a run's end, unchecked, because they are many."""
     async with await anyio.connect_unix(path) as stream:

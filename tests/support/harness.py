@@ -29,6 +29,7 @@ from nous.config.layers import resolve
 from nous.config.provider import require_provider
 from nous.ports.endpoint import Endpoint
 from nous.protocol.grammar import EventGrammar
+from nous.replay.engine_mode import replay_in_engine
 from nous.runtime.daemon import Daemon
 from nous.system.ids import new_epoch
 from nous.system.state_dir import EpochLock, open_state_dir
@@ -237,8 +238,16 @@ async def open_peer(carrier: Carrier, home: Home, setup: Setup | None = None) ->
         with bounded():
             async with _OPENERS[carrier](home, setup or Setup()) as peer:
                 yield peer
+            check_replays(home)
     except BaseExceptionGroup as group:
         raise _first_of(group) from None
+
+
+def check_replays(home: Home) -> None:
+    """Check that every run of a test replays from its trace, byte for byte."""
+    for path in sorted((home.state / "traces").glob("*.ndjson")):
+        report = replay_in_engine(path)
+        assert report.verdict == "identical", f"{path}: {report}"
 
 
 def _first_of(error: BaseException) -> BaseException:

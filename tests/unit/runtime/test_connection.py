@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from nous.ports.model import ModelItem, ModelRequest, TextDelta
 from nous.ports.tool import ToolContext, ToolResult
@@ -92,3 +94,32 @@ async def test_a_tool_that_crashes_is_a_result_the_model_can_read(tmp_path: Path
         assert [w.payload["code"] for w in of_type(run, "warning")] == ["tool_execution_error"]
         assert run[-1].payload["status"] == "completed"
         assert not any(b"secret detail" in line.raw for line in peer.lines)
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+async def held() -> tuple[int, int]:
+    """Return how many descriptors and tasks this process has, once what just ended has gone."""
+    for _ in range(20):
+        await checkpoint()
+    return open_descriptors(), len(asyncio.all_tasks())
+
+
+async def test_runs_leave_nothing_behind(tmp_path: Path) -> None:
+    async with opened(
+        tmp_path, Setup(script=[[{"tool_call": {"name": "bash", "arguments": {"command": "echo x"}}}]])
+    ) as (
+        peer,
+        daemon,
+    ):
+        await peer.run("with a tool")
+        for _ in range(3):
+            await peer.run("warm up")
+        before = await held()
+        for number in range(30):
+            await peer.run(f"{number}")
+            assert (await peer.command("prompt", {"text": "x", "images": []})).code == "capability_unavailable"
+        assert await held() == before
+        assert (daemon.runs, daemon.order.busy) == ({}, False)
