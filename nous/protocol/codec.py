@@ -20,12 +20,10 @@ import msgspec
 from msgspec import Raw, Struct
 
 from nous.errors import NousError
-from nous.protocol.commands import COMMANDS, FIELDS, Command, Payload
+from nous.protocol.commands import COMMANDS, FIELDS, MAX_ID_CHARACTERS, Command, Payload
 
 DEFAULT_MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 MAX_DEPTH: Final = 64
-MAX_ID_CHARACTERS: Final = 256
-"""A command's id is echoed in its answer and in events: a longer one is refused, and answered to no id."""
 
 _WHITESPACE: Final = b" \t\r\n\x0b\x0c"
 # Strings (with a colon behind them where they are keys), and what stands between them from the first bracket on.

@@ -10,6 +10,9 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+MAX_ID_CHARACTERS: Final = 256
+"""A command's id is echoed in its answer and in events: a longer one is refused, and answered to no id."""
+
 QueueMode = Literal["one-at-a-time", "all"]
 Text = Annotated[str, Meta(min_length=1)]
 

@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "6d9febc0203af088362b57c4e38094ccad917d477ccb18788ae8330738cb6c2e"
+SCHEMA_DIGEST: Final = "d53b0094fac5e2fbdadfa93a2aaddb1926ad0d7925e64761aa6473514773403c"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -79,7 +79,12 @@ def _command_line(name: str, payload: Schema) -> Schema:
     ignored = {"description": "Accepted and ignored."}
     properties: dict[str, Schema] = {
         "v": version,
-        "id": {"description": "Chosen by the client, echoed in the answer.", "type": "string", "minLength": 1},
+        "id": {
+            "description": "Chosen by the client, echoed in the answer.",
+            "type": "string",
+            "minLength": 1,
+            "maxLength": commands.MAX_ID_CHARACTERS,
+        },
         "type": {"const": name},
         "payload": payload,
         "ts": ignored,
