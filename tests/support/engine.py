@@ -320,8 +320,8 @@ class Bench:
         if waiting.tool is not None:
             return self.finish_tool()
         self.produce(TextDelta("fine"), Finish("stop"))
-        # An answer that has grown too long has ended the run by now.
-        return self if self.machine.ended else self.done()
+        # What has grown too long was stopped by now.
+        return self if self.waiting.call is None else self.done()
 
     def run_to_end(self, max_steps: int = 1000) -> Bench:
         """Give plain good answers until the run has ended."""
