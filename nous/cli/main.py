@@ -38,6 +38,24 @@ def _schema(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def _session(arguments: Sequence[str]) -> int:
+    from nous.cli.session import run
+
+    return run(arguments)
+
+
+def _models(arguments: Sequence[str]) -> int:
+    from nous.cli.models import run
+
+    return run(arguments)
+
+
+def _auth(arguments: Sequence[str]) -> int:
+    from nous.cli.auth import run
+
+    return run(arguments)
+
+
 def _init(arguments: Sequence[str]) -> int:
     from nous.cli.init import run
 
@@ -61,6 +79,9 @@ COMMANDS: Final[dict[str, tuple[str, Command]]] = {
     "prompt": ("one run from the shell", _prompt),
     "ctl": ("send one command to a daemon's socket", _ctl),
     "trace": ("list, show, export, validate and compare recorded runs", _trace),
+    "session": ("list, show, check, compact and export sessions", _session),
+    "models": ("list providers and what is known of their models", _models),
+    "auth": ("say which providers have their keys", _auth),
     "init": ("make the state directory", _init),
     "replay": ("replay recorded runs and compare", _replay),
     "schema": ("print or write the protocol's JSON Schema", _schema),

@@ -80,6 +80,11 @@ class Session:
         """The last change of the model, on any branch."""
         return self._log.tree.model
 
+    @property
+    def compactions(self) -> Mapping[str, Compaction]:
+        """Every compaction by its id, in the order of the file."""
+        return self._log.tree.compactions
+
     def path(self, leaf_id: str | None = None, compaction_id: str | None = None) -> PathView:
         """Return what a model is asked with at ``leaf_id`` (left out: the active leaf).
 
