@@ -13,9 +13,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from nous.engine.answer import parse_arguments
 from nous.engine.inputs import ModelProduced, ToolProgressed
 from nous.ports.model import TextDelta, ThinkingDelta, ToolCallDelta
 from nous.protocol.messages import Message, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
@@ -86,8 +87,7 @@ def all_said(path: Path) -> str:
                     joined[key] = joined.get(key, "") + item.arguments
     out += joined.values()
     for text in joined.values():
-        if text.startswith("{"):
-            out += strings(json.loads(text))
+        out += strings(parse_arguments(text) or {})
     return "\x00".join(out)
 
 
@@ -165,7 +165,6 @@ def cut(draw: st.DrawFn, text: str) -> list[str]:
     return pieces_of(text, places)
 
 
-@settings(max_examples=60)
 @given(st.data(), st.sampled_from(["fixture", "events"]))
 def test_a_run_with_secrets_everywhere_is_exported_without_them(data: st.DataObject, form: Format) -> None:
     found: list[str] = []
@@ -241,7 +240,6 @@ def answer_with(text: str, kind: str, *, parent_id: str) -> Message:
 WORDS = ("xxxxxx", "result", "reason", "nothing", "signed", '"path"', '":"a"}', "\U0001f600\U0001f600\U0001f600")
 
 
-@settings(max_examples=150)
 @given(runs, st.lists(st.sampled_from((*WORDS, "provider")), unique=True), st.booleans())
 def test_any_run_is_exported_as_the_same_run(run: Played, held: list[str], is_cut: bool) -> None:
     bench = run.bench if is_cut else run.bench.run_to_end()

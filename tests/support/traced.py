@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from nous.engine.inputs import Input, ModelProduced, Stamp
+from nous.engine.effects import CallModel, Effect
+from nous.engine.inputs import Input, ModelDone, ModelFailed, ModelProduced, Stamp
 from nous.engine.machine import RunMachine
 from nous.engine.spec import ENGINE_VERSION, RunSpec
 from nous.protocol.messages import Message
@@ -48,20 +49,29 @@ class TracedState:
         writer = TraceWriter.create(self.traces, machine.spec.run_id)
         recorder = Recorder(writer)
         recorder.header(header_fields(make_header(machine.spec, entries=context)))
+        call = 0
         for stamp, item in bench.inputs:
-            if not machine.ended:
-                step(machine, recorder, stamp, item)
+            # A shell cancels a call before it goes on: it never brings items of one that is over.
+            is_late = isinstance(item, ModelProduced) and item.call != call
+            if machine.ended or is_late:
+                continue
+            for effect in step(machine, recorder, stamp, item):
+                call = effect.call if isinstance(effect, CallModel) else call
+            if isinstance(item, ModelDone | ModelFailed):
+                call = 0 if item.call == call else call
         if end is not None:
             recorder.finish(end or str(machine.status), machine.stamp.ts)
         recorder.release()
         return self.traces / f"{machine.spec.run_id}.ndjson"
 
 
-def step(machine: RunMachine, recorder: Recorder, stamp: Stamp, item: Input) -> None:
-    """Do what a run's driver does with an input."""
+def step(machine: RunMachine, recorder: Recorder, stamp: Stamp, item: Input) -> list[Effect]:
+    """Do what a run's driver does with an input; return the effects."""
     elided = isinstance(item, ModelProduced) and machine.elides(item.items)
     machine.receive(stamp, item)
-    recorder.step(stamp, None if elided else item, machine.take_events(), machine.take_effects())
+    effects = machine.take_effects()
+    recorder.step(stamp, None if elided else item, machine.take_events(), effects)
+    return effects
 
 
 def make_header(spec: RunSpec, *, entries: int = 0) -> Header:
