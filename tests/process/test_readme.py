@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from tests.support.daemon import NOUS
 from tests.support.gates import chat
-from tests.support.home import ROOT, SCALE, TEST_SECONDS, bounded
+from tests.support.home import ROOT, bounded
+from tests.support.pages import LEFT_OUT, Block, check_console, fresh_machine, read_blocks, run, shows
 from tests.support.sse_server import serve, streams
 
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 
-_FENCE: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK: Final = re.compile(r"\]\(([^)#:]+)\)")
 
-LEFT_OUT: Final = "…"
-
-
-class Block(NamedTuple):
-    language: str
-    text: str
-
-
-BLOCKS: Final = [Block(*match.groups()) for match in _FENCE.finditer(README)]
+BLOCKS: Final = read_blocks(README)
 
 
 def blocks(language: str) -> list[Block]:
@@ -45,59 +33,9 @@ def blocks(language: str) -> list[Block]:
     return found
 
 
-class Step(NamedTuple):
-    """A command of a console block, and the output shown below it."""
-
-    command: str
-    output: list[str]
-
-
-def steps(block: Block) -> list[Step]:
-    out: list[Step] = []
-    for line in block.text.split("\n")[:-1]:
-        if line.startswith("$ "):
-            out.append(Step(line[2:], []))
-        elif line.startswith("> ") and not out[-1].output:
-            out[-1] = Step(f"{out[-1].command}\n{line[2:]}", [])
-        else:
-            out[-1].output.append(line)
-    return out
-
-
-def shows(shown: list[str], real: list[str]) -> bool:
-    """Whether the output shown is the real one: ``…`` stands for any part of a line, alone for any lines."""
-    parts = [r"(?:.*\n)*" if line == LEFT_OUT else _line_pattern(line) for line in shown]
-    return re.fullmatch("".join(parts), "".join(f"{line}\n" for line in real)) is not None
-
-
-def _line_pattern(line: str) -> str:
-    return ".*".join(map(re.escape, line.split(LEFT_OUT))) + r"\n"
-
-
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """A fresh machine: no state, no configuration, and ``nous`` on the PATH."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    nous = programs / "nous"
-    nous.write_text(f'#!/bin/sh\nexec {shlex.join(NOUS)} "$@"\n', encoding="utf-8")
-    nous.chmod(0o755)
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    return {"PATH": path, "HOME": str(tmp_path / "home"), "LANG": "C.UTF-8"}
-
-
-def run(command: list[str], environ: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        env=environ,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=TEST_SECONDS * SCALE,
-        check=False,
-    )
+    return fresh_machine(tmp_path)
 
 
 def test_nothing_in_the_readme_goes_untested() -> None:
@@ -127,13 +65,7 @@ async def test_every_console_command_gives_the_output_it_shows(environ: dict[str
     with bounded():
         async with model_server(environ):
             for block in blocks("console"):
-                expected = steps(block)
-                script = "set -euo pipefail\n" + "\nprintf '\\0'\n".join(step.command for step in expected)
-                out = await anyio.to_thread.run_sync(partial(run, ["bash", "-c", script], environ, tmp_path))
-                assert out.returncode == 0, out.stderr
-                assert out.stderr == ""
-                for step, real in zip(expected, out.stdout.split("\0"), strict=True):
-                    assert shows(step.output, real.split("\n")[:-1]), f"{step.command}\n{real}"
+                await anyio.to_thread.run_sync(check_console, block, environ, tmp_path)
 
 
 def test_the_python_program_does_what_it_says(environ: dict[str, str], tmp_path: Path) -> None:
@@ -171,7 +103,7 @@ def test_the_programs_are_short() -> None:
         assert block.text.count("\n") <= 22
 
 
-@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs/protocol.md"])
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs/protocol.md", "docs/runtime-trace.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in _LINK.findall(text):
