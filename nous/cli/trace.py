@@ -209,9 +209,9 @@ def export_run(arguments: Sequence[str]) -> int:
     )
     if options.out == "-":
         return _stream(write)
-    exported = write(out=None if options.out is None else Path(options.out).absolute())
+    exported = write(out=None if options.out is None else Path(options.out))
     if options.json:
-        return succeed(**{**msgspec.structs.asdict(exported), "path": str(exported.path)})
+        return succeed(**{**msgspec.structs.asdict(exported), "path": str(exported.path.absolute())})
     print(exported.path)
     print(_about(exported), file=sys.stderr)
     return EXIT_OK

@@ -24,8 +24,7 @@ from nous.replay.recording import Header, Recorded, check_seal, context_digest, 
 from nous.replay.redact import Redactor
 from nous.replay.rewrite import InputRedactor, Retelling, with_context
 from nous.store.disk import Disk, io_failure
-from nous.store.session_log import read_log
-from nous.store.session_tree import SessionTree, TreeError
+from nous.store.sessions import SessionStore
 from nous.store.trace_file import TraceWriter
 from nous.store.trace_lines import TraceEnd, kind_of
 from nous.store.trace_reader import iter_line_batches, scan
@@ -37,6 +36,8 @@ Format = Literal["fixture", "events"]
 SUFFIXES: Final[dict[Format, str]] = {"fixture": ".trace.ndjson", "events": ".events.ndjson"}
 
 _BATCH_BYTES: Final = 256 * 1024
+_GONE: Final = frozenset({"session_not_found", "session_corrupt", "session_error", "invalid_payload"})
+"""Why a session cannot give a run's context any more."""
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,38 +130,17 @@ def _find_end(state: StateDir, source: Path) -> TraceEnd | None:
 
 def _find_context(state: StateDir, header: Header) -> tuple[Message, ...] | None:
     """Return the messages the run began with, or None if the session does not hold them as they were."""
-    if not header.context.entries:
+    context = header.context
+    if not context.entries:
         return ()
-    tree = _read_session(state.sessions / f"{header.session_id}.ndjson", header.session_id)
-    if tree is None:
-        return None
-    # The compaction that was in force then need not be the one that is now.
-    for compaction_id in (None, *reversed(tree.compactions), ""):
-        with suppress(TreeError):
-            messages = tuple(known.message for known in tree.path(header.leaf_id, compaction_id))
-            if context_digest(messages) == header.context.digest:
-                return messages
-    return None
-
-
-def _read_session(path: Path, session_id: str) -> SessionTree | None:
-    """Return what a session holds, or None if it is gone or damaged."""
-    disk = Disk()
     try:
-        fd = disk.open(str(path), os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise io_failure(error, str(path)) from error
-    try:
-        log = read_log(disk, fd, session_id, None)
-    except OSError as error:
-        raise io_failure(error, str(path)) from error
-    except NousError:
-        return None
-    finally:
-        disk.close(fd)
-    return None if log is None else log.tree
+        path = SessionStore(state.sessions).get(header.session_id).path(header.leaf_id, context.compaction_id)
+    except NousError as error:
+        if error.code in _GONE:
+            return None
+        raise
+    messages = tuple(known.message for known in path)
+    return messages if context_digest(messages) == context.digest else None
 
 
 def _exported_header(state: StateDir, header: Header, redactor: Redactor | None) -> Header:

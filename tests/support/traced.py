@@ -43,12 +43,12 @@ class TracedState:
             changes = {"leaf_id": messages[-1].id, "context_digest": context_digest(tuple(messages)), **changes}
         return make_spec(**changes)
 
-    def record(self, bench: Bench, *, context: int = 0, end: str | None = "") -> Path:
-        """Write the trace of what a bench has played; ``end`` is its status, None leaves it cut."""
+    def record(self, bench: Bench, *, context: int = 0, compaction_id: str = "", end: str | None = "") -> Path:
+        """Write the trace of what a bench has played on so many messages; ``end`` is its status, None leaves it cut."""
         machine = RunMachine(bench.machine.spec)
         writer = TraceWriter.create(self.traces, machine.spec.run_id)
         recorder = Recorder(writer)
-        recorder.header(header_fields(make_header(machine.spec, entries=context)))
+        recorder.header(header_fields(make_header(machine.spec, entries=context, compaction_id=compaction_id)))
         call = 0
         for stamp, item in bench.inputs:
             # A shell cancels a call before it goes on: it never brings items of one that is over.
@@ -74,7 +74,7 @@ def step(machine: RunMachine, recorder: Recorder, stamp: Stamp, item: Input) -> 
     return effects
 
 
-def make_header(spec: RunSpec, *, entries: int = 0) -> Header:
+def make_header(spec: RunSpec, *, entries: int = 0, compaction_id: str = "") -> Header:
     seams = ("commands", "model", "tools", "policy", "store", "timers", "extensions")
     return Header(
         trace_version=1,
@@ -93,7 +93,7 @@ def make_header(spec: RunSpec, *, entries: int = 0) -> Header:
         limits={},
         capabilities=(),
         spec=spec,
-        context=Context(entries=entries, digest=spec.context_digest),
+        context=Context(entries=entries, digest=spec.context_digest, compaction_id=compaction_id),
         capture={**dict.fromkeys(seams, "recorded"), "context": "referenced" if entries else "recorded"},
         redaction="none",
     )

@@ -183,7 +183,7 @@ def test_the_context_is_the_one_of_the_compaction_that_was_in_force(home: Traced
         context = tuple(known.message for known in session.path("e3", compaction_id))
         run_id = f"run-{compaction_id}x"
         changed = msgspec.structs.replace(spec, run_id=run_id, context_digest=context_digest(context))
-        home.record(Bench(changed).start().run_to_end(), context=len(context))
+        home.record(Bench(changed).start().run_to_end(), context=len(context), compaction_id=compaction_id)
         header = read_header(export_trace(home.root, run_id))
         assert context_messages(header) == context
         assert context_messages(header)[0].text.endswith(last)
