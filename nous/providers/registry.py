@@ -13,6 +13,7 @@ from nous.providers.settings import ProviderSettings
 if TYPE_CHECKING:
     from nous.providers.adapter import Adapter
     from nous.providers.http import HttpRoom
+    from nous.providers.listing import ListedModel
     from nous.providers.models import ModelInfo
     from nous.providers.presets import Dialect, Preset
 
@@ -57,6 +58,25 @@ def build_adapter(name: str, settings: ProviderSettings) -> Adapter:
     preset = find_preset(name)
     info = load_models(settings.models_file).find(name, settings.model)
     return _DIALECTS[preset.dialect](preset, settings, info)
+
+
+async def list_models(name: str, settings: ProviderSettings) -> list[ListedModel]:
+    """Return the models that a vendor or server says it has, by name.  Makes a client of its own and closes it.
+
+    Raises:
+        NousError: ``invalid_usage`` for a name nobody knows, what the endpoint says of the settings, or what a call
+            may fail with.
+    """
+    from nous.providers.endpoint import open_endpoint
+    from nous.providers.listing import list_fault, list_request, read_list
+
+    preset = find_preset(name)
+    request = list_request(preset.dialect, open_endpoint(preset, settings))
+    room = build_room(settings)
+    try:
+        return read_list(preset.dialect, await room.fetch(request, list_fault))
+    finally:
+        await room.aclose()
 
 
 def find_preset(name: str) -> Preset:

@@ -118,6 +118,40 @@ def test_words_say_more_than_the_status(status: int, words: list[object], code: 
     assert fault_of_reply(Reply(status, "", b""), words).code == code
 
 
+@pytest.mark.parametrize(
+    ("status", "words", "sentence", "code"),
+    [
+        (400, ["invalid_request_error"], "prompt is too long: 208310 tokens > 200000 maximum", "context_overflow"),
+        (
+            400,
+            ["INVALID_ARGUMENT"],
+            "The input token count exceeds the maximum number of tokens allowed",
+            "context_overflow",
+        ),
+        (400, [], "x" * 2000 + "exceeded model token limit", "context_overflow"),
+        (400, [], "x" * 2048 + "exceeded model token limit", "provider_error"),
+        (400, ["content_filter"], "prompt is too long: 1 tokens > 2 maximum", "content_refused"),
+        (401, [], "prompt is too long: 1 tokens > 2 maximum", "provider_auth"),
+        (500, [], "Content Exists Risk", "provider_unavailable"),
+        (400, [], "your prompt is too long", "provider_error"),
+        (400, [], {"no": "text"}, "provider_error"),
+        (400, [], None, "provider_error"),
+    ],
+)
+def test_a_sentence_is_looked_at_where_no_word_says_it(
+    status: int, words: list[object], sentence: object, code: str
+) -> None:
+    error = fault_of_reply(Reply(status, "", b""), words, sentence)
+    assert error.code == code
+    assert error.cause == " ".join([f"HTTP {status}", *map(str, words)])
+
+
+def test_a_sentence_inside_a_stream() -> None:
+    assert fault_in_stream(["x"], "This model's maximum context length is 5 tokens").code == "context_overflow"
+    assert fault_in_stream([400], "exceeded model token limit: 7").code == "context_overflow"
+    assert fault_in_stream(["x"], "exceeded").code == "provider_error"
+
+
 def test_only_words_get_into_the_cause() -> None:
     words = [
         "model_not_found",
@@ -182,7 +216,19 @@ def test_retry_after(value: str | None, date: str | None, expected: int | None) 
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"[1]", b"null", b"\xff", b"[" * 100_000, b'{"a":' + b"9" * 5000 + b"}"]
+    "body", [b"", b"<html>", b"[1]", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a":' + b"9" * 5000 + b"}"]
 )
 def test_a_body_that_is_no_object_is_an_empty_one(body: bytes) -> None:
     assert isinstance(faults.parse_object(body), dict)
+
+
+def test_an_object_in_a_list_is_found() -> None:
+    assert faults.parse_object(b'[{"error":{"code":1}},2]') == {"error": {"code": 1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "wait_ms"),
+    [("2", 2000), ("0.25", 250), ("", None), ("-1", None), ("1s", None), ("9" * 9, MAX_RETRY_AFTER_MS)],
+)
+def test_seconds(text: str, wait_ms: int | None) -> None:
+    assert faults.parse_seconds(text) == wait_ms

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nous.ports.model import ContextMessage
-from nous.protocol.messages import Message, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
+from nous.protocol.messages import ImageBlock, Message, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
 from nous.providers.history import MISSING_RESULT_TEXT, repair_history
 
 
@@ -14,9 +14,9 @@ def user(text: str = "hi") -> ContextMessage:
     return ContextMessage(Message(id="u", role="user", text=text, created_at=""))
 
 
-def assistant(*calls: str, text: str = "") -> ContextMessage:
+def assistant(*calls: str, text: str = "", message_id: str = "a") -> ContextMessage:
     blocks = tuple(ToolCallBlock(id=call, name="read", arguments="{}") for call in calls)
-    return ContextMessage(Message(id="a", role="assistant", text=text, created_at="", blocks=blocks))
+    return ContextMessage(Message(id=message_id, role="assistant", text=text, created_at="", blocks=blocks))
 
 
 def results(*calls: str) -> ContextMessage:
@@ -105,3 +105,36 @@ def test_repair_is_deterministic_and_keeps_what_people_said(messages: list[Conte
     assert shape(repaired) == shape(repair_history(messages))
     assert shape(repaired) == shape(repair_history(repaired))
     assert [m for m in repaired if m.message.role == "user"] == [m for m in messages if m.message.role == "user"]
+
+
+def test_an_id_that_was_used_before_gets_another_one_on_both_sides() -> None:
+    """Some vendors count their calls anew in every answer; others refuse two calls with one id."""
+    first, second = assistant("read:0"), assistant("read:0", "b", message_id="m2")
+    messages = [user(), first, results("read:0"), user(), second, results("b"), results("read:0")]
+    repaired = repair_history(messages)
+    assert shape(repaired) == [
+        "user",
+        "assistant:read:0",
+        "result:read:0",
+        "user",
+        "assistant:m2-read:0,b",
+        "result:b",
+        "result:m2-read:0",
+    ]
+    assert [item for item in repaired if item in messages] == [*messages[:4], messages[5]]
+    assert second.message.tool_calls[0].id == "read:0"
+
+
+def test_a_missing_result_of_a_renamed_call() -> None:
+    messages = [assistant("a"), results("a"), assistant("a"), user()]
+    assert shape(repair_history(messages)) == ["assistant:a", "result:a", "assistant:a-a", "missing:a-a", "user"]
+
+
+def test_images_stay_with_the_results_that_stay() -> None:
+    png, gif = ImageBlock("image/png", "x"), ImageBlock("image/gif", "y")
+    kept, unexpected = results("a").message.blocks[0], results("x").message.blocks[0]
+    message = Message(id="r", role="tool_result", text="", created_at="", blocks=(unexpected, gif, kept, png))
+    repaired = repair_history([assistant("a"), ContextMessage(message)])
+    assert repaired[1].message.blocks == (kept, png)
+    sound = ContextMessage(Message(id="r", role="tool_result", text="", created_at="", blocks=(kept, png)))
+    assert repair_history([assistant("a"), sound])[1] is sound

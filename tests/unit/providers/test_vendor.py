@@ -239,6 +239,9 @@ async def test_retry_after() -> None:
     dates = {"retry-after": "Fri, 02 Jan 2026 03:04:12 GMT", "date": "Fri, 02 Jan 2026 03:04:05 GMT"}
     _, error = await outcome(answers(503, headers=dates))
     assert error.retry_after_ms == 7000
+    for exact, wait_ms in (("1500", 1500), ("1.5", 2000), ("-1", 2000), ("9" * 12, 2000)):
+        _, error = await outcome(answers(429, headers={"retry-after": "2", "retry-after-ms": exact}))
+        assert error.retry_after_ms == wait_ms
 
 
 async def test_a_refusal_whose_body_never_comes_is_still_the_refusal() -> None:

@@ -1,0 +1,156 @@
+"""``nous models``: every provider and preset, and what is known of their models; with ``--online`` what they list."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+from msgspec import structs
+
+from nous.cli.answer import succeed
+from nous.cli.options import Parser, add_state_flags, parse, resolve_settings
+from nous.config.provider import resolve_key
+from nous.config.settings import ProviderSettings as ProviderSection
+from nous.config.settings import Settings
+from nous.errors import NousError
+from nous.providers.listing import ListedModel
+from nous.providers.models import ModelInfo, ModelTable, load_models
+from nous.providers.presets import PRESETS, Preset
+from nous.providers.registry import list_models
+from nous.providers.settings import ProviderSettings
+
+_UNKNOWN: Final = "-"
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parse(make_parser(), arguments)
+    settings = resolve_settings(options).settings
+    file = settings.provider.models_file
+    table = load_models(None if file is None else Path(file))
+    presets = chosen(options.only)
+    rows = [describe(preset, settings, table) for preset in presets]
+    if options.online:
+        anyio.run(ask_all, presets, settings, table, rows, options.only is not None)
+    if options.json:
+        return succeed(providers=rows)
+    for row in rows:
+        print_provider(row)
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="nous models", description="List providers, and the models nous knows something about.")
+    add_state_flags(parser)
+    # Not the setting of that name: an address that was set for one provider must not become another's.
+    parser.add_argument("--provider", dest="only", metavar="NAME", help="only this one")
+    parser.add_argument("--online", action="store_true", help="ask the providers themselves what models they have")
+    parser.add_argument("--json", action="store_true", help="answer with one object")
+    return parser
+
+
+def chosen(name: str | None) -> list[Preset]:
+    if name is None:
+        return [*PRESETS.values()]
+    if name not in PRESETS:
+        raise NousError("invalid_usage", f"--provider: expected one of {', '.join(PRESETS)}")
+    return [PRESETS[name]]
+
+
+def describe(preset: Preset, settings: Settings, table: ModelTable) -> dict[str, Any]:
+    """Return what is known about a provider without asking it."""
+    return {
+        "name": preset.name,
+        "title": preset.title,
+        "dialect": preset.dialect,
+        "api_base": section_of(preset, settings).api_base or preset.api_base,
+        "key_variable": preset.key_variable,
+        "models": [describe_model(name, info) for name, info in table.rows(preset.name).items()],
+    }
+
+
+def describe_model(name: str, info: ModelInfo) -> dict[str, Any]:
+    known = {field: value for field, value in structs.asdict(info).items() if value is not None}
+    return {"id": name, **known}
+
+
+def section_of(preset: Preset, settings: Settings) -> ProviderSection:
+    """Return the settings of ``preset``: those of the configuration where it names this provider, else the defaults.
+
+    Nothing that was set for one provider, an address or a key, is ever used for another.
+    """
+    configured = settings.provider
+    if configured.name == preset.name:
+        return configured
+    return ProviderSection(
+        name=preset.name,
+        connect_timeout_ms=configured.connect_timeout_ms,
+        stream_idle_timeout_ms=configured.stream_idle_timeout_ms,
+    )
+
+
+async def ask_all(
+    presets: Sequence[Preset], settings: Settings, table: ModelTable, rows: Sequence[dict[str, Any]], is_only: bool
+) -> None:
+    """Put each provider's own list into its row; what goes wrong stands there too, unless it is the only one asked."""
+
+    async def ask(preset: Preset, row: dict[str, Any]) -> None:
+        try:
+            listed = await list_models(preset.name, reached(preset, settings))
+        except NousError as error:
+            if is_only:
+                raise
+            row["error"] = {"code": error.code, "cause": error.cause}
+        else:
+            row["models"] = [merge(model, table.find(preset.name, model.id)) for model in listed]
+
+    if is_only:
+        await ask(presets[0], rows[0])
+        return
+    async with anyio.create_task_group() as tasks:
+        for preset, row in zip(presets, rows, strict=True):
+            tasks.start_soon(ask, preset, row)
+
+
+def reached(preset: Preset, settings: Settings) -> ProviderSettings:
+    """Return how ``preset`` is reached.  Raises ``invalid_config`` if its key is not set."""
+    section = section_of(preset, settings)
+    return ProviderSettings(
+        api_base=section.api_base,
+        api_key=resolve_key(section, os.environ),
+        headers=dict(section.headers),
+        connect_timeout_ms=section.connect_timeout_ms,
+        stream_idle_timeout_ms=section.stream_idle_timeout_ms,
+        allow_insecure=section.allow_insecure,
+    )
+
+
+def merge(listed: ListedModel, info: ModelInfo | None) -> dict[str, Any]:
+    """Return a listed model with what the table knows beyond the vendor's own words."""
+    said = {name: value for name, value in structs.asdict(listed).items() if value is not None}
+    return (describe_model(listed.id, info) if info is not None else {}) | said
+
+
+def print_provider(row: dict[str, Any]) -> None:
+    key = row["key_variable"] or "no key"
+    print(f"{row['name']}  {row['title']}  {row['api_base']}  ({key})")
+    if "error" in row:
+        print(f"  {row['error']['code']}: {row['error']['cause']}")
+        return
+    width = max((len(model["id"]) for model in row["models"]), default=0)
+    for model in row["models"]:
+        print(f"  {model['id']:<{width}}  {size(model.get('context_tokens')):>6}  {prices(model)}".rstrip())
+
+
+def size(tokens: int | None) -> str:
+    if tokens is None:
+        return _UNKNOWN
+    return f"{tokens // 1_000_000}M" if tokens >= 1_000_000 else f"{tokens // 1000}K"
+
+
+def prices(model: dict[str, Any]) -> str:
+    read, written = model.get("input_usd_per_mtok"), model.get("output_usd_per_mtok")
+    return "" if read is None or written is None else f"${read:g} in, ${written:g} out per million tokens"
