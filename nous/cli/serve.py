@@ -15,7 +15,7 @@ from nous import __version__
 from nous.cli.options import Parser, add_daemon_flags, add_state_flags, parse, resolve_settings, state_root
 from nous.config.keys import flatten
 from nous.config.layers import allows_bootstrap
-from nous.config.provider import KEY_VARIABLES, require_provider, resolve_key
+from nous.config.provider import require_provider, resolve_key
 from nous.config.settings import ProviderSettings as ProviderSection
 from nous.config.settings import Settings
 from nous.errors import NousError
@@ -183,19 +183,16 @@ def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World
         version=__version__,
         system_override=read_system_override(settings),
         is_dead=partial(is_dead, state.daemons),
-        exporter=partial(export_run, state, held_secrets(settings)),
+        exporter=partial(export_run, state, settings),
     )
 
 
-def held_secrets(settings: Settings) -> tuple[str, ...]:
-    """Return the secrets the daemon itself holds: exports must not have them."""
-    names = (*secret_variables(settings), *KEY_VARIABLES.values())
-    return tuple({os.environ[name] for name in names if os.environ.get(name)})
-
-
-def export_run(state: StateDir, secrets: Sequence[str], run_id: str, form: str) -> Path:
+def export_run(state: StateDir, settings: Settings, run_id: str, form: str) -> Path:
+    """Export a run, redacted: what the daemon itself holds as secrets must not be in it either."""
+    from nous.cli.trace import held_secrets
     from nous.replay.export import export_trace
 
+    secrets = held_secrets(settings, os.environ)
     return export_trace(state.root, run_id, "events" if form == "events" else "fixture", held_secrets=secrets)
 
 
