@@ -91,6 +91,7 @@ COMMANDS: Final[dict[str, tuple[str, Command]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (docs/hardening: exit codes)."""
+    _fill_standard_descriptors()
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
@@ -114,6 +115,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         return fail(as_nous_error(error), as_json=as_json)
+
+
+def _fill_standard_descriptors() -> None:
+    """Put /dev/null where a standard descriptor came closed: else the first file we open would become our output."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is taken, and those below are filled already.
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _take_correlation_id(arguments: Sequence[str]) -> None:
