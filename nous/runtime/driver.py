@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
@@ -62,6 +63,8 @@ class RunDriver:
         self._clock = clock
         self._sync_on = sync_on
         self._on_end = on_end
+        # What comes up before the run has begun (a signal, a change of modes) waits until it has; then None.
+        self._early: list[Input] | None = []
         self._inbox: deque[Admitted] = deque()
         self._stepping = False
         self.broken: NousError | None = None
@@ -117,7 +120,7 @@ class RunDriver:
             async with anyio.create_task_group() as tasks:
                 self._performer.bind(self.submit, tasks)
                 self._publisher.bind(tasks, before_last=lambda: self._on_end(self), on_failure=self._break)
-                self.submit(first)
+                self._begin(first)
                 task_status.started()
                 await self._publisher.finished.wait()
                 self._recorder.release()
@@ -129,6 +132,14 @@ class RunDriver:
             self._break(as_nous_error(error))
             self.ended.set()
 
+    def _begin(self, first: RunStarted | CompactionStarted) -> None:
+        early, self._early = self._early or [], None
+        self.submit(first)
+        for item in early:
+            # Whoever sent it was told that it was taken; only a replay refuses what was not recorded.
+            with suppress(NousError):
+                self.submit(item)
+
     def open(self) -> None:
         """Let the run's events out: until then they wait, so that the prompt's answer stands before them."""
         self._publisher.open()
@@ -138,6 +149,9 @@ class RunDriver:
 
     def submit(self, item: Input) -> None:
         """The one door in.  Inputs that come up while one is being handled wait for it, in order."""
+        if self._early is not None:
+            self._early.append(item)
+            return
         self._inbox.extend(self._gate.admit(item))
         if self._stepping:
             return
