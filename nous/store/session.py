@@ -46,6 +46,7 @@ class Session:
         # The file whose name is known to be durable: whoever made or replaced it may have died before it was.
         self._listed_inode = -1
         self._sync_failed = False
+        self._took_back = False
 
     @property
     def id(self) -> str:
@@ -210,7 +211,7 @@ class Session:
             self._sync_file()
         except OSError as error:
             self._sync_failed = True
-            self._take_back(log, max(log.own_start, log.synced_end), end)
+            self._take_back(log)
             raise io_failure(error, self._path) from error
         self._synced = max(self._synced, target)
         log.synced_end = max(log.synced_end, end)
@@ -264,6 +265,7 @@ class Session:
             raise
         log.take_own(entry, link, len(line))
         self._written += 1
+        self._took_back = False
 
     def _prune(self, fd: int, retain: int) -> PruneReport:
         log = self._log
@@ -293,6 +295,8 @@ class Session:
         try:
             tree.check(entry)
         except TreeError as error:
+            if self._took_back and entry.parent_id and not tree.knows(entry.parent_id):
+                raise OSError(errno.EIO, "what it follows could not be made durable") from None
             raise NousError("session_error", str(error)) from None
 
     def _sync_file(self) -> None:
@@ -309,10 +313,11 @@ class Session:
             self._disk.sync_directory(str(Path(self._path).parent))
             self._listed_inode = inode
 
-    def _take_back(self, log: SessionLog, start: int, end: int) -> None:
-        """Take out of the file what lies between, if nothing follows it and nobody is writing."""
-        if start >= end:
-            return
+    def _take_back(self, log: SessionLog) -> None:
+        """Take out of the file what was appended here and is not durable, if nothing follows it and nobody is writing.
+
+        Also what was appended since the sync began: it stands behind what is lost.
+        """
         with suppress(OSError):
             lock = try_lock(self._disk, self._lock_path)
             if lock is None:
@@ -320,9 +325,11 @@ class Session:
             try:
                 fd = self._disk.open(self._path, os.O_RDWR)
                 try:
-                    # Under the lock: of this size, and still the file that was appended to, it ends with our entry.
-                    if os.fstat(fd).st_size == end == log.end and log.is_part_of(self._disk, fd):
+                    # Under the lock: if it ends with our entry, and is still the file that was appended to.
+                    start, end = max(log.own_start, log.synced_end), log.own_end
+                    if start < end == log.end == os.fstat(fd).st_size and log.is_part_of(self._disk, fd):
                         self._disk.truncate(fd, start)
+                        self._took_back = True
                 finally:
                     self._disk.close(fd)
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,29 @@ class TestSync:
             session.sync()
         assert [entry["id"] for entry in verify_chain(tmp_path / "s1.ndjson")] == ["s1", "a", "b"]
 
+    def test_what_is_appended_while_it_fails_goes_too(self, tmp_path: Path) -> None:
+        """It stands behind what is lost; and what would have followed it hears of the disk, not of a wrong parent."""
+        disk = BusyDisk()
+        session = SessionStore(tmp_path, disk=disk).create("s1", NOW)
+        session.sync()
+        append_row(session, "a")
+        disk.meanwhile = lambda: append_row(session, "b")
+        with pytest.raises(NousError):
+            session.sync()
+        assert entries_on_disk(tmp_path) == []
+        with pytest.raises(NousError) as caught:
+            session.try_append(message("c", "b"))
+        assert (caught.value.code, caught.value.cause) == (
+            "io_failure",
+            "s1.ndjson: what it follows could not be made durable",
+        )
+        append_row(session, "d")
+        session.sync()
+        with pytest.raises(NousError) as caught:
+            session.try_append(message("c", "b"))
+        assert caught.value.code == "session_error"
+        assert path_ids(SessionStore(tmp_path).get("s1")) == ["d"]
+
     def test_nothing_is_taken_back_under_anothers_lock(self, tmp_path: Path) -> None:
         session = SessionStore(tmp_path, disk=FaultyDisk(2, operations=frozenset({"sync"}))).create("s1", NOW)
         session.sync()
@@ -223,6 +247,19 @@ class TestSync:
         worker.join()
         assert failures == []
         assert len(verify_chain(tmp_path / "s1.ndjson")) == 501
+
+
+class BusyDisk(Disk):
+    """Does something while it syncs, and then fails once."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def sync(self, fd: int) -> None:
+        if self.meanwhile is None:
+            return super().sync(fd)
+        doing, self.meanwhile = self.meanwhile, None
+        doing()
+        raise OSError(errno.EIO, "Input/output error")
 
 
 class CountingDisk(Disk):
