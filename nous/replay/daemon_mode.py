@@ -172,11 +172,13 @@ def longest_line(commands: Sequence[SentCommand]) -> int:
 # -- driving and comparing
 
 
-async def play(client: Client, recording: Recording, sessions: Path) -> Divergence | None:
+async def play(
+    client: Client, recording: Recording, sessions: Path, *, idle_seconds: float = IDLE_SECONDS
+) -> Divergence | None:
     """Send what was sent when the run was recorded; return the first difference in what comes back.
 
-    ``sessions`` is the directory of the daemon's sessions, where the run's context is put first.  An interrupted run is
-    followed up to where it was cut.
+    ``sessions`` is the directory of the daemon's sessions, where the run's context is put first.  Of a daemon that is
+    silent for ``idle_seconds`` nothing more is expected.  An interrupted run is followed up to where it was cut.
     """
     store_context(sessions, recording.header, recording.context)
     for name, kind, payload in opening_commands(recording.header):
@@ -184,17 +186,17 @@ async def play(client: Client, recording: Recording, sessions: Path) -> Divergen
         if answer.error is not None:
             raise answer.error
     sent = [client.start(kind, payload, command_id=name) for name, kind, payload in recording.commands]
-    return await _Comparison(client, recording, sent).run()
+    return await _Comparison(client, recording, sent, scaled(idle_seconds)).run()
 
 
 class _Comparison:
     """Holds the events of a daemon against the recorded ones."""
 
-    def __init__(self, client: Client, recording: Recording, sent: list[Pending]) -> None:
+    def __init__(self, client: Client, recording: Recording, sent: list[Pending], idle_seconds: float) -> None:
         self._recording = recording
         self._sent = sent
         self._stream = client.events(recording.header.run_id)
-        self._idle_seconds = scaled(IDLE_SECONDS)
+        self._idle_seconds = idle_seconds
         self._before: deque[bytes] = deque(maxlen=EVENTS_SHOWN_BEFORE)
         self._note: str | None = None
 

@@ -44,6 +44,7 @@ class Paced(NamedTuple):
 
 
 class _Effect(msgspec.Struct):
+    kind: str = ""
     data: dict[str, Any] = {}
 
 
@@ -53,7 +54,8 @@ _effects: Final = msgspec.json.Decoder(_Effect)
 class ReplayedRun:
     """One recording on its way through the daemon, under a run id of its own if the recorded one is taken.
 
-    ``asked`` are the subjects (model calls, tool calls, entries) of the recorded effects.
+    ``asked`` are the subjects (model calls, tool calls, entries) of the recorded effects.  ``late`` are inputs by their
+    ``id()``: what a model call still delivered after it was stopped, which one that is stopped at once will not.
 
     Raises :class:`BrokenTraceError` and :class:`nous.replay.recording.NotATraceError`.
     """
@@ -63,6 +65,7 @@ class ReplayedRun:
         self.run_id = run_id or recorded.run_id
         self.header = _renamed(recorded, recorded.run_id, self.run_id)
         self.asked: set[tuple[str, object]] = set()
+        self.late: set[int] = set()
         self.policy: dict[str, PolicyAnswered] = {}
         self.failures: dict[str, EntryFailed] = {}
         self.model: defaultdict[int, list[Paced]] = defaultdict(list)
@@ -74,15 +77,22 @@ class ReplayedRun:
         """Read the inputs, and what was asked for.  Ids in them begin with the run's, and follow it."""
         out: list[Recorded] = []
         old, new = old_id.encode(), self.run_id.encode()
+        called = stopped = 0
         for line in read_lines(path):
             if isinstance(line, Said):
                 if line.kind == "effect":
-                    self.asked.update(_subjects(path.name, line.line.replace(old, new)))
-            elif line.line is None or old == new:
-                out.append(line)
-            else:
+                    effect = _read_effect(path.name, line.line.replace(old, new))
+                    self.asked.update(_subjects(effect))
+                    called = effect.data.get("call", called)
+                    stopped = called if effect.kind == "stop_model" else stopped
+                continue
+            recorded = line
+            if line.line is not None and old != new:
                 _, stamp, item = read_input(line.line.replace(old, new))
-                out.append(Recorded(stamp, item, line.line))
+                recorded = Recorded(stamp, item, line.line)
+            if stopped and getattr(recorded.item, "call", 0) == stopped:
+                self.late.add(id(recorded.item))
+            out.append(recorded)
         return out
 
     def _sort(self) -> None:
@@ -157,11 +167,15 @@ def _most_bytes(item: ModelItem) -> int:
     return len(msgspec.json.encode(item)) + _CALL_ID_BYTES
 
 
-def _subjects(name: str, line: bytes) -> list[tuple[str, object]]:
+def _read_effect(name: str, line: bytes) -> _Effect:
     try:
-        return [(key, value) for key, value in _effects.decode(line).data.items() if isinstance(value, str | int)]
+        return _effects.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BrokenTraceError(name, 0, f"effect: {error}") from None
+
+
+def _subjects(effect: _Effect) -> list[tuple[str, object]]:
+    return [(key, value) for key, value in effect.data.items() if isinstance(value, str | int)]
 
 
 def _seconds(stamp: Stamp) -> float:

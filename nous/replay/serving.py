@@ -90,10 +90,9 @@ class ReplaySeams:
         return sequencer if self._drive == "client" else _OwnPrompt(sequencer)
 
     def _comes_by_itself(self, run_id: str) -> Callable[[Input], bool]:
-        if self._drive == "recording":
-            return is_command
-        sent = {id(a.item) for a in client_commands(self.runs[run_id].inputs)}
-        return lambda item: is_command(item) and id(item) not in sent
+        run = self.runs[run_id]
+        sent = set() if self._drive == "recording" else {id(a.item) for a in client_commands(run.inputs)}
+        return lambda item: id(item) in run.late or (is_command(item) and id(item) not in sent)
 
     def entries(self, log: EntryLog) -> EntryLog:
         return _ReplayedEntries(self, log)

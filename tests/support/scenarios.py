@@ -462,12 +462,12 @@ async def _send(client: Client, daemon: Daemon, commands: Sequence[Sent]) -> Non
 # -- replaying one through a daemon, without a process
 
 
-def replay_in_memory(path: Path, state: Path) -> Divergence | None:
+def replay_in_memory(path: Path, state: Path, idle_seconds: float = 2.0) -> Divergence | None:
     """Do what daemon mode does, with a daemon in this process that lives below ``state``."""
-    return anyio.run(_replay, path, state)
+    return anyio.run(_replay, path, state, idle_seconds)
 
 
-async def _replay(path: Path, state: Path) -> Divergence | None:
+async def _replay(path: Path, state: Path, idle_seconds: float) -> Divergence | None:
     recording = prepare(path, *examine(path))
     given = ProviderSettings(name="replay", replay_from=str(path), replay_drive="client")
     world = make_recorded_world(given, state / "traces")
@@ -486,5 +486,5 @@ async def _replay(path: Path, state: Path) -> Divergence | None:
         version=__version__,
     )
     async with serve_in_memory(daemon) as client:
-        found = await play(client, recording, state / "sessions")
+        found = await play(client, recording, state / "sessions", idle_seconds=idle_seconds)
     return found or compare_traces(recording, state / "traces")

@@ -37,11 +37,8 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a replay waits for in vain, it waits for a tenth of a second."""
-    monkeypatch.setattr("nous.replay.daemon_mode.IDLE_SECONDS", 0.1)
-
+IDLE_SECONDS = 0.1
+"""How long these tests wait for what does not come."""
 
 Edit = Callable[[list[bytes]], list[bytes]]
 
@@ -56,7 +53,7 @@ def change(kind: str, edit: Callable[[Json], object], nth: int = 0) -> Edit:
 
 def replayed(tmp_path: Path, state: Path, name: str, edit: Edit) -> Divergence:
     path = write_sealed(tmp_path / "x.trace.ndjson", edit(recordings.read_lines(fixture(name))))
-    found = replay_in_memory(path, state)
+    found = replay_in_memory(path, state, IDLE_SECONDS)
     assert found is not None
     return found
 
@@ -234,7 +231,7 @@ async def played(behaviour: str, sessions: Path) -> Divergence | None:
     recording = prepare(path, *examine(path))
     program = ANSWER % (READY, behaviour, behaviour)
     async with Client.spawn(python(program)) as client:
-        return await play(client, recording, sessions)
+        return await play(client, recording, sessions, idle_seconds=IDLE_SECONDS)
 
 
 @pytest.mark.parametrize(

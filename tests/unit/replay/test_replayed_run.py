@@ -11,6 +11,7 @@ from nous.engine.inputs import (
     AbortRequested,
     FollowedUp,
     Input,
+    ModelDone,
     ModelProduced,
     PolicyAnswered,
     RunStarted,
@@ -119,6 +120,20 @@ def test_time_that_goes_back_is_no_pause(tmp_path: Path) -> None:
     lines[at] = edited(lines[at], lambda data: data.update(ts="2001-01-01T00:00:00.000Z"))
     run = ReplayedRun(write_sealed(tmp_path / "x", lines))
     assert all(paced.pause_s >= 0 for tool in run.tools.values() for paced in tool)
+
+
+def test_what_a_stopped_model_call_still_delivered_is_late(tmp_path: Path) -> None:
+    """Of one read some pieces may come up behind the one at which the call was stopped."""
+    lines = recordings.read_lines(fixture("compaction"))
+    at = position(lines, "model_produced", 1)
+    stop = b'{"type":"trace.effect","n":9,"kind":"stop_model","digest":""}'
+    run = ReplayedRun(write_sealed(tmp_path / "x", [*lines[:at], stop, *lines[at:]]))
+    late = [admitted.item for admitted in run.inputs if id(admitted.item) in run.late]
+    assert (
+        late == [admitted.item for admitted in run.inputs if isinstance(admitted.item, ModelProduced | ModelDone)][1:]
+    )
+    assert len(late) > 1
+    assert not ReplayedRun(fixture("compaction")).late
 
 
 def test_stamps_of_another_clock_are_not_waited_for(tmp_path: Path) -> None:

@@ -215,7 +215,10 @@ def normalised(lines: list[bytes], *ids: str) -> list[Any]:
     return [walk(msgspec.json.decode(line)) for line in out.split(b"\n")]
 
 
-@pytest.mark.parametrize("path", [p for p in FIXTURES if "earlier" not in p.name], ids=lambda path: path.name)
+FROM_THE_ROOT = [path for path in FIXTURES if not read_header(path).context.entries]
+
+
+@pytest.mark.parametrize("path", FROM_THE_ROOT, ids=lambda path: path.name)
 async def test_any_prompt_is_answered_with_the_recorded_run(tmp_path: Path, path: Path) -> None:
     recorded = [line for line in recordings.read_lines(path) if line.startswith(b'{"v"')]
     run_id = read_header(path).run_id
