@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tty
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -300,6 +301,30 @@ async def test_deadlines_win_over_a_reader_that_stalls(home: Home, how: str) -> 
             assert await spawned.wait() == 0
         assert trace_lines(home, run_id)[-1].startswith(b'{"type":"trace.end","status":"aborted"')
         spawned.log()
+
+
+@pytest.mark.behaviour("P3.26", "P3.31")
+async def test_a_terminal_that_was_stopped_holds_nobody_up(home: Home) -> None:
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    stdin, write_fd = os.pipe()
+    wire = RawWire(master, write_fd)
+    script = [[{"text_repeat": {"text": "abcdefgh" * 8, "count": 10_000}}]]
+    try:
+        with bounded():
+            async with spawn(home, Setup(script=script), stdin=stdin, stdout=slave) as spawned:
+                os.close(stdin)
+                await wire.send(prompt())
+                await wire.line_with(b"message_update")
+                traces = home.state / "traces"
+                await until_still(lambda: sum(path.stat().st_size for path in traces.iterdir()))
+                with bounded(SIGNAL_SECONDS):
+                    spawned.signal(signal.SIGTERM)
+                    assert await spawned.wait() == 0
+                spawned.log()
+    finally:
+        os.close(slave)
+        wire.close()
 
 
 @pytest.mark.behaviour("P3.27")
