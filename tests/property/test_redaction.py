@@ -23,8 +23,8 @@ from nous.protocol.messages import Message, TextBlock, ThinkingBlock, ToolCallBl
 from nous.replay.engine_mode import replay_in_engine
 from nous.replay.export import Format, export_trace
 from nous.replay.recording import Recorded, read_header, read_lines
-from tests.property.test_engine import Played, runs
 from tests.support.engine import Bench, Json
+from tests.support.engine_moves import Played, runs
 from tests.support.traced import TracedState
 
 HELD = 'hunter2-"quoted"\\secret'

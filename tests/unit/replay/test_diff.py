@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from nous.ports.model import TextDelta, ThinkingDelta
 from nous.replay.diff import CONTEXT_PARTS, Change, Comparison, align, compare_runs
 from nous.replay.show import KEPT_CHARACTERS, Timeline, make_timeline
-from tests.property.test_engine import Played, runs
 from tests.support.engine import Bench, Json, make_spec, tool_call
+from tests.support.engine_moves import Played, runs
 from tests.support.event_script import good_run
 from tests.support.traced import make_header
 
