@@ -99,6 +99,7 @@ def call(name: str, **arguments: object) -> dict[str, Any]:
 
 WAIT: Final = call("bash", command="echo before; read line < gate; echo after")
 READ: Final = call("read", path="notes.txt")
+SUMMARY: Final = {"steps": [{"text": ["A list of ", "three things."]}], "match": {"purpose": "compaction"}}
 COMPACTING: Final = {"engine": {"compact_keep_tokens": 20}}
 DONE: Final = [{"text": ["All ", "done."]}, {"usage": {"input_tokens": 90, "output_tokens": 2}}]
 
@@ -262,11 +263,9 @@ SHAPES: Final[dict[str, Shape]] = {
     ),
     "earlier-context": Shape([[READ], DONE, [{"text": "Three."}]], talk_on),
     "earlier-branch": Shape([[{"text": "One."}], [{"text": "Two."}], [{"text": "Two, again."}]], talk_on_elsewhere),
-    "compaction": Shape(
-        [[READ], DONE, [{"text": "Three."}], [{"text": ["A list of ", "three things."]}]], compact, config=COMPACTING
-    ),
+    "compaction": Shape([[READ], DONE, [{"text": "Three."}], SUMMARY], compact, config=COMPACTING),
     "compacted-context": Shape(
-        [[READ], DONE, [{"text": "Three."}], [{"text": ["A list of ", "three things."]}], [{"text": "Apples."}]],
+        [[READ], DONE, [{"text": "Three."}], SUMMARY, [{"text": "Apples."}]],
         compact_and_talk_on,
         config=COMPACTING,
     ),
