@@ -41,8 +41,9 @@ class DescriptorEndpoint:
         self._write_fd = write_fd
         self._read_waits = _can_wait(read_fd)
         mode = os.fstat(write_fd).st_mode
-        # A terminal that someone stopped may block a write although poll said it would take some.
         self._write_waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+        # A terminal may block a write although poll said that it would take some: only a thread may wait for it.
+        self._may_block = os.isatty(write_fd)
         self._piece_bytes = sys.maxsize if stat.S_ISREG(mode) else _SURE_BYTES
         self._poll = select.poll()
         self._poll.register(write_fd, select.POLLOUT)
@@ -63,6 +64,8 @@ class DescriptorEndpoint:
             raise
 
     def send_nowait(self, data: bytes) -> int:
+        if self._may_block:
+            return 0
         sent = 0
         try:
             while sent < len(data) and self._poll.poll(0):

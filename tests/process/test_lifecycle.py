@@ -14,7 +14,7 @@ import pytest
 
 from nous import __version__
 from tests.support.gates import Gate
-from tests.support.harness import command_line, open_peer, open_process
+from tests.support.harness import command_line, connect, open_peer, open_process, socket_path
 from tests.support.home import Home, Setup, bounded, spawn
 from tests.support.lines import Line, of_type, read_line, types
 from tests.support.raw import RawWire, open_raw, until_still
@@ -309,22 +309,28 @@ async def test_a_terminal_that_was_stopped_holds_nobody_up(home: Home) -> None:
     tty.setraw(slave)
     stdin, write_fd = os.pipe()
     wire = RawWire(master, write_fd)
-    script = [[{"text_repeat": {"text": "abcdefgh" * 8, "count": 10_000}}]]
-    try:
-        with bounded():
-            async with spawn(home, Setup(script=script), stdin=stdin, stdout=slave) as spawned:
+    traces = home.state / "traces"
+    with bounded(), socket_path() as path:
+        flags = ("--drain-timeout", "100ms", "--stdio", "--socket", str(path))
+        script = [[{"text_repeat": {"text": "abcdefgh" * 8, "count": 100_000}}]]
+        try:
+            async with spawn(home, Setup(script=script, flags=flags), stdin=stdin, stdout=slave) as spawned:
                 os.close(stdin)
                 await wire.send(prompt())
                 await wire.line_with(b"message_update")
-                traces = home.state / "traces"
-                await until_still(lambda: sum(path.stat().st_size for path in traces.iterdir()))
-                with bounded(SIGNAL_SECONDS):
-                    spawned.signal(signal.SIGTERM)
-                    assert await spawned.wait() == 0
-                spawned.log()
-    finally:
-        os.close(slave)
-        wire.close()
+                for _ in range(5):
+                    await until_still(lambda: sum(file.stat().st_size for file in traces.iterdir()))
+                    async with connect(path) as other:
+                        await other.ok("ping")
+                    # Leave room for a part of what waits: a terminal is then writable, and a write to it blocks.
+                    for _ in range(400):
+                        await anyio.wait_readable(master)
+                        os.read(master, 777)
+                wire.end()
+                assert await spawned.wait(SIGNAL_SECONDS) == 0
+        finally:
+            os.close(slave)
+            wire.close()
 
 
 @pytest.mark.behaviour("P3.27")

@@ -6,7 +6,7 @@ import os
 import socket
 import tty
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -50,10 +50,15 @@ def pipes() -> Iterator[tuple[DescriptorEndpoint, Ends]]:
 
 
 async def read_all(fd: int, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        data += await anyio.to_thread.run_sync(os.read, fd, size)
-    return data
+    """Read this much in a thread of its own: also while the loop is busy, or blocked where it should not be."""
+
+    def read() -> bytes:
+        data = b""
+        while len(data) < size:
+            data += os.read(fd, size - len(data))
+        return data
+
+    return await anyio.to_thread.run_sync(read)
 
 
 async def test_bytes_in_and_the_end() -> None:
@@ -167,6 +172,28 @@ async def test_a_terminal() -> None:
         os.close(master)
         assert await endpoint.receive() == b""
         os.close(slave)
+
+
+async def test_a_terminal_with_little_room_never_blocks_us() -> None:
+    # How much room there is, the system rounds as it likes: so there are many tries.
+    for room in range(500, 20_000, 750):
+        master, slave = os.openpty()
+        tty.setraw(slave)
+        try:
+            endpoint = DescriptorEndpoint(slave, slave)
+            os.set_blocking(slave, False)
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(slave, b"y" * 64)
+            os.set_blocking(slave, True)
+            taken = 0
+            while taken < room:
+                taken += len(os.read(master, room - taken))
+            with bounded(5):
+                await anyio.to_thread.run_sync(endpoint.send_nowait, b"x" * 100_000, abandon_on_cancel=True)
+        finally:
+            os.close(master)
+            os.close(slave)
 
 
 async def test_one_socket_for_both() -> None:
