@@ -72,7 +72,7 @@ def test_no_byte_of_a_recording_can_be_changed(tmp_path: Path) -> None:
             assert replay_in_engine(path).verdict != "identical", (at, other)
 
 
-@given(st.sampled_from(FIXTURES), st.data())
+@given(source=st.sampled_from(FIXTURES), data=st.data())
 def test_no_byte_of_any_recording_can_be_changed_removed_or_added(
     source: Path, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
