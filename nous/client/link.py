@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 import anyio
 import anyio.to_thread
+from anyio.lowlevel import checkpoint
 
 from nous.errors import NousError
 
@@ -58,6 +59,8 @@ class SocketLink:
         return cls(sock)
 
     async def receive(self) -> bytes:
+        # A peer that always has more must not keep every other task from running.
+        await checkpoint()
         while True:
             try:
                 return self._sock.recv(READ_BYTES)

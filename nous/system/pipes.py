@@ -8,6 +8,7 @@ import os
 from typing import Final
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 CHUNK_BYTES: Final = 65536
 """At most this much per read: what a pipe holds by default, and well under any line's limit once it is JSON."""
@@ -46,6 +47,8 @@ class ReadPipe:
 
     async def receive(self) -> bytes:
         """Return the next bytes, or ``b""`` at the end of the stream."""
+        # A peer that always has more must not keep every other task from running.
+        await checkpoint()
         while (data := self.receive_nowait()) is None:
             await self.wait()
         return data

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from nous.errors import NousError
 from nous.ports.endpoint import BrokenEndpointError
@@ -34,6 +35,8 @@ class SocketEndpoint:
         self.peer_pid, self.peer_uid = peer_credentials(sock)
 
     async def receive(self) -> bytes:
+        # A peer that always has more must not keep every other task from running.
+        await checkpoint()
         while True:
             try:
                 return self._sock.recv(READ_BYTES)
