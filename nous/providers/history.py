@@ -26,46 +26,98 @@ def repair_history(messages: Sequence[ContextMessage]) -> list[ContextMessage]:
     are there; a result without a call waiting for it is left out, and so is an assistant message that says
     nothing and calls nothing.  A call whose id was used before gets another one, and so does its result.  Messages
     that need no repair are returned as they are, with their encodings.
+
+    What stands before a user message is settled, and is not looked at again: asking with the same path, grown, costs
+    what was added since (and the copying of a list).
     """
-    return _Repair().run(messages)
+    if not messages:
+        return []
+    repair = _Repair(messages[0])
+    return repair.run(messages, repair.resume(messages))
+
+
+class _Settled:
+    """The first ``length`` messages of ``out`` are what became of everything before a user message, on the path that
+    begins with ``first``.  Paths share ``out`` and the ids of its calls, ``seen``, until they part."""
+
+    __slots__ = ("first", "length", "out", "seen")
+
+    def __init__(self, first: ContextMessage, out: list[ContextMessage], seen: set[str]) -> None:
+        self.first = first
+        self.out = out
+        self.seen = seen
+        self.length = len(out)
+
+    def fork(self) -> tuple[list[ContextMessage], set[str]]:
+        """Return a list and a set to go on with: the shared ones, unless another path has already gone on."""
+        if len(self.out) == self.length:
+            return self.out, self.seen
+        out = self.out[: self.length]
+        return out, {call.id for item in out for call in item.message.tool_calls}
 
 
 class _Repair:
-    """Walks the messages once.  ``_waiting`` holds the open calls of ``_asked`` under the ids they have in the end."""
+    """Walks the messages once.  ``_waiting`` holds the open calls of ``_asked`` under the ids they have in the end.
 
-    def __init__(self) -> None:
+    ``_out`` and ``_seen`` grow only when something is settled, by what has come up since: ``_tail`` and ``_tail_ids``.
+    """
+
+    def __init__(self, first: ContextMessage) -> None:
+        self._first = first
         self._out: list[ContextMessage] = []
         self._seen: set[str] = set()
+        self._tail: list[ContextMessage] = []
+        self._tail_ids: set[str] = set()
         self._asked: ContextMessage | None = None
         self._waiting: list[ToolCallBlock] = []
         self._renamed: dict[str, str] = {}
 
-    def run(self, messages: Sequence[ContextMessage]) -> list[ContextMessage]:
-        for item in messages:
+    def resume(self, messages: Sequence[ContextMessage]) -> int:
+        """Take over what is settled of this path; return how many of its messages that accounts for."""
+        for position in range(len(messages) - 1, 0, -1):
+            settled = messages[position].before
+            if isinstance(settled, _Settled) and settled.first is self._first:
+                self._out, self._seen = settled.fork()
+                return position
+        return 0
+
+    def run(self, messages: Sequence[ContextMessage], start: int) -> list[ContextMessage]:
+        for item in messages[start:]:
             if item.message.role == "tool_result":
                 self._take_results(item)
                 continue
             self._answer_waiting()
             if item.message.role == "user":
-                self._out.append(item)
+                self._settle(item)
+                self._tail.append(item)
             elif item.message.text or item.message.tool_calls:
                 self._take_answer(item)
         self._answer_waiting()
-        return self._out
+        return self._out + self._tail
+
+    def _settle(self, user: ContextMessage) -> None:
+        self._out += self._tail
+        self._seen |= self._tail_ids
+        self._tail.clear()
+        self._tail_ids.clear()
+        user.before = _Settled(self._first, self._out, self._seen)
 
     def _take_answer(self, item: ContextMessage) -> None:
         calls = item.message.tool_calls
-        self._renamed = {c.id: self._fresh_id(c.id, item.message.id) for c in calls if c.id in self._seen}
+        self._renamed = {c.id: self._fresh_id(c.id, item.message.id) for c in calls if self._is_taken(c.id)}
         if self._renamed:
             item = ContextMessage(_with_call_ids(item.message, self._renamed))
         self._waiting = [*item.message.tool_calls]
-        self._seen.update(call.id for call in self._waiting)
+        self._tail_ids.update(call.id for call in self._waiting)
         self._asked = item
-        self._out.append(item)
+        self._tail.append(item)
+
+    def _is_taken(self, call_id: str) -> bool:
+        return call_id in self._seen or call_id in self._tail_ids
 
     def _fresh_id(self, call_id: str, message_id: str) -> str:
         fresh = f"{message_id}-{call_id}"
-        while fresh in self._seen:
+        while self._is_taken(fresh):
             fresh += "x"
         return fresh
 
@@ -83,7 +135,7 @@ class _Repair:
                 kept.append(block)
         if kept:
             blocks = tuple(kept)
-            self._out.append(item if blocks == item.message.blocks else _with_results(item.message, blocks))
+            self._tail.append(item if blocks == item.message.blocks else _with_results(item.message, blocks))
 
     def _with_new_id(self, result: ToolResultBlock) -> ToolResultBlock:
         call_id = self._renamed.get(result.tool_call_id)
@@ -102,7 +154,7 @@ class _Repair:
                 ToolResultBlock(tool_call_id=c.id, tool_name=c.name, text=MISSING_RESULT_TEXT, is_error=True)
                 for c in self._waiting
             )
-            self._out.append(_with_results(self._asked.message, missing))
+            self._tail.append(_with_results(self._asked.message, missing))
         self._asked = None
         self._waiting = []
         self._renamed = {}

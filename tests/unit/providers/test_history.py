@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,3 +140,40 @@ def test_images_stay_with_the_results_that_stay() -> None:
     assert repaired[1].message.blocks == (kept, png)
     sound = ContextMessage(Message(id="r", role="tool_result", text="", created_at="", blocks=(kept, png)))
     assert repair_history([assistant("a"), sound])[1] is sound
+
+
+# -- paths that grow and part
+
+
+def afresh(messages: list[ContextMessage]) -> list[str]:
+    """Repair copies of which nothing is known, and return every repaired message."""
+    return [repr(item.message) for item in repair_history([ContextMessage(m.message) for m in messages])]
+
+
+@given(MESSAGES, MESSAGES, MESSAGES)
+def test_a_path_that_grows_and_branches_is_repaired_as_if_it_were_seen_at_once(
+    trunk: list[ContextMessage], one: list[ContextMessage], other: list[ContextMessage]
+) -> None:
+    root = user("first of all")
+    for branch in (one, other, [*one, user("later")]):
+        path = [root, *trunk, *branch]
+        for length in range(len(path) + 1):
+            grown = path[:length]
+            assert [repr(item.message) for item in repair_history(grown)] == afresh(grown)
+
+
+def test_what_is_settled_is_not_looked_at_again() -> None:
+    class Watched(list[ContextMessage]):
+        def __getitem__(self, index: Any) -> Any:
+            found = super().__getitem__(index)
+            looked_at.extend(found if isinstance(found, list) else [found])
+            return found
+
+    looked_at: list[ContextMessage] = []
+    path = Watched()
+    for turn in range(50):
+        path += [user(), assistant(f"c{turn}"), results(f"c{turn}"), assistant(text="done")]
+        looked_at.clear()
+        assert len(repair_history(path)) == len(path)
+        # The first, two turns back and forth to find out where to go on, and the same from there.
+        assert len(looked_at) <= 1 + 2 * 8
