@@ -3,6 +3,7 @@
     <state>/                0700
       bootstrap.json        0600   who made it, when, with which version, on whose permission
       sessions/ traces/ outputs/ exports/
+      trust/                0700   what was trusted of what others wrote (nous.system.trust); made with the first of it
       daemons/<epoch>.lock  0600   held locked by the daemon of that epoch for as long as it lives
 
 Source of the rules: docs/hardening (bootstrap consent, persistence).  The core never makes its own home: only

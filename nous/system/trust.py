@@ -1,0 +1,209 @@
+"""What a person said may be used although it comes from somebody else: a file, or a directory tree, as it was then.
+
+    <state>/trust/<sha256 of the path>.json   0600   one per trusted path: its digest, and since when
+
+Trust is in content.  It is recorded as a digest, and whatever is different now is ``changed`` until somebody trusts
+it again.  One file per path, each replaced atomically: any number of processes may trust and ask at once, the last
+one that trusted a path wins, and nobody waits.  Asking never writes and never repairs; what cannot be read is unknown.
+
+A caller that goes on to use a *file* computes the digest of the very bytes it uses (:func:`digest_bytes`): nothing can
+be swapped in between.  For a *directory* that is not possible, so :func:`digest_tree` answers for the moment at which
+it was called; whoever may write into the directory afterwards was trusted with that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from nous.errors import NousError
+from nous.system.atomic import replace_file
+from nous.system.clock import SystemClock
+
+Verdict = Literal["trusted", "changed", "unknown"]
+"""``changed``: trusted once, with other content.  ``unknown``: never trusted, or the record cannot be read."""
+
+TRUST_DIR: Final = "trust"
+MAX_TREE_FILES: Final = 20_000
+MAX_TREE_BYTES: Final = 512 << 20
+"""Larger trees are refused: a digest of them at each start would take seconds."""
+
+_READ_BYTES: Final = 1 << 20
+_MAX_DEPTH: Final = 64
+
+
+class TrustRecord(Struct, frozen=True, kw_only=True):
+    """What is kept about a trusted path.
+
+    ``path`` is for people (a name that is not UTF-8 stands escaped); ``trusted_at`` is RFC 3339 UTC.
+    """
+
+    path: str
+    digest: str
+    trusted_at: str
+
+
+class TrustStore:
+    """The trusted paths of one state directory, which need not exist for asking."""
+
+    __slots__ = ("_directory",)
+
+    def __init__(self, state_root: Path) -> None:
+        self._directory = state_root / TRUST_DIR
+
+    def check(self, path: Path, digest: str) -> Verdict:
+        """Say whether what has ``digest`` now was trusted at ``path``."""
+        record = self._read(self._file_of(path))
+        if record is None:
+            return "unknown"
+        return "trusted" if record.digest == digest else "changed"
+
+    def trust(self, path: Path, digest: str) -> TrustRecord:
+        """Record, durably, that ``path`` is trusted with this content, in place of what was trusted there before.
+
+        Raises:
+            NousError: ``io_failure``.  Whether there is a state directory is for the caller to have made sure.
+        """
+        record = TrustRecord(path=_text(_identity(path)), digest=digest, trusted_at=SystemClock().now())
+        try:
+            self._directory.mkdir(0o700, exist_ok=True)
+            replace_file(self._file_of(path), msgspec.json.encode(record) + b"\n", tag="trust")
+        except OSError as error:
+            raise NousError("io_failure", f"{error.filename or self._directory}: {error.strerror}") from error
+        return record
+
+    def forget(self, path: Path) -> bool:
+        """Trust ``path`` no longer.  Returns false if it was not trusted.
+
+        Raises:
+            NousError: ``io_failure``.
+        """
+        try:
+            self._file_of(path).unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise NousError("io_failure", f"{error.filename}: {error.strerror}") from error
+        return True
+
+    def records(self) -> list[TrustRecord]:
+        """Return all that is trusted, by path.  Records that cannot be read are left out, as :meth:`check` does."""
+        read = (self._read(file) for file in self._directory.glob("[!.]*.json"))
+        return sorted((record for record in read if record is not None), key=lambda record: record.path)
+
+    def _file_of(self, path: Path) -> Path:
+        name = hashlib.sha256(os.fsencode(_identity(path))).hexdigest()
+        return self._directory / f"{name}.json"
+
+    @staticmethod
+    def _read(file: Path) -> TrustRecord | None:
+        with suppress(OSError, msgspec.DecodeError):
+            return msgspec.json.decode(file.read_bytes(), type=TrustRecord)
+        return None
+
+
+def digest_bytes(data: bytes) -> str:
+    """Return the digest of a file's content, ``file-sha256:<hex>``."""
+    return f"file-sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def digest_tree(root: Path) -> str:
+    """Return the digest of everything under a directory, ``tree-sha256:<hex>``.
+
+    Names, contents, executable bits, empty directories and the targets of symbolic links all count; owners and times
+    do not.  Hidden files and caches count too: what stands in ``__pycache__`` is code.
+
+    Raises:
+        NousError: ``unsafe_operation`` if the tree holds a link that leads out of it or something that is neither
+            file, directory nor link, or is too large or too deep; ``io_failure`` if it cannot be read.
+    """
+    whole = hashlib.sha256()
+    try:
+        real_root = root.resolve(strict=True)
+        for entry in _walk(real_root, real_root, 0, _Budget()):
+            whole.update(entry)
+    except OSError as error:
+        raise NousError("io_failure", f"{_text(error.filename or root)}: {error.strerror}") from error
+    return f"tree-sha256:{whole.hexdigest()}"
+
+
+class _Budget:
+    """How much of a tree was read."""
+
+    __slots__ = ("bytes", "files")
+
+    def __init__(self) -> None:
+        self.files = 0
+        self.bytes = 0
+
+    def spend(self, path: Path, *, files: int = 0, size: int = 0) -> None:
+        self.files += files
+        self.bytes += size
+        if self.files > MAX_TREE_FILES or self.bytes > MAX_TREE_BYTES:
+            limits = f"{MAX_TREE_FILES} files, {MAX_TREE_BYTES >> 20} MiB"
+            raise NousError("unsafe_operation", f"the tree is too large to be trusted (at {_text(path)}): {limits}")
+
+
+def _walk(root: Path, directory: Path, depth: int, budget: _Budget) -> Iterator[bytes]:
+    """Yield one unambiguous line per entry, parents first, in the order of the names' bytes."""
+    if depth > _MAX_DEPTH:
+        raise NousError("unsafe_operation", f"{_text(directory)}: nested deeper than {_MAX_DEPTH} levels")
+    for path in sorted(directory.iterdir(), key=os.fsencode):
+        budget.spend(path, files=1)
+        name = os.fsencode(path.relative_to(root))
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            yield _line(b"dir", name, b"")
+            yield from _walk(root, path, depth + 1, budget)
+        elif stat.S_ISLNK(mode):
+            yield _line(b"link", name, os.fsencode(_target_within(root, path)))
+        elif stat.S_ISREG(mode):
+            kind, content = _read_digest(path, budget)
+            yield _line(kind, name, content)
+        else:
+            raise NousError("unsafe_operation", f"{_text(path)} is neither a file nor a directory")
+
+
+def _read_digest(path: Path, budget: _Budget) -> tuple[bytes, bytes]:
+    """Return a file's kind and the digest of its content, both of the same open file."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise NousError("unsafe_operation", f"{_text(path)} is neither a file nor a directory")
+        content = hashlib.sha256()
+        while block := file.read(_READ_BYTES):
+            budget.spend(path, size=len(block))
+            content.update(block)
+    return (b"program" if mode & stat.S_IXUSR else b"file"), content.digest()
+
+
+def _target_within(root: Path, path: Path) -> Path:
+    """Return a link's target, if what it leads to is part of the tree: only then does the digest cover it."""
+    # Unlike Path.resolve(), this takes a link that leads to itself.
+    if not Path(os.path.realpath(path)).is_relative_to(root):
+        raise NousError("unsafe_operation", f"{_text(path)} is a link that leads out of the directory")
+    return path.readlink()
+
+
+def _line(kind: bytes, name: bytes, content: bytes) -> bytes:
+    """Return fields with their lengths, so that no name can pass for the fields of another entry."""
+    return b"".join(b"%d:%s," % (len(field), field) for field in (kind, name, content))
+
+
+def _identity(path: Path) -> Path:
+    """Return the one path by which a file is known: links in it resolved, as it would be opened."""
+    return path.resolve()
+
+
+def _text(path: Path | str) -> str:
+    """Return a path as text that can be encoded: what is not UTF-8 stands escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
