@@ -133,3 +133,21 @@ async def test_runs_are_listed_in_pages(nous: OpenPeer) -> None:
             payload["cursor"] = answer["next_cursor"]
         assert found == ids[::-1]
         assert (await peer.command("list_runs", {"cursor": "../x"})).code == "invalid_payload"
+
+
+@pytest.mark.behaviour("P6.14")
+@pytest.mark.parametrize("form", ["fixture", "events", None])
+async def test_a_run_is_exported_to_a_file_of_the_daemon(nous: OpenPeer, home: Home, form: str | None) -> None:
+    async with nous(Setup(script=[[{"text": "One."}], HANGS])) as peer:
+        run = await peer.run("hello")
+        payload = {"run_id": run[0].run_id} if form is None else {"run_id": run[0].run_id, "format": form}
+        answer = await peer.ok("export_trace", payload)
+        exported = (home.state / answer["path"]).read_bytes()
+        if form == "events":
+            assert exported.split(b"\n")[:-1] == raw(run)
+        else:
+            assert exported.startswith(b'{"type":"trace.header"')
+            assert all(line in exported.split(b"\n") for line in raw(run))
+        assert (await peer.command("export_trace", {"run_id": "run-none"})).code == "run_not_found"
+        active = await peer.start("two")
+        assert (await peer.command("export_trace", {"run_id": active})).code == "command_rejected"

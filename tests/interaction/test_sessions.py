@@ -201,3 +201,42 @@ async def test_two_daemons_may_share_a_session(nous: OpenPeer, home: Home) -> No
         texts = [m["text"] for m in await messages(peer, session_id=session) if m["role"] == "user"]
         assert texts == ["one", "two"]
         assert (await peer.run("three"))[0].payload["leaf_id"] == run[-1].payload["leaf_id"]
+
+
+@pytest.mark.behaviour("P6.2")
+async def test_sessions_are_listed_in_pages_last_changed_first(nous: OpenPeer) -> None:
+    async with nous() as peer:
+        ids = [(await peer.ok("new_session"))["session_id"] for _ in range(5)]
+        for session_id in ids:
+            await peer.run(f"hello from {session_id}", session_id=session_id)
+        await peer.run("again", session_id=ids[1])
+        found: list[dict[str, Any]] = []
+        payload: dict[str, object] = {"limit": 2}
+        while True:
+            answer = await peer.ok("list_sessions", payload)
+            assert len(answer["sessions"]) <= 2
+            found += answer["sessions"]
+            if "next_cursor" not in answer:
+                break
+            payload["cursor"] = answer["next_cursor"]
+        assert [session["session_id"] for session in found] == [ids[1], ids[4], ids[3], ids[2], ids[0]]
+        assert [session["message_count"] for session in found] == [4, 2, 2, 2, 2]
+        assert found[0]["snippet"] == f"hello from {ids[1]}"
+        assert (await peer.command("list_sessions", {"cursor": "../x"})).code == "invalid_payload"
+
+
+@pytest.mark.behaviour("P8.29")
+async def test_a_torn_tail_is_kept_aside_and_told(nous: OpenPeer, home: Home) -> None:
+    async with nous() as peer:
+        session_id = (await peer.ok("prompt", {"text": "before"}))["session_id"]
+    path = home.state / "sessions" / f"{session_id}.ndjson"
+    whole = path.read_bytes()
+    torn = whole.split(b"\n")[1][:40]
+    path.write_bytes(whole + torn)
+    async with nous() as peer:
+        await peer.run("after", session_id=session_id)
+        warning = (await peer.events_until("warning", code="torn_tail_recovered"))[-1].payload
+    (kept,) = path.parent.glob("*.torn-*")
+    assert kept.read_bytes() == torn
+    assert session_id in warning["cause"] and kept.name in warning["cause"]
+    assert path.read_bytes().startswith(whole)
