@@ -72,25 +72,36 @@ def write_all(disk: Disk, fd: int, data: bytes) -> None:
 def replace_file(disk: Disk, path: str, data: bytes) -> None:
     """Make ``data`` the content of ``path``, atomically and durably; a reader, or a crash, sees the old or the new.
 
+    Raises:
+        OSError: nothing was replaced and no temp file is left, unless only the last sync failed.
+    """
+    place_file(disk, path, data, durable=True)
+    disk.sync_directory(os.path.dirname(path))  # noqa: PTH120 (paths are text here)
+
+
+def place_file(disk: Disk, path: str, data: bytes, *, durable: bool) -> None:
+    """Let ``path`` name a file that holds ``data``, in one step: killed at any moment, it names all of it or what it
+    named before.  ``durable``: the data survives a power cut before the name does.
+
     The temp file is always the same one beside it: the caller holds a lock under which nobody else replaces this
     file, so what a crash left behind is written over, or swept under the same lock (see :func:`temp_path`).
 
     Raises:
-        OSError: nothing was replaced and no temp file is left, unless only the last sync failed.
+        OSError: nothing was changed and no temp file is left.
     """
     temp = temp_path(path)
     try:
         fd = disk.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW)
         try:
             write_all(disk, fd, data)
-            disk.sync(fd)
+            if durable:
+                disk.sync(fd)
         finally:
             disk.close(fd)
         disk.rename(temp, path)
     except BaseException:
         remove_quietly(temp)
         raise
-    disk.sync_directory(os.path.dirname(path))  # noqa: PTH120 (paths are text here)
 
 
 def temp_path(path: str) -> str:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
 from nous.errors import NousError
-from nous.store.disk import Disk, io_failure, write_all
-from nous.store.locks import STANDARD, LockProfile
+from nous.store.disk import Disk, io_failure, place_file
+from nous.store.locks import STANDARD, LockProfile, try_lock, unlock
 from nous.store.session import Session
 from nous.store.session_format import FORMAT, ORIGIN, Entry, LeafMove, SessionHeader, encode_line
 from nous.store.session_index import SAFE_ID, SessionIndex, SessionPage
@@ -147,20 +146,21 @@ class SessionStore:
             log.take(entry, link, len(line))
             lines.append(line)
         try:
-            self._write_file(str(path), b"".join(lines))
+            self._write_file(path, b"".join(lines))
         except FileExistsError:
             raise NousError("session_error", f"there is a session {header.id!r} already") from None
         except OSError as error:
             raise io_failure(error, str(path)) from error
         return self._keep(Session(path, log, self._disk, self._profile, is_new=True))
 
-    def _write_file(self, path: str, data: bytes) -> None:
-        fd = self._disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    def _write_file(self, path: Path, data: bytes) -> None:
+        """Make a file that was not there, at once with all it begins with: nobody ever sees a part of it."""
+        lock = try_lock(self._disk, str(path.with_suffix(".lock")))
+        if lock is None:
+            raise FileExistsError
         try:
-            write_all(self._disk, fd, data)
-        except BaseException:
-            with suppress(OSError):
-                Path(path).unlink()
-            raise
+            if path.exists():
+                raise FileExistsError
+            place_file(self._disk, str(path), data, durable=False)
         finally:
-            self._disk.close(fd)
+            unlock(self._disk, lock)

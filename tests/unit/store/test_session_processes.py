@@ -12,6 +12,7 @@ from nous.errors import NousError
 from nous.store.locks import LockProfile
 from nous.store.sessions import SessionStore
 from nous.store.trace_file import TraceWriter
+from nous.store.verify import verify_session
 from tests.unit.store.helpers import NOW, append_row, message, path_ids, spawn, verify_chain
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +32,27 @@ def start(process: subprocess.Popen[bytes]) -> None:
 def appended_by(directory: Path, prefix: str) -> list[str]:
     ids = [entry["id"] for entry in verify_chain(directory / "s1.ndjson")]
     return [entry_id for entry_id in ids if entry_id.startswith(prefix)]
+
+
+def test_a_session_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Whenever its maker is gone: there is no session, or one that verifies; and the next one may take the name."""
+    exits = []
+    for at in range(1, 100):
+        directory = tmp_path / str(at)
+        directory.mkdir()
+        with spawn("maker.py", str(directory), "s1", str(at)) as process:
+            exits.append(process.wait())
+        store = SessionStore(directory)
+        store.sweep()
+        if store.exists("s1"):
+            assert verify_session(directory / "s1.ndjson").ok
+        else:
+            store.create("s1", NOW)
+        assert {path.name for path in directory.iterdir()} == {"s1.ndjson", "s1.lock"}
+        if exits[-1] == 0:
+            break
+    assert exits == [9] * (len(exits) - 1) + [0]
+    assert len(exits) > 5
 
 
 def test_kill_9_loses_nothing_acknowledged(tmp_path: Path) -> None:

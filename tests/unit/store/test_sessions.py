@@ -61,7 +61,7 @@ class TestMaking:
         path = tmp_path / "s1.ndjson"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert [entry["type"] for entry in verify_chain(path)] == ["session"]
-        assert [p.name for p in tmp_path.iterdir()] == ["s1.ndjson"]
+        assert {p.name for p in tmp_path.iterdir()} == {"s1.lock", "s1.ndjson"}
         assert store.get("s1") is session
 
     def test_an_id_is_taken_once(self, store: SessionStore, tmp_path: Path) -> None:
