@@ -7,13 +7,19 @@ from pathlib import Path
 
 from nous.protocol.schema import documents, render, schema_digest
 
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.list_settings import PAGE, render_page
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def generated() -> dict[Path, bytes]:
     """Return every generated file, relative to the root, and what it must hold."""
     schemas = {Path("protocol/v1") / name: render(document) for name, document in documents().items()}
-    return {**schemas, Path("nous/protocol/digest.py"): digest_module()}
+    page = render_page((ROOT / PAGE).read_text(encoding="utf-8"))
+    return {**schemas, Path("nous/protocol/digest.py"): digest_module(), PAGE: page.encode()}
 
 
 def digest_module() -> bytes:
@@ -48,7 +54,10 @@ def main(arguments: list[str]) -> int:
     for path in stale:
         print(f"{path} is not what the code generates", file=sys.stderr)
     if stale:
-        print("Type: make schema (and add a line to protocol/v1/CHANGELOG.md)", file=sys.stderr)
+        print(
+            "Type: make schema (and if the protocol changed, add a line to its protocol/v1/CHANGELOG.md)",
+            file=sys.stderr,
+        )
     return 1 if stale else 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from nous.cli.answer import succeed
-from nous.cli.options import Parser, add_state_flags, parse, resolve_settings
+from nous.cli.options import Parser, add_state_flags, load_settings, parse
 from nous.config.provider import resolve_key
 from nous.config.settings import ProviderSettings as ProviderSection
 from nous.config.settings import Settings
@@ -23,7 +23,7 @@ def run(arguments: Sequence[str]) -> int:
     add_state_flags(parser)
     parser.add_argument("--json", action="store_true", help="answer with one object")
     options = parse(parser, arguments)
-    settings = resolve_settings(options).settings
+    settings = load_settings(options).settings
     rows = [check(preset, settings, os.environ) for preset in PRESETS.values()]
     if options.json:
         return succeed(provider=settings.provider.name, keys=rows)

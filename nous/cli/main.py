@@ -62,6 +62,18 @@ def _init(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def _config(arguments: Sequence[str]) -> int:
+    from nous.cli.config import run
+
+    return run(arguments)
+
+
+def _trust(arguments: Sequence[str]) -> int:
+    from nous.cli.trust import run
+
+    return run(arguments)
+
+
 def _replay(arguments: Sequence[str]) -> int:
     from nous.cli.replay import run
 
@@ -83,6 +95,8 @@ COMMANDS: Final[dict[str, tuple[str, Command]]] = {
     "models": ("list providers and what is known of their models", _models),
     "auth": ("say which providers have their keys", _auth),
     "init": ("make the state directory", _init),
+    "config": ("show, look up and check the configuration", _config),
+    "trust": ("let a project's configuration count", _trust),
     "replay": ("replay recorded runs and compare", _replay),
     "schema": ("print or write the protocol's JSON Schema", _schema),
 }

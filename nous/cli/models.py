@@ -12,7 +12,7 @@ import anyio
 from msgspec import structs
 
 from nous.cli.answer import succeed
-from nous.cli.options import Parser, add_state_flags, parse, resolve_settings
+from nous.cli.options import Parser, add_state_flags, load_settings, parse
 from nous.config.provider import resolve_key
 from nous.config.settings import ProviderSettings as ProviderSection
 from nous.config.settings import Settings
@@ -28,7 +28,7 @@ _UNKNOWN: Final = "-"
 
 def run(arguments: Sequence[str]) -> int:
     options = parse(make_parser(), arguments)
-    settings = resolve_settings(options).settings
+    settings = load_settings(options).settings
     file = settings.provider.models_file
     table = load_models(None if file is None else Path(file))
     presets = chosen(options.only)

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from nous.config.durations import parse_duration_ms
-from nous.config.layers import Resolved, resolve
+from nous.config.load import Loaded, load
 from nous.errors import NousError
-from nous.system.state_dir import default_state_dir
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,7 +70,8 @@ def given_flags(options: argparse.Namespace) -> dict[str, object]:
     """Return the settings that were given as flags, by dotted path."""
     values = vars(options)
     named = ((path, values.get(flag.removeprefix("--").replace("-", "_"))) for flag, path, _ in SETTING_FLAGS)
-    return {path: value for path, value in named if value is not None}
+    given = {path: value for path, value in named if value is not None}
+    return given if values.get("state_dir") is None else {"state_dir": str(options.state_dir), **given}
 
 
 def daemon_arguments(options: argparse.Namespace) -> list[str]:
@@ -94,13 +94,20 @@ def _as_argument(flag: str, value: object) -> str:
     return f"{value}ms" if flag in ("--drain-timeout", "--command-timeout") else str(value)
 
 
-def resolve_settings(options: argparse.Namespace) -> Resolved:
-    return resolve(environ=os.environ, flags=given_flags(options), config_file=options.config)
+def load_settings(options: argparse.Namespace) -> Loaded:
+    """Return the configuration of this call: all layers, the project's file of ``--workdir`` or of here."""
+    workdir: Path | None = vars(options).get("workdir")
+    return load(
+        environ=os.environ,
+        flags=given_flags(options),
+        config_file=options.config,
+        workdir=Path.cwd() if workdir is None else workdir,
+    )
 
 
 def state_root(options: argparse.Namespace) -> Path:
-    given: Path | None = options.state_dir
-    return (given if given is not None else default_state_dir(os.environ)).absolute()
+    """Return where this call's state directory is, or would be."""
+    return load_settings(options).state_root
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:

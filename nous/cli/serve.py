@@ -12,9 +12,10 @@ from typing import NamedTuple
 import anyio
 
 from nous import __version__
-from nous.cli.options import Parser, add_daemon_flags, add_state_flags, parse, resolve_settings, state_root
+from nous.cli.options import Parser, add_daemon_flags, add_state_flags, load_settings, parse
 from nous.config.keys import flatten
 from nous.config.layers import allows_bootstrap
+from nous.config.load import Loaded
 from nous.config.provider import require_provider, resolve_key
 from nous.config.settings import ProviderSettings as ProviderSection
 from nous.config.settings import Settings
@@ -43,15 +44,17 @@ log = get_log("cli")
 
 def run(arguments: Sequence[str]) -> int:
     options = parse(make_parser(), arguments)
-    settings = resolve_settings(options).settings
-    world = make_world(require_provider(settings), settings, state_paths(state_root(options)).traces)
+    loaded = load_settings(options)
+    settings = loaded.settings
+    world = make_world(require_provider(settings), settings, state_paths(loaded.state_root).traces)
     workdir = find_workdir(options.workdir)
-    state = open_state_dir(state_root(options), permission(options))
+    state = open_state_dir(loaded.state_root, permission(options, settings))
     epoch = new_epoch()
     configure(settings.daemon.log_level, correlation_id=os.environ.get("NOUS_CORRELATION_ID"), epoch=epoch)
     capture_foreign_records()
     for warning in state.warnings:
         log.warning("state_dir_open", detail=warning)
+    report_ignored_project(loaded)
     lock = EpochLock.acquire(state.daemons, epoch)
     try:
         daemon = make_daemon(settings, state, workdir, world, epoch)
@@ -76,11 +79,31 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def permission(options: argparse.Namespace) -> Actor | None:
-    """Return who allowed making the state directory, if anybody did."""
+def permission(options: argparse.Namespace, settings: Settings) -> Actor | None:
+    """Return who allowed making the state directory, if anybody did.
+
+    Raises:
+        NousError: ``unsafe_operation`` under the profile production, where nobody may.
+    """
+    actor: Actor | None = None
     if options.bootstrap:
-        return "--bootstrap"
-    return "NOUS_ALLOW_BOOTSTRAP" if allows_bootstrap(os.environ) else None
+        actor = "--bootstrap"
+    elif allows_bootstrap(os.environ):
+        actor = "NOUS_ALLOW_BOOTSTRAP"
+    if actor is not None and settings.daemon.profile == "production":
+        raise NousError(
+            "unsafe_operation",
+            f"{actor} under the profile production",
+            hint="Make the state directory once, by hand: nous init.",
+        )
+    return actor
+
+
+def report_ignored_project(loaded: Loaded) -> None:
+    """Say that the project has settings which do not count, and what would make them count."""
+    project = loaded.ignored_project
+    if project is not None:
+        log.warning("project_config_ignored", file=project.source.name, trust=project.verdict, fix="nous trust DIR")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ from nous.cli.conversation import (
     write_tree,
     write_verdict,
 )
-from nous.cli.options import Parser, add_state_flags, parse, resolve_settings, state_root
+from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
 from nous.cli.timeline import Ink, snippet
 from nous.cli.trace import held_secrets
 from nous.config.settings import Settings
@@ -212,7 +212,7 @@ def compact(arguments: Sequence[str]) -> int:
     options = parse(parser, arguments)
     if options.retain < 0 or (options.keep_tokens or 0) < 0:
         raise NousError("invalid_usage", "--keep-tokens, --retain: expected 0 or more")
-    return anyio.run(_compact, options, resolve_settings(options).settings)
+    return anyio.run(_compact, options, load_settings(options).settings)
 
 
 async def _compact(options: argparse.Namespace, settings: Settings) -> int:
@@ -284,7 +284,7 @@ def export(arguments: Sequence[str]) -> int:
     parser.add_argument("-o", "--out", metavar="FILE", help="where to; - for standard output (default: exports/)")
     parser.add_argument("--redact", choices=("default", "none"), default="default", help="none: leave secrets in")
     options = parse(parser, arguments)
-    held = held_secrets(resolve_settings(options).settings, os.environ) if options.redact == "default" else ()
+    held = held_secrets(load_settings(options).settings, os.environ) if options.redact == "default" else ()
     found = read_conversation(store_of(options).get(options.session_id), options.leaf)
     redactor = Redactor(held)
     data = b"".join(

@@ -16,7 +16,7 @@ import msgspec
 
 from nous.cli.answer import fail, succeed
 from nous.cli.difference import summary, write_comparison
-from nous.cli.options import Parser, add_state_flags, parse, resolve_settings, state_root
+from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
 from nous.cli.timeline import STATUS_STYLES, Ink, Style, duration, snippet, timeline_json, write_timeline
 from nous.config.keys import flatten
 from nous.config.provider import KEY_VARIABLES
@@ -205,7 +205,7 @@ def export_run(arguments: Sequence[str]) -> int:
         options.run_id,
         options.format,
         redact=options.redact == "default",
-        held_secrets=held_secrets(resolve_settings(options).settings, os.environ),
+        held_secrets=held_secrets(load_settings(options).settings, os.environ),
     )
     if options.out == "-":
         return _stream(write)

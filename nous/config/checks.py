@@ -12,6 +12,9 @@ _CREDENTIAL_HEADERS: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "x-auth-token"}
 )
 
+FAKE_PROVIDERS: Final = frozenset({"mock", "replay"})
+"""Providers that no model stands behind."""
+
 
 class Fault(NamedTuple):
     """What is wrong with the value at a dotted path.  Never repeats the value."""
@@ -39,5 +42,7 @@ def find_faults(settings: Settings) -> Iterator[Fault]:
         if name.lower() in _CREDENTIAL_HEADERS:
             what = "secrets never stand in a file; name a variable in provider.api_key_env"
             yield Fault(f"provider.headers.{name}", what)
+    if settings.daemon.profile == "production" and settings.provider.name in FAKE_PROVIDERS:
+        yield Fault("provider.name", "not under the profile production: its answers are not a model's")
     if settings.prompt.system is not None and settings.prompt.system_file is not None:
         yield Fault("prompt.system_file", "prompt.system is set too; only one of them can be the prompt")

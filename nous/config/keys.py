@@ -34,6 +34,7 @@ class Key(NamedTuple):
     flag: str | None
     is_path: bool
     owner_only: bool
+    hidden: bool
 
 
 class WrongValueError(Exception):
@@ -89,6 +90,16 @@ def parse_text(key: Key, text: str) -> object:
     return check_value(key, text)
 
 
+def suggest_key(path: str) -> str:
+    """Return ``; did you mean ...`` for a path that was mistyped or put in the wrong place, else nothing."""
+    import difflib
+
+    name = path.rpartition(".")[2]
+    elsewhere = [known for known in KEYS if known.rpartition(".")[2] == name]
+    close = elsewhere or difflib.get_close_matches(path, KEYS, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def flatten(settings: Settings) -> dict[str, object]:
     """Return every value by its dotted path, in the order of the structs; open mappings by entry."""
     flat: dict[str, object] = {}
@@ -131,6 +142,11 @@ def describe(annotation: Any) -> str:
     return "true or false" if kind is bool else "a string that is not empty"
 
 
+def is_optional(annotation: Any) -> bool:
+    """Whether a setting of this type may be null: nobody gave it."""
+    return _without_none(annotation) is not annotation
+
+
 def _split(annotation: Any) -> tuple[Any, list[Meta]]:
     """Return an annotation's type and all that is noted on it."""
     if get_origin(annotation) is not Annotated:
@@ -165,6 +181,7 @@ def _collect(struct: type[Struct], prefix: str) -> Iterator[Key]:
             flag=notes.get("flag"),
             is_path=bool(notes.get("path")),
             owner_only=bool(notes.get("owner_only")) or field.name.endswith("_env"),
+            hidden=bool(notes.get("hidden")),
         )
 
 

@@ -25,6 +25,7 @@ from nous.config.keys import (
     find_key,
     flatten,
     parse_text,
+    suggest_key,
 )
 from nous.config.settings import Settings
 from nous.config.yaml_file import Node, SourceFile, parse_yaml, read_source, refuse, show_key
@@ -33,7 +34,10 @@ from nous.system.state_dir import home_dir, user_dir
 
 ENV_PREFIX: Final = "NOUS_"
 
-PROCESS_VARIABLES: Final = frozenset({"NOUS_ALLOW_BOOTSTRAP", "NOUS_CORRELATION_ID"})
+PROCESS_VARIABLES: Final[Mapping[str, str]] = {
+    "NOUS_ALLOW_BOOTSTRAP": "1 permits `nous serve` to make a missing state directory, as `--bootstrap` does.",
+    "NOUS_CORRELATION_ID": "Found again in logs, traces, errors and children, as `--correlation-id`.",
+}
 """Known variables that are no settings: they say something about one call, not about how nous is to behave."""
 
 DEFAULT_SOURCE: Final = "default"
@@ -153,7 +157,7 @@ class _FileReader:
     def _read_value(self, node: Node, path: str, shown: str) -> Given:
         key = find_key(path)
         if key is None:
-            self._refuse(node, shown, f"unknown key{_suggest(path)}")
+            self._refuse(node, shown, f"unknown key{suggest_key(path)}")
         if self._is_project and key.owner_only:
             self._refuse(node, shown, "a project's file may not set this")
         try:
@@ -188,7 +192,7 @@ def _read_flags(flags: Mapping[str, object], environ: Mapping[str, str]) -> Laye
     for path, value in flags.items():
         key = find_key(path)
         if key is None:
-            raise NousError("invalid_usage", f"{show_key(path)}: unknown key{_suggest(path)}")
+            raise NousError("invalid_usage", f"{show_key(path)}: unknown key{suggest_key(path)}")
         name = key.flag or path
         try:
             checked = check_value(key, value)
@@ -207,7 +211,7 @@ def _locate(key: Key, value: object, base: Path, environ: Mapping[str, str]) -> 
 
 def _refuse_unknown_variables(environ: Mapping[str, str], merged: Layer) -> None:
     """Refuse a ``NOUS_*`` nobody reads: whoever set it believes that it does something."""
-    known = PROCESS_VARIABLES | {key.env for key in KEYS.values() if key.env}
+    known = PROCESS_VARIABLES.keys() | {key.env for key in KEYS.values() if key.env}
     named = {given.value for path, given in merged.items() if path.endswith("_env")}
     for name in sorted(environ):
         if name.startswith(ENV_PREFIX) and name not in known and name not in named:
@@ -216,16 +220,6 @@ def _refuse_unknown_variables(environ: Mapping[str, str], merged: Layer) -> None
                 f"{show_key(name)}: unknown variable",
                 hint=f"Unset it. Known are: {', '.join(sorted(known))}.",
             )
-
-
-def _suggest(path: str) -> str:
-    """Return ``; did you mean ...`` for a key that was mistyped or put in the wrong place."""
-    import difflib
-
-    name = path.rpartition(".")[2]
-    elsewhere = [known for known in KEYS if known.rpartition(".")[2] == name]
-    close = elsewhere or difflib.get_close_matches(path, KEYS, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _kind(node: Node) -> str:

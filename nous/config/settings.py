@@ -36,19 +36,27 @@ ProviderName = Literal[
 ]
 ThinkingLevel = Literal["off", "low", "medium", "high", "max"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+Profile = Literal["standard", "production"]
 Decision = Literal["allow", "deny"]
 
 
 def about(
-    text: str, *, env: str | None = None, flag: str | None = None, path: bool = False, owner_only: bool = False
+    text: str,
+    *,
+    env: str | None = None,
+    flag: str | None = None,
+    path: bool = False,
+    owner_only: bool = False,
+    hidden: bool = False,
 ) -> Meta:
     """Document a setting.
 
     ``env`` and ``flag`` also set it.  ``path``: a file; a relative one starts where the setting was written.
     ``owner_only``: never taken from a project's file, because that comes with somebody else's repository; so are all
-    names ending in ``_env``.
+    names ending in ``_env``.  ``hidden``: its value is never shown, because people put into it what nobody should see.
     """
-    return Meta(description=text, extra={"env": env, "flag": flag, "path": path, "owner_only": owner_only})
+    notes = {"env": env, "flag": flag, "path": path, "owner_only": owner_only, "hidden": hidden}
+    return Meta(description=text, extra=notes)
 
 
 Text = Annotated[str, Meta(min_length=1, max_length=64 * 1024)]
@@ -130,7 +138,9 @@ class ProviderSettings(_Section, frozen=True, kw_only=True):
     ] = None
     headers: Annotated[
         dict[str, Text],
-        about("Further headers of every request. Keys do not belong here: see api_key_env.", owner_only=True),
+        about(
+            "Further headers of every request. Keys do not belong here: see api_key_env.", owner_only=True, hidden=True
+        ),
     ] = {}
     connect_timeout_ms: Annotated[TimeoutMs, about("How long connecting may take.")] = 10_000
     stream_idle_timeout_ms: Annotated[TimeoutMs, about("How long a streaming answer may stay silent.")] = 120_000
@@ -142,6 +152,14 @@ class ProviderSettings(_Section, frozen=True, kw_only=True):
 class DaemonSettings(_Section, frozen=True, kw_only=True):
     """Life cycle and limits of ``nous serve``."""
 
+    profile: Annotated[
+        Profile,
+        about(
+            "Production refuses to start with answers that are not a model's, or with the permission to make a state "
+            "directory; see nous doctor --production-readiness.",
+            owner_only=True,
+        ),
+    ] = "standard"
     on_eof: Annotated[
         Literal["finish", "abort"], about("What the end of stdin means for runs that go on.", flag="--on-eof")
     ] = "finish"

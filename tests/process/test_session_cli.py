@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,15 +12,14 @@ import pytest
 from nous.protocol.messages import Message, ToolCallBlock, ToolResultBlock
 from nous.store.session_format import LeafMove
 from nous.store.sessions import SessionStore
+from tests.support.answers import Done, answer
 from tests.support.daemon import run_nous
 from tests.support.home import ROOT, Home
 from tests.unit.store.helpers import NOW, append_row, compaction, spawn, verify_chain
 
 GOLDEN: Final = Path(__file__).parent / "golden" / "session_cli.json"
 SECRET: Final = "sk-abcdefghijklmnop"
-FAILURE_FIELDS: Final = {"ok", "error", "error_code", "error_category", "retryable", "hint", "correlation_id"}
 COMMANDS: Final = ["list", "show", "tree", "verify", "compact", "export"]
-Done = subprocess.CompletedProcess[bytes]
 
 
 @pytest.fixture
@@ -59,17 +57,6 @@ GIVEN_TIMES: Final = {NOW, *map(at, range(10))}
 
 def session(home: Home, *arguments: str | Path, **environ: str) -> Done:
     return run_nous(home, "session", *arguments, "--state-dir", home.state, environ=environ)
-
-
-def answer(done: Done) -> dict[str, Any]:
-    """Return the one object that was printed."""
-    assert done.stdout.count(b"\n") == 1, done
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert found["correlation_id"]
-    assert found["ok"] == (done.returncode == 0)
-    if not found["ok"]:
-        assert set(found) >= FAILURE_FIELDS
-    return found
 
 
 def lines(done: Done) -> list[str]:

@@ -281,7 +281,7 @@ def make_server(home: Home, setup: Setup, wire: Endpoint) -> Iterator[tuple[Daem
     options = parse(make_parser(), home.arguments(setup))
     settings = resolve(environ=home.environ(setup), flags=given_flags(options), config_file=options.config).settings
     world = make_world(require_provider(settings), settings, home.state / "traces")
-    state = open_state_dir(home.state, permission(options))
+    state = open_state_dir(home.state, permission(options, settings))
     epoch = new_epoch()
     lock = EpochLock.acquire(state.daemons, epoch)
     try:

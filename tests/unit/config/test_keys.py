@@ -41,6 +41,7 @@ def test_the_promised_defaults() -> None:
         "provider.connect_timeout_ms": 10_000,
         "provider.stream_idle_timeout_ms": 120_000,
         "provider.allow_insecure": False,
+        "daemon.profile": "standard",
         "daemon.on_eof": "finish",
         "daemon.drain_timeout_ms": 30_000,
         "daemon.command_timeout_ms": 30_000,
@@ -105,6 +106,7 @@ def test_the_flags() -> None:
 def test_what_a_project_may_never_set() -> None:
     assert {key.path for key in KEYS.values() if key.owner_only} == {
         "state_dir",
+        "daemon.profile",
         "provider.api_base",
         "provider.api_key_env",
         "provider.headers",
