@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.support.harness import OpenPeer, Peer
-from tests.support.home import Setup
+from tests.support.home import Home, Setup
 from tests.support.lines import Line
 
 pytestmark = pytest.mark.anyio
