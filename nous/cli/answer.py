@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from typing import Final
 
 import msgspec
 
 from nous.errors import NousError
 
+CORRELATION_VARIABLE: Final = "NOUS_CORRELATION_ID"
+
+_CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+
+
+def settle_correlation_id(given: str | None) -> None:
+    """Decide, once, which id ties this call to logs, traces, wire errors and children: the flag's, the variable's, new.
+
+    From here on it stands in the environment, where every child finds it.
+
+    Raises:
+        NousError: ``invalid_usage`` if the one given cannot stand everywhere; a new one is used then.
+    """
+    name = CORRELATION_VARIABLE if given is None else "--correlation-id"
+    wanted = os.environ.get(CORRELATION_VARIABLE) if given is None else given
+    is_good = wanted is not None and _CORRELATION_ID.fullmatch(wanted) is not None
+    os.environ[CORRELATION_VARIABLE] = wanted if is_good and wanted else os.urandom(8).hex()
+    if wanted is not None and not is_good:
+        raise NousError("invalid_usage", f"{name}: expected 1 to 128 letters, digits, dots, colons, _ and -")
+
 
 def correlation_id() -> str:
-    """Return the id that ties this call to logs and traces: given by NOUS_CORRELATION_ID, or new."""
-    given = os.environ.get("NOUS_CORRELATION_ID")
-    return given or os.urandom(8).hex()
+    """Return the id of this call."""
+    return os.environ[CORRELATION_VARIABLE]
 
 
 def fail(error: NousError, *, as_json: bool, **fields: object) -> int:

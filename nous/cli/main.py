@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from nous import __version__
-from nous.cli.answer import fail
+from nous.cli.answer import fail, settle_correlation_id
 from nous.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, NousError, as_nous_error
 
 Command = Callable[[Sequence[str]], int]
@@ -116,8 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, rest = argv[0], argv[1:]
     found = COMMANDS.get(name)
     as_json = "--json" in rest
-    _take_correlation_id(rest)
     try:
+        settle_correlation_id(_find_correlation_id(rest))
         if found is None:
             raise NousError("invalid_usage", f"there is no command {name!r}", hint="Type: nous --help")
         return found[1](rest)
@@ -141,13 +141,17 @@ def _fill_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def _take_correlation_id(arguments: Sequence[str]) -> None:
-    """Take the flag before anything is parsed: a wrong command line is answered with the id it came with too."""
+def _find_correlation_id(arguments: Sequence[str]) -> str | None:
+    """Find the flag before anything is parsed: a wrong command line is answered with the id it came with too."""
+    found = None
     for index, argument in enumerate(arguments):
+        if argument == "--":
+            break
         if argument.startswith("--correlation-id="):
-            os.environ["NOUS_CORRELATION_ID"] = argument.partition("=")[2]
+            found = argument.partition("=")[2]
         elif argument == "--correlation-id" and index + 1 < len(arguments):
-            os.environ["NOUS_CORRELATION_ID"] = arguments[index + 1]
+            found = arguments[index + 1]
+    return found
 
 
 def _quiet_exit() -> int:

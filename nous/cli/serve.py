@@ -12,6 +12,7 @@ from typing import NamedTuple
 import anyio
 
 from nous import __version__
+from nous.cli.answer import CORRELATION_VARIABLE
 from nous.cli.options import Parser, add_daemon_flags, add_state_flags, load_settings, parse
 from nous.config.keys import flatten
 from nous.config.layers import allows_bootstrap
@@ -50,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     workdir = find_workdir(options.workdir)
     state = open_state_dir(loaded.state_root, permission(options, settings))
     epoch = new_epoch()
-    configure(settings.daemon.log_level, correlation_id=os.environ.get("NOUS_CORRELATION_ID"), epoch=epoch)
+    configure(settings.daemon.log_level, correlation_id=os.environ.get(CORRELATION_VARIABLE), epoch=epoch)
     capture_foreign_records()
     for warning in state.warnings:
         log.warning("state_dir_open", detail=warning)
@@ -207,6 +208,7 @@ def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World
         system_override=read_system_override(settings),
         is_dead=partial(is_dead, state.daemons),
         exporter=partial(export_run, state, settings),
+        correlation_id=os.environ.get(CORRELATION_VARIABLE),
     )
 
 

@@ -228,7 +228,7 @@ class WireError(Struct, frozen=True, omit_defaults=True):
     correlation_id: str | None = None
 
 
-def wire_error(error: NousError) -> WireError:
+def wire_error(error: NousError, correlation_id: str | None = None) -> WireError:
     return WireError(
         code=error.code,
         message=error.message,
@@ -237,6 +237,7 @@ def wire_error(error: NousError) -> WireError:
         cause=error.cause,
         hint=error.hint,
         retry_after_ms=error.retry_after_ms,
+        correlation_id=correlation_id,
     )
 
 
@@ -254,12 +255,12 @@ def success_line(command_id: str, kind: str, payload: bytes) -> bytes:
     )
 
 
-def error_line(command_id: str, error: NousError) -> bytes:
-    """Return one response line (LF included) for a command that failed."""
+def error_line(command_id: str, error: NousError, correlation_id: str | None = None) -> bytes:
+    """Return one response line (LF included) for a command that failed; ``correlation_id`` is the daemon's."""
     return b'{"v":"1","id":%b,"type":"error","payload":%b,"ok":false,"error":%b}\n' % (
         _encoder.encode(command_id),
         _encoder.encode(error.data),
-        _encoder.encode(wire_error(error)),
+        _encoder.encode(wire_error(error, correlation_id)),
     )
 
 

@@ -18,6 +18,7 @@ import msgspec
 import nous
 from nous.errors import NousError
 from nous.replay.serving import Drive, Speed
+from nous.system.state_dir import init_state_dir
 
 SCALE_VARIABLE: Final = "TEST_TIMEOUT_SCALE"
 """The environment variable that stretches every wait of a replay: for machines slower than one thought of."""
@@ -70,7 +71,7 @@ class Stage(NamedTuple):
             "--workdir": self.workdir,
             "--config": self.config,
         }
-        return [*(str(part) for flag in flags.items() for part in flag), "--bootstrap"]
+        return [str(part) for flag in flags.items() for part in flag]
 
     def environment(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """Return the environment of a daemon here."""
@@ -85,6 +86,7 @@ def open_stage() -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="nous-replay-", ignore_cleanup_errors=True) as root:
         stage = Stage(Path(root).resolve())
         stage.workdir.mkdir()
+        init_state_dir(stage.state, "nous replay")
         stage.config.write_bytes(msgspec.json.encode(CONFIG))
         yield stage
 

@@ -107,7 +107,7 @@ class Connection:
     async def _take(self, items: Iterator[Command | Refused], tasks: TaskGroup) -> None:
         for item in items:
             if isinstance(item, Refused):
-                self.outbox.put(error_line(item.id, item.error))
+                self._put_error(item.id, "", item.error)
             else:
                 await self._dispatch(item, tasks)
             await self._pace()
@@ -174,8 +174,14 @@ class Connection:
             reply.then()
 
     def _refuse(self, command: Command, error: NousError) -> None:
-        self.outbox.put(error_line(command.id, error))
+        self._put_error(command.id, command.type, error)
         self._settle()
+
+    def _put_error(self, command_id: str, command_type: str, error: NousError) -> None:
+        """Answer with an error.  A client's own mistakes are its own business: they are logged for debugging alone."""
+        note = log.debug if error.category == "invalid_input" else log.info
+        note("command_refused", command=command_type, command_id=command_id, code=error.code, category=error.category)
+        self.outbox.put(error_line(command_id, error, self.daemon.correlation_id))
 
     def _settle(self) -> None:
         self._pending -= 1

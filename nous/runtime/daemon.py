@@ -83,6 +83,7 @@ class Daemon:
         is_dead: Callable[[str], bool] = lambda epoch: False,
         exporter: Exporter | None = None,
         lock_profile: LockProfile = STANDARD,
+        correlation_id: str | None = None,
     ) -> None:
         self.settings = settings
         self.state_root = state_root
@@ -94,6 +95,7 @@ class Daemon:
         self.clock = clock
         self.ids = ids
         self.epoch = epoch
+        self.correlation_id = correlation_id
         self.version = version
         self.system_override = system_override
         self.is_dead = is_dead

@@ -181,6 +181,7 @@ def syncs(policy: str, recorder: Recorder, session: Session) -> tuple[Callable[[
 def trace_header(daemon: Daemon, spec: RunSpec, path: PathView) -> dict[str, object]:
     """Return the fields of ``trace.header`` (docs/runtime-trace.md)."""
     entries = len(path)
+    given_id = {} if daemon.correlation_id is None else {"correlation_id": daemon.correlation_id}
     return {
         "trace_version": TRACE_VERSION,
         "v": PROTOCOL_VERSION,
@@ -188,6 +189,7 @@ def trace_header(daemon: Daemon, spec: RunSpec, path: PathView) -> dict[str, obj
         "session_id": spec.session_id,
         "leaf_id": spec.leaf_id,
         "epoch": daemon.epoch,
+        **given_id,
         "created_at": daemon.clock.now(),
         "server_version": daemon.version,
         "engine_version": ENGINE_VERSION,

@@ -7,7 +7,8 @@
       daemons/<epoch>.lock  0600   held locked by the daemon of that epoch for as long as it lives
 
 Source of the rules: docs/hardening (bootstrap consent, persistence).  The core never makes its own home: only
-:func:`init_state_dir` does, and it is called because a person typed ``nous init`` or gave a permission from outside.
+:func:`init_state_dir` does, and it is called because a person typed ``nous init`` or gave a permission from outside
+(or typed ``nous replay``, whose daemon gets a directory of its own, which is removed with it).
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from nous.errors import NousError
 from nous.system.clock import SystemClock
 from nous.system.ids import is_safe_id, new_epoch
 
-Actor = Literal["nous init", "--bootstrap", "NOUS_ALLOW_BOOTSTRAP"]
-"""What gave the permission to make a state directory."""
+Actor = Literal["nous init", "--bootstrap", "NOUS_ALLOW_BOOTSTRAP", "nous replay"]
+"""What gave the permission to make a state directory.  ``nous replay``: one of its own, removed when it is done."""
 
 RECORD_NAME: Final = "bootstrap.json"
 STATE_VERSION: Final = 1
