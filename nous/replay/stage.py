@@ -34,13 +34,15 @@ PASSED_VARIABLES: Final = (
     "LC_CTYPE",
     "TZ",
     "TMPDIR",
+    "NOUS_CORRELATION_ID",
     "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH",
     "PYTHONHOME",
     "PYTHONHASHSEED",
     "PYTHONDONTWRITEBYTECODE",
 )
-"""What an interpreter may need to start, and what a replay must not depend on.  Nothing else is handed on."""
+"""What an interpreter may need to start, and what ties its logs to ours: a replay must not depend on any of it.  Nothing
+else is handed on."""
 
 
 class Stage(NamedTuple):

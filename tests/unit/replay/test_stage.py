@@ -36,9 +36,8 @@ def test_no_key_and_no_configuration_is_handed_on() -> None:
 def test_a_stage_is_made_and_removed() -> None:
     with open_stage() as stage:
         assert stage.workdir.is_dir()
-        assert not stage.state.exists()
+        assert (stage.state / "bootstrap.json").is_file()
         arguments = stage.arguments(Path("x.trace.ndjson"), drive="client", speed="full")
-        stage.state.mkdir()
         (stage.state / "file").touch()
     assert not stage.root.exists()
     assert arguments[arguments.index("--replay-from") + 1] == str(Path.cwd() / "x.trace.ndjson")
