@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full test-chaos test-replay-deep check schema bench lock clean
+.PHONY: help setup demo test test-full test-chaos test-replay-deep check schema milestone4-gate bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-full: $(INSTALLED) ## Run the heavy tests, and the property tests with many
 
 test-replay-deep: $(INSTALLED) ## Replay 50,000 generated runs instead of 2,000
 	$(BIN)/pytest tests/property/test_replay.py --hypothesis-profile=replay-deep
+
+milestone4-gate: $(INSTALLED) ## What a milestone needs: a PASS line per requirement, offline (M4_GATE_LIVE_SMOKE=1 adds a live one)
+	$(BIN)/python -m scripts.gate
 
 test-chaos: $(INSTALLED) ## Kill daemons 500 times, break disks, many processes at once
 	CHAOS_KILLS=500 $(BIN)/pytest tests/chaos

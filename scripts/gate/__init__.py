@@ -1,0 +1,1 @@
+"""The milestone gate: ``python -m scripts.gate`` (``make milestone4-gate``)."""

@@ -1,0 +1,158 @@
+"""Deliberate breakages that the gate must notice: ``python -m scripts.gate.mutations [CHECK ...]``.
+
+Each is one edit of a copy of the project; the check it names must then FAIL.  One PASS or FAIL line per breakage; exits
+with 1 if the gate let one through.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from scripts.gate.checks import CHECK_SECONDS, ROOT
+
+COPIED: Final = ("nous", "protocol", "scripts", "fixtures")
+
+
+class Mutation(NamedTuple):
+    """``before`` stands exactly once in ``file`` and becomes ``after``; then ``check`` fails."""
+
+    check: str
+    what: str
+    file: str
+    before: str
+    after: str
+
+
+MUTATIONS: Final = (
+    Mutation("P.1", "a command is renamed", "nous/protocol/commands.py", 'kind = "list_tools"', 'kind = "tools"'),
+    Mutation("P.1", "an event loses a field", "nous/protocol/events.py", "    discarded: ", "    thrown_away: "),
+    Mutation("P.2", "the schema is stale", "protocol/v1/events.schema.json", '"agent_start"', '"agent_begin"'),
+    Mutation(
+        "A1.1",
+        "an answer leaves out an event",
+        "nous/runtime/results.py",
+        "return Result(",
+        "del events[1:2]\n    return Result(",
+    ),
+    Mutation(
+        "A1.2",
+        "a sync prompt runs another text",
+        "nous/runtime/handlers.py",
+        "call.command_id, payload.text, payload.leaf_id",
+        'call.command_id, payload.text + ("" if payload.wait is False else " "), payload.leaf_id',
+    ),
+    Mutation(
+        "A1.3",
+        "a failure is only answered",
+        "nous/engine/machine.py",
+        '        self._close_open_parts("error")\n        self.emitter.emit(\n            ErrorEvent(',
+        '        self._close_open_parts("error")\n        (lambda event: None)(\n            ErrorEvent(',
+    ),
+    Mutation("A2.1", "events count by two", "nous/engine/emitter.py", "        self.seq += 1", "        self.seq += 2"),
+    Mutation(
+        "A2.2",
+        "a changed byte is not looked for",
+        "nous/store/trace_file.py",
+        "self._digest = sha256()",
+        'self._digest = sha256(b"x")',
+    ),
+    Mutation(
+        "A2.3", "an event is told twice", "nous/runtime/recorded.py", "next_after_seq=seq,", "next_after_seq=seq - 1,"
+    ),
+    Mutation(
+        "B1.1",
+        "the model is asked with all of the session",
+        "nous/runtime/run.py",
+        "    path = session.path(leaf_id)\n",
+        "    path = session.path(session.leaf_id)\n",
+    ),
+    Mutation(
+        "B1.2",
+        "a message is linked to nothing",
+        "nous/engine/machine.py",
+        "            parent_id=self.leaf_id,\n            role=role,",
+        '            parent_id="",\n            role=role,',
+    ),
+    Mutation(
+        "B1.3",
+        "something is written before a leaf is refused",
+        "nous/runtime/handlers.py",
+        "    session = daemon.session_for_prompt(",
+        "    daemon.create_session()\n    session = daemon.session_for_prompt(",
+    ),
+    Mutation("B2.1", "a tool has no deadline", "nous/tools/bash.py", "timeout_ms=timeout_ms,", "timeout_ms=600_000,"),
+    Mutation(
+        "B2.2",
+        "an abort waits for a tool to want to end",
+        "nous/system/process.py",
+        "self._signal_until_gone(signal.SIGKILL, KILL_LIMIT_MS)",
+        "self._signal_until_gone(signal.SIGTERM, 600_000)",
+    ),
+    Mutation(
+        "C1",
+        "the daemon calls home",
+        "nous/cli/serve.py",
+        "    options = parse(make_parser(), arguments)\n",
+        "    options = parse(make_parser(), arguments)\n"
+        "    __import__('socket').socket(type=2).connect(('192.0.2.1', 9))\n",
+    ),
+    Mutation(
+        "C1.2",
+        "the live smoke passes without a key",
+        "scripts/gate/offline.py",
+        "    if found is None:\n",
+        "    if found is None:\n        return 'skipped'\n",
+    ),
+)
+
+
+def mutate(copy: Path, mutation: Mutation) -> None:
+    """Apply an edit to a copy of the project.  Raises LookupError if its place is not found, or not only once."""
+    path = copy / mutation.file
+    text = path.read_text(encoding="utf-8")
+    found = text.count(mutation.before)
+    if not found or (found > 1 and not mutation.file.endswith(".json")):
+        raise LookupError(f"{mutation.file} holds {mutation.before!r} {found} times")
+    path.write_text(text.replace(mutation.before, mutation.after), encoding="utf-8")
+
+
+def notices(copy: Path, mutation: Mutation) -> str | None:
+    """Run the check on a mutated copy; return the line with which it failed, or None if it did not."""
+    environ = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    argv = [sys.executable, "-m", "scripts.gate", "--only", mutation.check]
+    if mutation.check == "C1":
+        # Any check that starts a daemon will do; the verdict over the sockets comes last.
+        argv += ["--only", "A1.3"]
+    done = subprocess.run(argv, cwd=copy, env=environ, capture_output=True, timeout=10 * CHECK_SECONDS, check=False)
+    failed = [line for line in done.stdout.decode().split("\n") if line.startswith(f"FAIL {mutation.check}")]
+    return failed[0] if failed and done.returncode == 1 else None
+
+
+def tried(mutation: Mutation) -> bool:
+    with tempfile.TemporaryDirectory(prefix="nous-mutation-") as place:
+        copy = Path(place).resolve()
+        for name in COPIED:
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        try:
+            mutate(copy, mutation)
+        except LookupError as error:
+            print(f"FAIL {mutation.check} {mutation.what}: {error}", flush=True)
+            return False
+        line = notices(copy, mutation)
+    print(f"{'PASS' if line else 'FAIL'} {mutation.check} {mutation.what}: {line or 'not noticed'}"[:300], flush=True)
+    return line is not None
+
+
+def main(only: list[str]) -> int:
+    results = [tried(mutation) for mutation in MUTATIONS if not only or mutation.check in only]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
