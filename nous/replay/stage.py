@@ -41,8 +41,10 @@ PASSED_VARIABLES: Final = (
     "PYTHONHASHSEED",
     "PYTHONDONTWRITEBYTECODE",
 )
-"""What an interpreter may need to start, and what ties its logs to ours: a replay must not depend on any of it.  Nothing
-else is handed on."""
+"""What an interpreter may need to start, and what ties its logs to ours: a replay must not depend on any of it.
+
+Nothing else is handed on.
+"""
 
 
 class Stage(NamedTuple):
