@@ -68,6 +68,12 @@ def _config(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def _doctor(arguments: Sequence[str]) -> int:
+    from nous.cli.doctor.command import run
+
+    return run(arguments)
+
+
 def _trust(arguments: Sequence[str]) -> int:
     from nous.cli.trust import run
 
@@ -97,6 +103,7 @@ COMMANDS: Final[dict[str, tuple[str, Command]]] = {
     "init": ("make the state directory", _init),
     "config": ("show, look up and check the configuration", _config),
     "trust": ("let a project's configuration count", _trust),
+    "doctor": ("check everything, and repair what can be", _doctor),
     "replay": ("replay recorded runs and compare", _replay),
     "schema": ("print or write the protocol's JSON Schema", _schema),
 }

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -107,7 +107,7 @@ class SessionIndex:
         known = self._load() if self._rows is None else self._rows
         rows: dict[str, _Row] = {}
         changed = 0
-        for session_id, path, stamp in self._files():
+        for session_id, path, stamp in self.files():
             row = known.get(session_id)
             if row is None or row.stamp != stamp:
                 row = self._look(session_id, path, None if row is None else row.scan)
@@ -120,7 +120,8 @@ class SessionIndex:
         if self._unsaved > _UNSAVED_ROWS:
             self._save()
 
-    def _files(self) -> list[tuple[str, str, _Stamp]]:
+    def files(self) -> list[tuple[str, str, _Stamp]]:
+        """Return the id, path and stamp of every session's file as it is now."""
         found = []
         try:
             entries = os.scandir(self._directory)
@@ -176,6 +177,31 @@ class SessionIndex:
         except OSError:
             return
         self._unsaved = 0
+
+
+IndexState = Literal["absent", "fresh", "behind", "damaged"]
+
+
+def look_at_index(directory: Path) -> tuple[IndexState, int]:
+    """Say how well the index describes the sessions, and of how many it does not; reads no session, writes nothing.
+
+    ``fresh``: so few have changed that nobody would write it anew.
+    """
+    index = SessionIndex(directory, Disk())
+    try:
+        known = _decode((directory / INDEX_NAME).read_bytes())
+    except FileNotFoundError:
+        return "absent", 0
+    except (OSError, msgspec.DecodeError, UnicodeError):
+        return "damaged", 0
+    if known.format != _FORMAT:
+        return "behind", len(known.rows)
+    files = {session_id: stamp for session_id, _, stamp in index.files()}
+    changed = sum(
+        session_id not in known.rows or known.rows[session_id].stamp != files[session_id] for session_id in files
+    )
+    changed += len(known.rows.keys() - files.keys())
+    return ("behind" if changed > _UNSAVED_ROWS else "fresh"), changed
 
 
 def cursor_after(info: SessionInfo) -> str:

@@ -23,7 +23,7 @@ from nous.telemetry.writer import FLUSH_TIMEOUT_MS, LogWriter, Record
 Level = Literal["debug", "info", "warning", "error"]
 
 _RANKS: Final[dict[Level, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_MIN_SECRET_CHARACTERS: Final = 6
+MIN_SECRET_CHARACTERS: Final = 6
 
 
 class _Logging:
@@ -90,7 +90,7 @@ def hide_value(secret: str) -> None:
 
     Values of fewer than six characters are left alone: hiding them would shred ordinary words.
     """
-    if len(secret) >= _MIN_SECRET_CHARACTERS and secret not in _logging.secrets:
+    if len(secret) >= MIN_SECRET_CHARACTERS and secret not in _logging.secrets:
         # Longest first: of two secrets that begin alike, no rest of the longer one stays.
         _logging.secrets = tuple(sorted((*_logging.secrets, secret), key=len, reverse=True))
 

@@ -48,6 +48,8 @@ WITHOUT_CONSENT: Final[list[Sequence[str]]] = [
     ("trust", "."),
     ("trust", ".", "--forget"),
     ("replay", "absent.trace.ndjson"),
+    ("doctor",),
+    ("doctor", "--repair", "--production-readiness"),
     ("schema",),
 ]
 
@@ -128,6 +130,7 @@ def test_the_permission_stands_nowhere_but_where_it_is_read() -> None:
     assert named == {
         "--bootstrap": {"nous/cli/options.py", "nous/cli/serve.py", "nous/system/state_dir.py"},
         "NOUS_ALLOW_BOOTSTRAP": {
+            "nous/cli/doctor/production.py",
             "nous/cli/serve.py",
             "nous/config/layers.py",
             "nous/system/state_dir.py",

@@ -19,7 +19,15 @@ from nous.store.disk import Disk
 from nous.store.faults import FaultyDisk
 from nous.store.locks import try_lock, unlock
 from nous.store.session_format import Checkpoint, LeafMove
-from nous.store.session_index import INDEX_NAME, LOCK_NAME, MAX_PAGE, SessionIndex, SessionPage, cursor_after
+from nous.store.session_index import (
+    INDEX_NAME,
+    LOCK_NAME,
+    MAX_PAGE,
+    SessionIndex,
+    SessionPage,
+    cursor_after,
+    look_at_index,
+)
 from nous.store.sessions import SessionStore
 from tests.unit.store.helpers import LATER, NOW, append_row, compaction, message, verify_chain
 
@@ -416,3 +424,23 @@ def test_the_list_is_always_what_the_sessions_are(
             assert page.sessions == expected
     for path in directory.glob("*.ndjson"):
         verify_chain(path, may_be_torn=True)
+
+
+def test_how_far_an_index_is_behind_can_be_told_without_touching_it(tmp_path: Path) -> None:
+    assert look_at_index(tmp_path) == ("absent", 0)
+    store = SessionStore(tmp_path)
+    for n in range(66):
+        append_row(store.create(f"ses-{n}", NOW), ["m"])
+        os.utime(tmp_path / f"ses-{n}.ndjson", (1_000_000, 1_000_000))
+    SessionStore(tmp_path).list_sessions(1, None)
+    assert look_at_index(tmp_path) == ("fresh", 0)
+    (tmp_path / "ses-0.ndjson").unlink()
+    os.utime(tmp_path / "ses-1.ndjson", (2_000_000, 2_000_000))
+    assert look_at_index(tmp_path) == ("fresh", 2)
+    for n in range(1, 66):
+        (tmp_path / f"ses-{n}.ndjson").unlink()
+    before = (tmp_path / INDEX_NAME).stat().st_mtime_ns
+    assert look_at_index(tmp_path) == ("behind", 66)
+    assert (tmp_path / INDEX_NAME).stat().st_mtime_ns == before
+    (tmp_path / INDEX_NAME).write_bytes(b"{")
+    assert look_at_index(tmp_path) == ("damaged", 0)
