@@ -123,15 +123,22 @@ WIRE_CODES: Final[dict[str, CodeInfo]] = {
 """The codes of protocol v1, section 8.  Closed: a new one is a change of the protocol."""
 
 CLI_CODES: Final[dict[str, CodeInfo]] = {
-    "invalid_usage": CodeInfo("invalid_input", "The command line is not valid."),
-    "invalid_config": CodeInfo("invalid_input", "The configuration is not valid."),
+    "invalid_usage": CodeInfo("invalid_input", "The command line is not valid.", "Each command has --help."),
+    "invalid_config": CodeInfo(
+        "invalid_input", "The configuration is not valid.", "docs/configuration.md lists all settings and variables."
+    ),
     "state_dir_missing": CodeInfo(
         "invalid_input", "The state directory does not exist.", "Type: nous init (or add --bootstrap)."
     ),
-    "dependency_missing": CodeInfo("dependency_missing", "Something nous needs is not installed."),
-    "verification_failed": CodeInfo("verification_failed", "The check failed."),
+    "dependency_missing": CodeInfo(
+        "dependency_missing", "Something nous needs is not installed.", "Type: nous doctor."
+    ),
+    "verification_failed": CodeInfo("verification_failed", "The check failed.", "The cause names what did."),
     "replay_diverged": CodeInfo(
-        "verification_failed", "A replay diverged from its recording.", exit_code=EXIT_REGRESSION
+        "verification_failed",
+        "A replay diverged from its recording.",
+        "nous trace diff shows where two runs differ.",
+        exit_code=EXIT_REGRESSION,
     ),
     "unsafe_operation": CodeInfo("policy_blocked", "This is not safe.", exit_code=EXIT_UNSAFE),
 }

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from nous.errors import NousError
+from nous.errors import EXIT_OK, NousError
 
 CORRELATION_VARIABLE: Final = "NOUS_CORRELATION_ID"
 
@@ -61,10 +61,11 @@ def fail(error: NousError, *, as_json: bool, **fields: object) -> int:
 
 def succeed(**fields: object) -> int:
     """Report success as one object and return 0."""
-    print_json({"ok": True, "correlation_id": correlation_id(), **fields})
-    return 0
+    return print_json({"ok": True, "correlation_id": correlation_id(), **fields})
 
 
-def print_json(value: object) -> None:
+def print_json(value: object) -> int:
+    """Print a value as one line and return 0."""
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.buffer.flush()
+    return EXIT_OK

@@ -168,9 +168,8 @@ def say_valid(files: list[str], *, as_json: bool) -> int:
 def schema(arguments: Sequence[str]) -> int:
     from nous.config.schema import settings_schema
 
-    parse(make_parser("schema", "Print the JSON Schema (2020-12) of a configuration file."), arguments)
-    print_json(settings_schema())
-    return EXIT_OK
+    options = parse(make_parser("schema", "Print the JSON Schema (2020-12) of a configuration file."), arguments)
+    return succeed(schema=settings_schema()) if options.json else print_json(settings_schema())
 
 
 COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {

@@ -10,6 +10,7 @@ from typing import Final
 from nous import __version__
 from nous.cli.answer import fail, settle_correlation_id
 from nous.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, NousError, as_nous_error
+from nous.telemetry.log import get_log
 
 Command = Callable[[Sequence[str]], int]
 
@@ -135,6 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
+        return fail(as_nous_error(error), as_json=as_json)
+    except Exception as error:
+        # A mistake of ours.  Where it happened goes to the log, and what it says (perhaps content) nowhere.
+        get_log("cli").error("command_crashed", command=name, error=error)
         return fail(as_nous_error(error), as_json=as_json)
 
 

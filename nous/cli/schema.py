@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from nous.cli.answer import print_json
-from nous.cli.options import Parser, parse
+from nous.cli.answer import print_json, succeed
+from nous.cli.options import Parser, add_state_flags, parse
+from nous.errors import EXIT_OK
 from nous.protocol.schema import documents, render
 
 
 def run(arguments: Sequence[str]) -> int:
     parser = Parser(prog="nous schema", description="Print the protocol's JSON Schema, or write it to a directory.")
     parser.add_argument("--out", metavar="DIR", type=Path, help="write one file per document there")
-    parser.add_argument("--json", action="store_true", help="accepted for uniformity: the output is JSON anyway")
+    add_state_flags(parser)
+    parser.add_argument("--json", action="store_true", help="answer with one object")
     options = parse(parser, arguments)
     if options.out is None:
-        print_json(documents())
-        return 0
+        return succeed(documents=documents()) if options.json else print_json(documents())
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, document in documents().items():
-        (options.out / name).write_bytes(render(document))
-        print(options.out / name)
-    return 0
+    paths = [write(options.out / name, document) for name, document in documents().items()]
+    if options.json:
+        return succeed(files=[str(path) for path in paths])
+    for path in paths:
+        print(path)
+    return EXIT_OK
+
+
+def write(path: Path, document: dict[str, Any]) -> Path:
+    path.write_bytes(render(document))
+    return path

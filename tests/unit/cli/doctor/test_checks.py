@@ -20,6 +20,7 @@ from nous.cli.doctor.home import LARGE_LEFTOVERS_BYTES
 from nous.store.session_index import INDEX_NAME
 from nous.system.state_dir import EpochLock, state_paths
 from nous.system.trust import TrustStore, digest_bytes
+from nous.telemetry.log import flush
 from tests.unit.cli.doctor.room import KEY, Room, cut_last_line, spoil
 
 BY_NAME = {check.name: check for check in (*CHECKS, *ONLINE_CHECKS, *PRODUCTION_CHECKS)}
@@ -347,10 +348,12 @@ def test_a_temporary_file_that_is_being_written_is_no_leftover(room: Room) -> No
     assert perform(BY_NAME["leftovers"], room.look()).status == "pass"
 
 
-def test_a_check_that_crashes_is_a_check_that_failed(room: Room) -> None:
+def test_a_check_that_crashes_is_a_check_that_failed(room: Room, capfd: pytest.CaptureFixture[str]) -> None:
     def crash(_: Situation) -> None:
         raise ZeroDivisionError
 
     row = perform(Check("crash", crash), room.look())  # type: ignore[arg-type]
     assert row.status == "fail"
     assert "ZeroDivisionError" in row.message
+    assert flush()
+    assert '"event":"check_crashed"' in capfd.readouterr().err
