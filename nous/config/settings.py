@@ -11,6 +11,8 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from nous.protocol.entries import ThinkingLevel
+
 MAX_TIMEOUT_MS: Final = 7 * 24 * 3600 * 1000
 """No wait is longer than a week: far below what a 32-bit number of milliseconds in a system call can take."""
 
@@ -34,7 +36,6 @@ ProviderName = Literal[
     "lmstudio",
     "replay",
 ]
-ThinkingLevel = Literal["off", "low", "medium", "high", "max"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Profile = Literal["standard", "production"]
 Decision = Literal["allow", "deny"]
@@ -192,6 +193,9 @@ class EngineSettings(_Section, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=0, le=100_000_000)],
         about("A turn that leaves a context of this size is followed by a compaction; 0 never by size."),
     ] = 150_000
+    structured_output_tools: Annotated[
+        bool, about("Whether tools may be used in a run whose answer has to fit a schema.")
+    ] = False
     compact_keep_tokens: Annotated[
         Annotated[int, Meta(ge=0, le=100_000_000)], about("How much of the end a compaction keeps as it is.")
     ] = 20_000

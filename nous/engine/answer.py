@@ -15,16 +15,34 @@ PIECES_KEPT = 4096
 
 
 class _Call:
-    __slots__ = ("arguments", "id", "name")
+    __slots__ = ("arguments", "id", "index", "name")
 
-    def __init__(self, call_id: str) -> None:
+    def __init__(self, index: int, call_id: str) -> None:
+        self.index = index
         self.id = call_id
         self.name = ""
         self.arguments: list[str] = []
 
+    def block(self) -> ToolCallBlock:
+        return ToolCallBlock(id=self.id, name=self.name, arguments="".join(self.arguments))
+
+
+class _Thought:
+    __slots__ = ("pieces", "signature")
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.signature: str | None = None
+
+    def block(self) -> ThinkingBlock:
+        return ThinkingBlock(text="".join(self.pieces), signature=self.signature)
+
 
 class Answer:
-    """Collects items of one model call.  Costs nothing per delta but a list append."""
+    """Collects items of one model call.  Costs nothing per delta but a list append.
+
+    ``text`` takes pieces of text.  ``usage`` is the last one reported, ``has_usage`` whether one was.
+    """
 
     def __init__(self, message_id: str, taken_call_ids: set[str]) -> None:
         self.message_id = message_id
@@ -33,15 +51,24 @@ class Answer:
         self.text: list[str] = []
         self._joined: list[str] = []
         self.usage = Usage()
+        self.has_usage = False
         self.finish: FinishReason | None = None
-        self._thinking: list[str] = []
-        self._signature: str | None = None
+        self._has_thought = False
+        self._parts: list[_Thought | TextBlock | _Call] = []
         self._calls: dict[int, _Call] = {}
         self._taken = taken_call_ids
 
+    def report(self, usage: Usage) -> None:
+        self.usage = usage
+        self.has_usage = True
+
     def add_thinking(self, text: str, signature: str | None) -> None:
-        self._thinking.append(text)
-        self._signature = signature or self._signature
+        """Join a piece of thinking; a signature ends the block it belongs to."""
+        self._has_thought = True
+        if text or signature:
+            self._open_thought().pieces.append(text)
+        if signature:
+            self._open_thought().signature = signature
         self.size_bytes += len(text.encode()) + len((signature or "").encode())
 
     def add_call(self, delta: ToolCallDelta) -> str:
@@ -51,7 +78,9 @@ class Answer:
         """
         call = self._calls.get(delta.index)
         if call is None:
-            call = self._calls[delta.index] = _Call(self._choose_id(delta))
+            self._close_text()
+            call = self._calls[delta.index] = _Call(delta.index, self._choose_id(delta))
+            self._parts.append(call)
             self._taken.add(call.id)
             self.size_bytes += len(call.id.encode())
         if delta.name and not call.name:
@@ -77,21 +106,46 @@ class Answer:
             self.text.clear()
 
     def full_text(self) -> str:
-        return "".join([*self._joined, *self.text])
+        closed = [part.text for part in self._parts if isinstance(part, TextBlock)]
+        return "".join([*closed, *self._joined, *self.text])
 
     def calls(self) -> list[ToolCallBlock]:
-        return [
-            ToolCallBlock(id=c.id, name=c.name, arguments="".join(c.arguments)) for _, c in sorted(self._calls.items())
-        ]
+        return [call.block() for _, call in sorted(self._calls.items())]
 
-    def blocks(self, text: str) -> tuple[Block, ...]:
+    def blocks(self) -> tuple[Block, ...]:
+        """Return the parts of the answer in the order in which they came."""
+        self._close_text()
+        return tuple(part if isinstance(part, TextBlock) else part.block() for part in self._parts)
+
+    def sorted_blocks(self) -> tuple[Block, ...]:
+        """Return the answer as one block of thinking, one of text, and the calls in the order of their indexes."""
         out: list[Block] = []
-        if self._thinking or self._signature:
-            out.append(ThinkingBlock(text="".join(self._thinking), signature=self._signature))
-        if text:
+        if self._has_thought:
+            thoughts = [part for part in self._parts if isinstance(part, _Thought)]
+            signatures = [thought.signature for thought in thoughts if thought.signature]
+            pieces = [piece for thought in thoughts for piece in thought.pieces]
+            out.append(ThinkingBlock(text="".join(pieces), signature=signatures[-1] if signatures else None))
+        if text := self.full_text():
             out.append(TextBlock(text=text))
-        out.extend(self.calls())
-        return tuple(out)
+        return (*out, *self.calls())
+
+    def _open_thought(self) -> _Thought:
+        """Return the thought that goes on, or a new one: behind anything else, and behind a signature."""
+        self._close_text()
+        last = self._parts[-1] if self._parts else None
+        if isinstance(last, _Thought) and last.signature is None:
+            return last
+        thought = _Thought()
+        self._parts.append(thought)
+        return thought
+
+    def _close_text(self) -> None:
+        """Make a part of the text since the last one."""
+        if self.text or self._joined:
+            if text := "".join([*self._joined, *self.text]):
+                self._parts.append(TextBlock(text))
+            self._joined.clear()
+            self.text.clear()
 
 
 def parse_arguments(text: str) -> dict[str, Any] | None:

@@ -133,13 +133,14 @@ class CompactionPart:
         answer = self._answer
         if answer is None or item.call != self._call:
             return
+        answer.opened = True
         for piece in item.items:
             if isinstance(piece, TextDelta | ThinkingDelta):
                 answer.size_bytes += len(piece.text.encode())
             if isinstance(piece, TextDelta):
                 answer.text.append(piece.text)
             elif isinstance(piece, UsageReport):
-                answer.usage = piece.usage
+                answer.report(piece.usage)
             elif isinstance(piece, Finish):
                 answer.finish = piece.reason
             if answer.size_bytes > self._run.spec.limits.max_message_bytes:
@@ -160,7 +161,7 @@ class CompactionPart:
 
     def on_summary_failed(self, item: ModelFailed) -> None:
         if self._answer is not None and item.call == self._call:
-            self._close_call()
+            self._close_call(is_free=not self._answer.opened)
             self._store_fallback()
 
     def stop(self) -> None:
@@ -169,12 +170,13 @@ class CompactionPart:
             self._close_call()
             self._run.effects.append(StopModel(self._call))
 
-    def _close_call(self) -> Answer:
-        """Count what the call cost, however it ended; return what it said."""
+    def _close_call(self, *, is_free: bool = False) -> Answer:
+        """Count what the call cost, however it ended; return what it said.  ``is_free``: it was refused at once."""
         answer, calls = self._answer, self._run.calls
         assert answer is not None
         self._answer = None
         calls.usage = calls.usage.plus(answer.usage)
+        calls.costs.add(answer, is_whole=answer.finish is not None, is_free=is_free)
         return answer
 
     # -- storing

@@ -67,6 +67,13 @@ class AppendCompaction(Struct, frozen=True):
     entry: Compaction
 
 
+class CheckOutput(Struct, frozen=True):
+    """Find out whether ``text``, the answer in entry ``entry_id``, is JSON that fits the run's output schema."""
+
+    entry_id: str
+    text: str
+
+
 class StartTimer(Struct, frozen=True):
     timer: Literal["abort_grace"]
     after_ms: int
@@ -81,5 +88,6 @@ Effect = (
     | AppendEntry
     | PlanCompaction
     | AppendCompaction
+    | CheckOutput
     | StartTimer
 )

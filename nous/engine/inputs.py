@@ -10,6 +10,7 @@ from nous.ports.model import ModelItem
 from nous.ports.tool import Outcome
 from nous.protocol.commands import QueueMode
 from nous.protocol.entries import Summariser
+from nous.protocol.messages import ImageBlock
 
 
 class Stamp(Struct, frozen=True):
@@ -19,11 +20,12 @@ class Stamp(Struct, frozen=True):
     mono_ns: int
 
 
-class RunStarted(Struct, frozen=True, tag="run_started"):
+class RunStarted(Struct, frozen=True, tag="run_started", omit_defaults=True):
     """The prompt that made the run.  Always the first input."""
 
     command_id: str
     text: str
+    images: tuple[ImageBlock, ...] = ()
 
 
 class Steered(Struct, frozen=True, tag="steered"):
@@ -89,11 +91,22 @@ class ToolProgressed(Struct, frozen=True, tag="tool_progressed"):
     text: str
 
 
-class ToolDone(Struct, frozen=True, tag="tool_done"):
+class ToolDone(Struct, frozen=True, tag="tool_done", omit_defaults=True):
     tool_call_id: str
     text: str
     outcome: Outcome
     truncated: bool
+    images: tuple[ImageBlock, ...] = ()
+
+
+class OutputChecked(Struct, frozen=True, tag="output_checked", omit_defaults=True):
+    """What was found out about an answer that is to fit a schema.
+
+    ``fault`` says what is wrong with it, beginning with the JSON path of the place; None: nothing is.
+    """
+
+    entry_id: str
+    fault: str | None = None
 
 
 class EntryStored(Struct, frozen=True, tag="entry_stored", omit_defaults=True):
@@ -154,6 +167,7 @@ Input = (
     | PolicyAnswered
     | ToolProgressed
     | ToolDone
+    | OutputChecked
     | EntryStored
     | CompactionStarted
     | CompactionPlanned

@@ -26,6 +26,7 @@ from nous.engine.inputs import (
     ToolsSet,
 )
 from nous.engine.modelcall import ModelCalls
+from nous.engine.output import OutputPart
 from nous.engine.queues import InputQueues, Queued
 from nous.engine.spec import RunSpec, chain_digest
 from nous.engine.toolround import ToolRound
@@ -44,7 +45,7 @@ from nous.protocol.events import (
     WarningEvent,
     encode_json,
 )
-from nous.protocol.messages import Message, Role, StopReason, TurnKind
+from nous.protocol.messages import ImageBlock, Message, Role, StopReason, TextBlock, TurnKind
 
 
 class RunMachine:
@@ -74,6 +75,7 @@ class RunMachine:
         self.status: RunStatus | None = None
         self.failure: NousError | None = None
         self.calls = ModelCalls(self)
+        self.output = OutputPart(self)
         self.tools = ToolRound(self)
         self.compaction = CompactionPart(self)
         self._handlers: dict[str, Callable[[Any], None]] = {
@@ -115,7 +117,7 @@ class RunMachine:
 
     def on_run_started(self, item: RunStarted) -> None:
         self.announce()
-        self._start_turn("prompt", [Queued(item.command_id, item.text)])
+        self._start_turn("prompt", [Queued(item.command_id, item.text)], item.images)
 
     def announce(self) -> None:
         self._started_ns = self.stamp.mono_ns
@@ -130,7 +132,7 @@ class RunMachine:
             )
         )
 
-    def _start_turn(self, kind: TurnKind, inputs: list[Queued]) -> None:
+    def _start_turn(self, kind: TurnKind, inputs: list[Queued], images: tuple[ImageBlock, ...] = ()) -> None:
         self.turn_id = str(int(self.turn_id or "0") + 1)
         self.calls.made_in_turn = 0
         ids = tuple(q.command_id for q in inputs)
@@ -142,7 +144,9 @@ class RunMachine:
             command_ids=ids if len(ids) > 1 else UNSET,
         )
         self.emitter.emit(self._turn)
-        message = self.make_message(self.next_message_id(), "user", "\n".join(q.text for q in inputs), turn_kind=kind)
+        text = "\n".join(q.text for q in inputs)
+        blocks = (TextBlock(text), *images) if images else ()
+        message = self.make_message(self.next_message_id(), "user", text, turn_kind=kind, blocks=blocks)
         self.emit_message_start(message.id, "user")
         self.store(message, State.STORING_INPUT)
 
@@ -164,6 +168,11 @@ class RunMachine:
     @property
     def in_turn(self) -> bool:
         return self._turn is not None
+
+    def complete_turn(self) -> None:
+        """End the run with its turn, whatever is queued."""
+        self._end_turn()
+        self.complete()
 
     def next_turn(self) -> None:
         """End the turn; compact if the context has grown past the threshold; go on with what is queued."""
@@ -254,7 +263,8 @@ class RunMachine:
         self.queues.modes["follow_up"] = item.mode
 
     def on_tools_set(self, item: ToolsSet) -> None:
-        self.active_tools = item.tools
+        if not self.output.forbids_tools:
+            self.active_tools = item.tools
 
     def on_abort_requested(self, item: AbortRequested) -> None:
         if self.aborting:
@@ -264,7 +274,7 @@ class RunMachine:
             self.calls.stop()
             self.warn("provider_aborted", "The model call was stopped.")
             self.end_aborted()
-        elif self.state in (State.ASKING, State.PLANNING, State.SUMMARISING):
+        elif self.state in (State.ASKING, State.PLANNING, State.SUMMARISING, State.CHECKING_OUTPUT):
             self.compaction.stop()
             self.end_aborted()
         else:
@@ -322,17 +332,26 @@ class RunMachine:
     def _end(self, status: RunStatus) -> None:
         self.state = State.ENDED
         self.status = status
+        total_usd = self.calls.costs.total_usd
         self.emitter.emit(
             AgentEnd(
                 run_id=self.spec.run_id,
                 status=status,
                 stop_reason=self.stop_reason,
                 usage=self.calls.usage,
+                cost_usd=UNSET if total_usd is None else total_usd,
                 duration_ms=self.ms_since(self._started_ns),
                 leaf_id=self.leaf_id,
                 discarded=self.queues.discard(self.spec.limits.inline_text_bytes),
+                **self._shown_output(),
             )
         )
+
+    def _shown_output(self) -> dict[str, Any]:
+        value = self.output.value
+        if value is UNSET or self.fits_inline(value):
+            return {"output": value}
+        return {"output_bytes": len(bytes(value)), "output_omitted": True}
 
     # -- small helpers of the handlers
 

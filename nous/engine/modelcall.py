@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from msgspec import UNSET
+
 from nous.engine.answer import Answer
+from nous.engine.cost import Costs
 from nous.engine.effects import CallModel, StopModel
 from nous.engine.inputs import EntryStored, ModelDone, ModelFailed, ModelProduced
-from nous.engine.spec import request_digest
+from nous.engine.spec import request_digest, schema_digest
 from nous.engine.transitions import State
 from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.events import DeltaTemplate, MessageUpdate, ThinkingUpdate, ToolArgumentsUpdate
-from nous.protocol.messages import StopReason, Usage
+from nous.protocol.messages import Message, StopReason, Usage
 
 if TYPE_CHECKING:
     from nous.engine.machine import RunMachine
@@ -30,6 +33,8 @@ class ModelCalls:
         self.usage = Usage()
         self.last_usage = Usage()
         self.last_text = ""
+        self.costs = Costs(run.spec.prices)
+        self._schema_digest = () if run.spec.output_schema is None else (schema_digest(run.spec.output_schema),)
         self._made = 0
         self._answer: Answer | None = None
         self._template: DeltaTemplate | None = None
@@ -52,7 +57,9 @@ class ModelCalls:
                 purpose="answer",
                 leaf_id=run.leaf_id,
                 tools=run.active_tools,
-                digest=request_digest(run.context_digest, run.spec.system_digest, run.active_tools),
+                digest=request_digest(
+                    run.context_digest, run.spec.system_digest, (*run.active_tools, *self._schema_digest)
+                ),
             )
         )
 
@@ -121,7 +128,7 @@ class ModelCalls:
                     ),
                 )
         elif isinstance(piece, UsageReport):
-            answer.usage = piece.usage
+            answer.report(piece.usage)
         elif isinstance(piece, Finish):
             answer.finish = piece.reason
 
@@ -133,16 +140,25 @@ class ModelCalls:
             run.fail("provider_unavailable", "cut: the stream ended without a finish")
         elif answer.finish == "refusal":
             run.fail("content_refused", None)
+        elif run.output.forbids_tools and (calls := tuple(answer.calls())):
+            run.output.refuse_tools(calls)
         else:
-            text = answer.full_text()
-            message = run.make_message(answer.message_id, "assistant", text, blocks=answer.blocks(text))
-            run.store(message, State.STORING_ANSWER)
+            run.store(self._message(answer), State.STORING_ANSWER)
+
+    def _message(self, answer: Answer) -> Message:
+        spec = self._run.spec
+        text = answer.full_text()
+        if spec.answer_form == 1:
+            return self._run.make_message(answer.message_id, "assistant", text, blocks=answer.sorted_blocks())
+        return self._run.make_message(
+            answer.message_id, "assistant", text, blocks=answer.blocks(), provider=spec.provider, model=spec.model
+        )
 
     def on_model_failed(self, item: ModelFailed) -> None:
         answer, run = self._answer, self._run
         if answer is None or item.call != self._made:
             return
-        if item.code == "context_overflow" and not answer.opened:
+        if item.code == "context_overflow" and not answer.opened and not run.output.is_wanted:
             self._answer = None
             if run.compaction.begin_after_overflow(self._retry, lambda: run.fail(item.code, item.cause)):
                 return
@@ -165,6 +181,8 @@ class ModelCalls:
             return
         if calls:
             run.tools.begin(calls)
+        elif run.output.is_wanted:
+            run.output.check(message)
         else:
             run.next_turn()
 
@@ -179,8 +197,15 @@ class ModelCalls:
         self._answer = self._template = None
         self.last_usage = answer.usage
         self.usage = self.usage.plus(answer.usage)
+        is_free = stop_reason == "error" and not answer.opened
+        cost = self.costs.add(answer, is_whole=answer.finish is not None, is_free=is_free)
         if answer.opened:
             self.last_text = text
             self._run.emit_message_end(
-                answer.message_id, "assistant", text, stop_reason=stop_reason, usage=answer.usage
+                answer.message_id,
+                "assistant",
+                text,
+                stop_reason=stop_reason,
+                usage=answer.usage,
+                cost_usd=UNSET if cost is None else cost,
             )

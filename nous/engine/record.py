@@ -10,7 +10,16 @@ from typing import Any, Final
 
 import msgspec
 
-from nous.engine.effects import AppendCompaction, AppendEntry, AskPolicy, CallModel, Effect, PlanCompaction, RunTool
+from nous.engine.effects import (
+    AppendCompaction,
+    AppendEntry,
+    AskPolicy,
+    CallModel,
+    CheckOutput,
+    Effect,
+    PlanCompaction,
+    RunTool,
+)
 from nous.engine.inputs import Input, Stamp
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -24,6 +33,7 @@ _EFFECT_KINDS: Final = {
     "AppendEntry": "append_entry",
     "PlanCompaction": "plan_compaction",
     "AppendCompaction": "append_compaction",
+    "CheckOutput": "check_output",
     "StartTimer": "start_timer",
 }
 
@@ -81,7 +91,7 @@ def effect_line(n: int, effect: Effect) -> bytes:
         line["data"] = {"tool_call_id": effect.tool_call_id, "tool_name": effect.tool_name}
     elif isinstance(effect, AppendEntry):
         line["data"] = {"entry_id": effect.message.id}
-    elif isinstance(effect, PlanCompaction):
+    elif isinstance(effect, PlanCompaction | CheckOutput):
         line["data"] = {"entry_id": effect.entry_id}
     elif isinstance(effect, AppendCompaction):
         line["data"] = {"entry_id": effect.entry.id}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
+from nous.ports.model import Prices
 from nous.protocol.commands import QueueMode
 from nous.protocol.messages import Message
 
@@ -36,6 +38,13 @@ class RunSpec(Struct, frozen=True, kw_only=True):
     ``leaf_id`` is the entry the run attaches to (``""``: the root); ``context_digest`` stands for the messages up to
     it, about ``context_tokens`` long, and ``system_digest`` for the system prompt.  ``known_tools`` are all registered
     tools, ``active_tools`` those offered to the model.
+
+    ``thinking`` is how much the model was asked to think (``""``: as its vendor has it), ``prices`` what its tokens
+    cost, None if that is not known.  With an ``output_schema`` the answer has to be one JSON value that fits it;
+    ``output_tools`` says that tools may be used on the way there.
+
+    ``answer_form`` says how an answer becomes a message: 1, as the first traces have it, with all thinking joined and
+    first; 2, with its parts in the order they came, and the names of who wrote it.
     """
 
     run_id: str
@@ -51,6 +60,11 @@ class RunSpec(Struct, frozen=True, kw_only=True):
     steering_mode: QueueMode
     follow_up_mode: QueueMode
     limits: EngineLimits
+    thinking: str = ""
+    prices: Prices | None = None
+    output_schema: dict[str, Any] | None = None
+    output_tools: bool = False
+    answer_form: Literal[1, 2] = 1
 
 
 EMPTY_CONTEXT: Final = hashlib.sha256(b"nous context v1").hexdigest()
@@ -64,3 +78,7 @@ def chain_digest(previous: str, message: Message) -> str:
 def request_digest(context: str, system: str, tools: tuple[str, ...]) -> str:
     """Return the digest of a provider-neutral request."""
     return hashlib.sha256("\n".join((context, system, *tools)).encode()).hexdigest()
+
+
+def schema_digest(schema: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_encode(schema)).hexdigest()

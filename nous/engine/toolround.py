@@ -140,7 +140,7 @@ class ToolRound:
         assert call is not None
         self._result = done
         block = ToolResultBlock(tool_call_id=call.id, tool_name=call.name, text=done.text, is_error=is_error)
-        message = run.make_message(run.next_message_id(), "tool_result", done.text, blocks=(block,))
+        message = run.make_message(run.next_message_id(), "tool_result", done.text, blocks=(block, *done.images))
         run.store(message, State.STORING_RESULT)
 
     def on_result_stored(self, item: EntryStored) -> None:

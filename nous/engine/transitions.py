@@ -22,6 +22,7 @@ from nous.engine.inputs import (
     ModelDone,
     ModelFailed,
     ModelProduced,
+    OutputChecked,
     PolicyAnswered,
     RunStarted,
     Steered,
@@ -45,6 +46,7 @@ class State(Enum):
     PLANNING = "planning"
     SUMMARISING = "summarising"
     STORING_SUMMARY = "storing_summary"
+    CHECKING_OUTPUT = "checking_output"
     ENDED = "ended"
 
 
@@ -78,8 +80,9 @@ def _rows() -> list[Row]:
         Row(s.CALLING, ModelProduced, "calls.on_model_produced", frozenset({s.CALLING, s.ENDED})),
         Row(s.CALLING, ModelDone, "calls.on_model_done", frozenset({s.STORING_ANSWER, s.ENDED})),
         Row(s.CALLING, ModelFailed, "calls.on_model_failed", frozenset({s.PLANNING, s.ENDED})),
-        Row(s.STORING_ANSWER, EntryStored, "calls.on_answer_stored", _NEXT_TOOL | _NEXT_TURN),
+        Row(s.STORING_ANSWER, EntryStored, "calls.on_answer_stored", _NEXT_TOOL | _NEXT_TURN | {s.CHECKING_OUTPUT}),
         Row(s.STORING_ANSWER, EntryFailed, "on_entry_failed", ended),
+        Row(s.CHECKING_OUTPUT, OutputChecked, "output.on_output_checked", ended),
         Row(s.ASKING, PolicyAnswered, "tools.on_policy_answered", frozenset({s.RUNNING_TOOL, s.STORING_RESULT})),
         Row(s.RUNNING_TOOL, ToolProgressed, "tools.on_tool_progressed", frozenset({s.RUNNING_TOOL})),
         Row(s.RUNNING_TOOL, ToolDone, "tools.on_tool_done", frozenset({s.STORING_RESULT})),
@@ -101,7 +104,7 @@ def _rows() -> list[Row]:
     for state in _ACTIVE:
         same = frozenset({state})
         stopping = frozenset({s.STOPPING_TOOL}) if state is s.RUNNING_TOOL else same
-        at_once = state in (s.CALLING, s.ASKING, s.PLANNING, s.SUMMARISING)
+        at_once = state in (s.CALLING, s.ASKING, s.PLANNING, s.SUMMARISING, s.CHECKING_OUTPUT)
         rows += [
             Row(state, AbortRequested, "on_abort_requested", ended if at_once else stopping),
             Row(state, Steered, "on_steered", same),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from nous.protocol.entries import ThinkingLevel
 from nous.protocol.messages import Message, Usage
 
 Purpose = Literal["answer", "compaction"]
@@ -77,9 +78,12 @@ class ToolSpec(Struct, frozen=True):
 
 
 class ModelRequest:
-    """One model call, provider-neutral.  ``call`` counts the calls of a run from 1."""
+    """One model call, provider-neutral.  ``call`` counts the calls of a run from 1.
 
-    __slots__ = ("call", "messages", "purpose", "run_id", "session_id", "system", "tools")
+    ``output_schema``: the answer is to be one JSON value that is valid against this JSON Schema, nothing else.
+    """
+
+    __slots__ = ("call", "messages", "output_schema", "purpose", "run_id", "session_id", "system", "tools")
 
     def __init__(
         self,
@@ -91,6 +95,7 @@ class ModelRequest:
         messages: Sequence[ContextMessage],
         tools: Sequence[ToolSpec],
         purpose: Purpose = "answer",
+        output_schema: dict[str, Any] | None = None,
     ) -> None:
         self.run_id = run_id
         self.session_id = session_id
@@ -99,6 +104,58 @@ class ModelRequest:
         self.messages = messages
         self.tools = tools
         self.purpose = purpose
+        self.output_schema = output_schema
+
+
+class Prices(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """List prices of one model in US dollars per million tokens; None: not known.
+
+    The ``long_`` prices are for calls whose prompt is longer than ``long_prompt_tokens``, all tokens of them.
+    """
+
+    input_usd_per_mtok: float
+    output_usd_per_mtok: float
+    cached_usd_per_mtok: float | None = None
+    long_prompt_tokens: int | None = None
+    long_input_usd_per_mtok: float | None = None
+    long_cached_usd_per_mtok: float | None = None
+    long_output_usd_per_mtok: float | None = None
+
+    def cost_usd(self, usage: Usage) -> float | None:
+        """Return what one call cost; None if that is not known.
+
+        Of one call, not of a sum of calls: the length of each prompt decides its price.
+        """
+        is_long = self.long_prompt_tokens is not None and usage.input_tokens > self.long_prompt_tokens
+        read = self.long_input_usd_per_mtok if is_long else self.input_usd_per_mtok
+        cached = self.long_cached_usd_per_mtok if is_long else self.cached_usd_per_mtok
+        written = self.long_output_usd_per_mtok if is_long else self.output_usd_per_mtok
+        if read is None or written is None:
+            return None
+        from_cache = min(usage.cached_tokens, usage.input_tokens)
+        dollars = (
+            (usage.input_tokens - from_cache) * read
+            + from_cache * (read if cached is None else cached)
+            + usage.output_tokens * written
+        )
+        return round(dollars / 1_000_000, 9)
+
+
+class ModelChoice(Struct, frozen=True):
+    """Who is to answer.  ``thinking`` None: as much as its vendor lets it."""
+
+    provider: str
+    model: str
+    thinking: ThinkingLevel | None = None
+
+
+class ModelFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known about a model beforehand; None: not known."""
+
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    takes_images: bool | None = None
+    prices: Prices | None = None
 
 
 class Provider(Protocol):
@@ -128,6 +185,50 @@ class Provider(Protocol):
     async def warm(self) -> None:
         """Load what the first call will need.  Asked for once the daemon is ready; must not be relied on."""
         ...
+
+    async def aclose(self) -> None: ...
+
+
+class KnownModel(NamedTuple):
+    """A model that can be chosen, as far as is known without asking anybody."""
+
+    name: str
+    facts: ModelFacts
+
+
+class KnownProvider(NamedTuple):
+    """A provider that can be chosen.  ``is_ready``: it has its key, or needs none."""
+
+    name: str
+    title: str
+    is_ready: bool
+    models: tuple[KnownModel, ...]
+
+
+class Catalogue(Protocol):
+    """Every model that runs can choose, and the providers that were built for them, once each.
+
+    ``default`` is what a run uses that asks for nothing else.
+    """
+
+    default: ModelChoice
+
+    @property
+    def builds(self) -> int:
+        """How many times an underlying client was made, over all providers."""
+        ...
+
+    def find(self, choice: ModelChoice) -> Provider:
+        """Return what answers for ``choice``; made when it is first asked for.  Nothing is connected.
+
+        Raises a :class:`nous.errors.NousError` with a code of the wire: ``invalid_payload`` for a provider nobody
+        knows, ``provider_auth`` without its key, ``capability_unavailable`` for thinking the model does not have.
+        """
+        ...
+
+    def facts(self, provider: str, model: str) -> ModelFacts: ...
+
+    def known(self) -> list[KnownProvider]: ...
 
     async def aclose(self) -> None: ...
 

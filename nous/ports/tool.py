@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from nous.protocol.messages import ImageBlock
+
 Outcome = Literal["ok", "error", "not_found", "not_active", "invalid_arguments", "blocked", "crashed"]
 
 
@@ -17,7 +19,8 @@ class ToolContext(Struct, frozen=True, kw_only=True):
     ``workdir`` is where relative paths start and, with ``outputs_root``, the only place tools may touch.
     ``outputs_dir`` (not made yet) is where this run's long outputs go: ``<state>/outputs/<run_id>``.
     ``state_dir`` is closed to tools but for ``outputs_root``.  ``progress`` streams text to the client; awaiting
-    it is the back-pressure: a tool reads no further from its child until it returns.
+    it is the back-pressure: a tool reads no further from its child until it returns.  ``takes_images``: the model that
+    reads the result can see images.
     """
 
     run_id: str
@@ -27,15 +30,20 @@ class ToolContext(Struct, frozen=True, kw_only=True):
     outputs_root: Path
     outputs_dir: Path
     allow_outside_workdir: bool
+    takes_images: bool
     progress: Callable[[str], Awaitable[None]]
 
 
 class ToolResult(Struct, frozen=True, kw_only=True):
-    """What the model (and the client) reads.  ``truncated``: ``text`` is a part; it names where the whole is."""
+    """What the model (and the client) reads.  ``truncated``: ``text`` is a part; it names where the whole is.
+
+    ``images`` are for the model only; a tool gives them where :attr:`ToolContext.takes_images` lets it.
+    """
 
     text: str
     outcome: Outcome = "ok"
     truncated: bool = False
+    images: tuple[ImageBlock, ...] = ()
 
     @property
     def is_error(self) -> bool:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from nous.protocol.entries import ThinkingLevel
+
 MAX_ID_CHARACTERS: Final = 256
 """A command's id is echoed in its answer and in events: a longer one is refused, and answered to no id."""
 
@@ -44,6 +46,9 @@ class Prompt(Payload, frozen=True):
     session_id: str | None = None
     output_schema: dict[str, Any] | None = None
     images: list[Image] | None = None
+    provider: str | None = None
+    model: Text | None = None
+    thinking: ThinkingLevel | None = None
 
 
 class Steer(Payload, frozen=True):
@@ -145,6 +150,21 @@ class ClientInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str | None = None
 
 
+class ListModels(Payload, frozen=True):
+    kind = "list_models"
+    provider: str | None = None
+
+
+class SetModel(Payload, frozen=True):
+    """Choose who answers in a session from its active leaf on.  What is left out follows from what is in force."""
+
+    kind = "set_model"
+    model: Text | None = None
+    provider: str | None = None
+    thinking: ThinkingLevel | None = None
+    session_id: str | None = None
+
+
 class Hello(Payload, frozen=True):
     kind = "hello"
     client: ClientInfo | None = None
@@ -221,6 +241,8 @@ _ADDED: Final[tuple[type[Payload], ...]] = (
     GetEvents,
     ListRuns,
     ExportTrace,
+    ListModels,
+    SetModel,
 )
 
 COMMANDS: Final[dict[str, type[Payload]]] = {c.kind: c for c in (*_FROZEN, *_ADDED)}
@@ -229,7 +251,18 @@ COMMANDS: Final[dict[str, type[Payload]]] = {c.kind: c for c in (*_FROZEN, *_ADD
 FROZEN_COMMANDS: Final = tuple(c.kind for c in _FROZEN)
 
 READ_ONLY: Final = frozenset(
-    {"ping", "hello", "get_state", "get_messages", "get_tree", "get_events", "list_runs", "list_sessions", "list_tools"}
+    {
+        "ping",
+        "hello",
+        "get_state",
+        "get_messages",
+        "get_tree",
+        "get_events",
+        "list_runs",
+        "list_sessions",
+        "list_tools",
+        "list_models",
+    }
 )
 """Commands that change nothing: always run anew, never remembered by id (section 6)."""
 

@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "d53b0094fac5e2fbdadfa93a2aaddb1926ad0d7925e64761aa6473514773403c"
+SCHEMA_DIGEST: Final = "4d37a4fb603d405908a1fc40d519530350ed7595df332e30a2d8a5b53b0dc44f"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -13,6 +13,7 @@ from nous.protocol.messages import Message
 
 Trigger = Literal["manual", "threshold", "overflow"]
 Summariser = Literal["model", "deterministic"]
+ThinkingLevel = Literal["off", "low", "medium", "high", "max"]
 
 SUMMARY_HEAD: Final = "[The conversation up to here was compacted. This is a summary of it.]\n\n"
 """What a summary begins with where it stands as a message: nobody takes it for something the user said."""
@@ -38,12 +39,16 @@ class Compaction(Struct, frozen=True, kw_only=True, tag="compaction", omit_defau
 
 
 class ModelChange(Struct, frozen=True, kw_only=True, tag="model", omit_defaults=True):
-    """From ``parent_id`` on (``""``: from the root), runs of the session used this model."""
+    """From ``parent_id`` on (``""``: from the root), runs of the session use this model.
+
+    For what is added below ``parent_id`` after it; what stood there before keeps the model it had.
+    """
 
     id: str
     parent_id: str = ""
     provider: str
     model: str
+    thinking: ThinkingLevel | None = None
     created_at: str
 
 

@@ -53,10 +53,13 @@ class AgentEnd(EventPayload, frozen=True, kw_only=True):
     status: Annotated[RunStatus | UnsetType, Always] = UNSET
     stop_reason: Annotated[StopReason | UnsetType, Always] = UNSET
     usage: Annotated[Usage | UnsetType, Always] = UNSET
+    cost_usd: float | UnsetType = UNSET
     duration_ms: Annotated[int | UnsetType, Always] = UNSET
     leaf_id: Annotated[str | UnsetType, Always] = UNSET
     discarded: Annotated[tuple[Discarded, ...] | UnsetType, Always] = UNSET
     output: Any = UNSET
+    output_bytes: int | UnsetType = UNSET
+    output_omitted: bool | UnsetType = UNSET
     untraced: bool | UnsetType = UNSET
 
 
@@ -88,6 +91,7 @@ class MessageEnd(InTurn, frozen=True, kw_only=True):
     text_omitted: bool | UnsetType = UNSET
     stop_reason: StopReason | UnsetType = UNSET
     usage: Usage | UnsetType = UNSET
+    cost_usd: float | UnsetType = UNSET
 
 
 class ToolExecutionStart(InTurn, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ Source: protocol v1, section 4 (messages).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -42,6 +42,10 @@ class ToolResultBlock(Struct, frozen=True, tag="tool_result"):
     tool_name: str
     text: str
     is_error: bool
+
+
+IMAGE_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+"""What all vendors take that take images at all."""
 
 
 class ImageBlock(Struct, frozen=True, tag="image"):

@@ -12,9 +12,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from nous.errors import NousError
 from nous.protocol.commands import QueueMode
-from nous.protocol.entries import SessionInfo
+from nous.protocol.entries import SessionInfo, ThinkingLevel
 from nous.protocol.events import Always
-from nous.protocol.messages import Message, TreeNode
+from nous.protocol.messages import Message, TreeNode, Usage
 
 PROTOCOL_VERSION: Final = "1"
 
@@ -57,8 +57,11 @@ class PendingCounts(Struct, frozen=True):
     follow_up: int = 0
 
 
-class RunInfo(Struct, frozen=True, kw_only=True):
-    """An active run: ``seq`` is the last event it has published, ``started_at`` RFC 3339 UTC."""
+class RunInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An active run: ``seq`` is the last event it has published, ``started_at`` RFC 3339 UTC.
+
+    ``usage`` and ``cost_usd`` are of its model calls so far that have ended; no cost where it is not known.
+    """
 
     run_id: str
     session_id: str
@@ -66,9 +69,19 @@ class RunInfo(Struct, frozen=True, kw_only=True):
     started_at: str
     seq: int
     pending_counts: PendingCounts
+    provider: Annotated[str | UnsetType, Always] = UNSET
+    model: Annotated[str | UnsetType, Always] = UNSET
+    usage: Annotated[Usage | UnsetType, Always] = UNSET
+    cost_usd: float | UnsetType = UNSET
 
 
 class State(Answer, frozen=True):
+    """``provider``, ``model`` and ``thinking`` are what the next run on the session uses.
+
+    ``usage`` and ``cost_usd`` are of all runs of the session that this daemon has seen; no cost where any part of it is
+    not known.
+    """
+
     run_state: RunState
     run_id: str
     session_id: str
@@ -81,6 +94,9 @@ class State(Answer, frozen=True):
     model: Annotated[str, Always]
     provider_builds: Annotated[int, Always]
     epoch: Annotated[str, Always]
+    usage: Annotated[Usage, Always]
+    cost_usd: float | UnsetType = UNSET
+    thinking: ThinkingLevel | UnsetType = UNSET
 
 
 class Messages(Answer, frozen=True):
@@ -154,6 +170,45 @@ class Tools(Answer, frozen=True):
     tools: list[ToolInfo]
 
 
+class ModelRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model as far as it is known beforehand: sizes in tokens, list prices in US dollars per million tokens."""
+
+    id: str
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    images: bool | None = None
+    input_usd_per_mtok: float | None = None
+    cached_usd_per_mtok: float | None = None
+    output_usd_per_mtok: float | None = None
+
+
+class ProviderRow(Struct, frozen=True, kw_only=True):
+    """A provider that can be chosen.  ``ready``: it has its key, or needs none.  Other models may work too."""
+
+    name: str
+    title: str
+    ready: bool
+    models: list[ModelRow]
+
+
+class Models(Answer, frozen=True):
+    """``provider`` and ``model`` are what a session uses that has not chosen."""
+
+    providers: list[ProviderRow]
+    provider: str
+    model: str
+
+
+class ModelSet(Answer, frozen=True):
+    """What runs on the session's active leaf use from now on."""
+
+    session_id: str
+    provider: str
+    model: str
+    thinking: ThinkingLevel | UnsetType = UNSET
+    leaf_id: str | UnsetType = UNSET
+
+
 class Events(Answer, frozen=True):
     """Events of a run as they stand on disk.  ``done``: the run has ended and this is its last page."""
 
@@ -207,6 +262,8 @@ ANSWERS: Final[dict[str, type[Answer]]] = {
     "runs": Runs,
     "sessions": Sessions,
     "trace": TraceAnswer,
+    "models": Models,
+    "model": ModelSet,
 }
 """Every success response, by its ``type`` on the wire."""
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
-from nous.config.settings import ThinkingLevel
 from nous.errors import NousError
+from nous.protocol.entries import ThinkingLevel
 
 DEFAULT_CONNECT_TIMEOUT_MS: Final = 10_000
 DEFAULT_STREAM_IDLE_TIMEOUT_MS: Final = 120_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from nous.config.settings import ThinkingLevel
 from nous.errors import NousError
+from nous.protocol.entries import ThinkingLevel
 from nous.providers.models import ModelInfo
 from nous.providers.presets import ThinkingForm
 

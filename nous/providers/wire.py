@@ -18,6 +18,7 @@ import msgspec
 from nous.errors import NousError
 from nous.ports.model import ContextMessage
 from nous.protocol.messages import (
+    IMAGE_TYPES,
     Block,
     ImageBlock,
     Message,
@@ -29,9 +30,6 @@ from nous.protocol.messages import (
 
 EMPTY_TEXT: Final = "(no text)"
 """Stands for a text without a visible character where a vendor refuses the whole request for one."""
-
-IMAGE_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-"""What all vendors take that take images at all."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")

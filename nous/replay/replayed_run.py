@@ -17,6 +17,7 @@ from nous.engine.inputs import (
     ModelDone,
     ModelFailed,
     ModelProduced,
+    OutputChecked,
     PolicyAnswered,
     Stamp,
     ToolDone,
@@ -68,6 +69,7 @@ class ReplayedRun:
         self.late: set[int] = set()
         self.policy: dict[str, PolicyAnswered] = {}
         self.failures: dict[str, EntryFailed] = {}
+        self.outputs: dict[str, OutputChecked] = {}
         self.model: defaultdict[int, list[Paced]] = defaultdict(list)
         self.tools: defaultdict[str, list[Paced]] = defaultdict(list)
         self.inputs = merge_deltas(self._read(path, recorded.run_id), recorded.spec.limits.max_message_bytes)
@@ -108,6 +110,8 @@ class ReplayedRun:
                 self.tools[item.tool_call_id].append(paced)
             elif isinstance(item, PolicyAnswered):
                 self.policy[item.tool_call_id] = item
+            elif isinstance(item, OutputChecked):
+                self.outputs[item.entry_id] = item
             elif isinstance(item, EntryFailed):
                 self.failures[item.entry_id] = item
 

@@ -11,8 +11,16 @@ from typing import Any, Literal
 import anyio
 import msgspec
 
-from nous.engine.effects import AskPolicy, StartTimer
-from nous.engine.inputs import EntryFailed, Input, ModelFailed, ModelProduced, ToolDone, ToolProgressed
+from nous.engine.effects import AskPolicy, CheckOutput, StartTimer
+from nous.engine.inputs import (
+    EntryFailed,
+    Input,
+    ModelFailed,
+    ModelProduced,
+    OutputChecked,
+    ToolDone,
+    ToolProgressed,
+)
 from nous.engine.spec import RunSpec
 from nous.errors import NousError
 from nous.ports.model import ModelItem, ModelRequest
@@ -106,6 +114,11 @@ class ReplaySeams:
 
     def delay_ms(self, effect: StartTimer) -> int:
         return 0
+
+    async def check_output(self, effect: CheckOutput, schema: dict[str, Any]) -> OutputChecked:
+        """Answer as recorded: what is checked is what was checked then."""
+        found = next((r.outputs[effect.entry_id] for r in self.runs.values() if effect.entry_id in r.outputs), None)
+        return found or OutputChecked(effect.entry_id, "$: the recording has no answer to this")
 
     def failure_of(self, entry_id: str) -> EntryFailed | None:
         return next((r.failures[entry_id] for r in self.runs.values() if entry_id in r.failures), None)
@@ -215,7 +228,7 @@ class ReplayTool:
                 await anyio.sleep(left[0].pause_s)
             item = left.popleft().item
             if isinstance(item, ToolDone):
-                return ToolResult(text=item.text, outcome=item.outcome, truncated=item.truncated)
+                return ToolResult(text=item.text, outcome=item.outcome, truncated=item.truncated, images=item.images)
             assert isinstance(item, ToolProgressed)
             await context.progress(item.text)
         # The recorded tool did not stop in time.

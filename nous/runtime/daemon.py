@@ -26,19 +26,23 @@ from nous.engine.inputs import (
 )
 from nous.engine.summary import choose_cut
 from nous.errors import NousError
-from nous.ports.model import Provider, ToolSpec
+from nous.ports.model import Catalogue, ModelChoice, Provider, ToolSpec
 from nous.ports.system import Clock, Ids
 from nous.ports.tool import Tool
 from nous.protocol.commands import QueueMode
+from nous.protocol.entries import ModelChange
 from nous.protocol.events import CONNECTION_FEATURES, StatusEvent, WarningEvent, daemon_line
 from nous.protocol.responses import PROTOCOL_VERSION
 from nous.runtime.driver import RunDriver
 from nous.runtime.hub import Hub
+from nous.runtime.models import OneProvider
 from nous.runtime.order import Order
 from nous.runtime.run import make_run
 from nous.runtime.seams import LiveSeams, Seams
+from nous.runtime.spent import NOTHING_SPENT, Spent
 from nous.runtime.stop import StopRequest
 from nous.runtime.system_prompt import read_agents_file
+from nous.runtime.terms import RunTerms, settle
 from nous.store.locks import STANDARD, LockProfile
 from nous.store.session_format import LeafMove
 from nous.store.sessions import Session, SessionStore
@@ -73,6 +77,7 @@ class Daemon:
         state_root: Path,
         workdir: Path,
         provider: Provider,
+        catalogue: Catalogue | None = None,
         tools: Iterable[Tool],
         clock: Clock,
         ids: Ids,
@@ -91,6 +96,7 @@ class Daemon:
         self.outputs_root = state_root / "outputs"
         self.workdir = workdir
         self.provider = provider
+        self.catalogue: Catalogue = catalogue or OneProvider(provider)
         self.tools: dict[str, Tool] = {t.name: t for t in tools}
         self.clock = clock
         self.ids = ids
@@ -110,6 +116,7 @@ class Daemon:
         self.active_tools = self._initial_tools()
         self.runs: dict[str, RunDriver] = {}
         self.last_ended: EndedRun | None = None
+        self._spent: dict[str, Spent] = {}
         self.accepting = True
         self.stop = StopRequest()
         self._specs: dict[tuple[str, ...], tuple[ToolSpec, ...]] = {}
@@ -132,7 +139,13 @@ class Daemon:
     def run_of(self, session_id: str) -> RunDriver | None:
         return next((r for r in self.runs.values() if r.session_id == session_id), None)
 
-    async def start_run(self, session: Session, command_id: str, text: str, leaf_id: str | None = None) -> RunDriver:
+    def provider_of(self, choice: ModelChoice) -> Provider:
+        """Return what answers for ``choice``.  Raises as :meth:`nous.ports.model.Catalogue.find`."""
+        return self.provider if choice == self.catalogue.default else self.catalogue.find(choice)
+
+    async def start_run(
+        self, session: Session, command_id: str, text: str, terms: RunTerms, leaf_id: str | None = None
+    ) -> RunDriver:
         """Start a run on a leaf of a session (left out: the active one).
 
         It is in its trace when this returns, and in no stream yet: its events wait for :meth:`RunDriver.open`.
@@ -140,7 +153,7 @@ class Daemon:
         Raises ``command_rejected``, ``overloaded``, ``shutting_down`` or ``io_failure``, and ``invalid_payload`` for an
         unknown leaf; nothing was written then.
         """
-        return await self._launch(session, RunStarted(command_id, text), leaf_id)
+        return await self._launch(session, RunStarted(command_id, text, terms.images), terms, leaf_id)
 
     async def start_compaction(self, session: Session, command_id: str, instruction: str) -> RunDriver:
         """Start a run without turns that compacts a session.
@@ -149,16 +162,18 @@ class Daemon:
         """
         if not choose_cut(session.path(), self.settings.engine.compact_keep_tokens):
             raise NousError("command_rejected", "nothing_to_compact")
-        return await self._launch(session, CompactionStarted(command_id, instruction), None)
+        terms = settle(self, session, None)
+        return await self._launch(session, CompactionStarted(command_id, instruction), terms, None)
 
-    async def _launch(self, session: Session, first: RunStarted | CompactionStarted, leaf_id: str | None) -> RunDriver:
+    async def _launch(
+        self, session: Session, first: RunStarted | CompactionStarted, terms: RunTerms, leaf_id: str | None
+    ) -> RunDriver:
         self.check_free(session.id)
         if len(self.runs) >= self.settings.daemon.max_runs:
             raise NousError("overloaded", f"{len(self.runs)} runs are active")
         assert self._tasks is not None
-        driver = make_run(
-            self, session, self.ids.run_id(), session.leaf_id if leaf_id is None else leaf_id, self._forget
-        )
+        leaf_id = session.leaf_id if leaf_id is None else leaf_id
+        driver = make_run(self, session, self.ids.run_id(), leaf_id, terms, self._forget)
         self.runs[driver.run_id] = driver
         await self._tasks.start(driver.run, first)
         self._warn_recovered(session)
@@ -181,6 +196,12 @@ class Daemon:
                 )
             )
 
+    def spent_in(self, session_id: str) -> Spent:
+        """Return what a session's runs used since this daemon started, the active one included."""
+        spent = self._spent.get(session_id, NOTHING_SPENT)
+        run = self.run_of(session_id)
+        return spent if run is None else spent.plus(run.spent)
+
     def check_free(self, session_id: str) -> None:
         """Check that a session may be changed now.  Raises ``shutting_down`` or ``command_rejected``."""
         if not self.accepting:
@@ -191,7 +212,8 @@ class Daemon:
             raise NousError("command_rejected", reason)
 
     def _forget(self, driver: RunDriver) -> None:
-        self.runs.pop(driver.run_id, None)
+        if self.runs.pop(driver.run_id, None) is not None:
+            self._spent[driver.session_id] = self._spent.get(driver.session_id, NOTHING_SPENT).plus(driver.spent)
         self.last_ended = EndedRun(driver.run_id, self.clock.mono_ns(), self.hub.peer_pids())
         ended, self._run_ended = self._run_ended, anyio.Event()
         ended.set()
@@ -212,10 +234,15 @@ class Daemon:
         return driver
 
     def find_queue(self, run_id: str | None) -> RunDriver:
-        """Return the run that is to queue an input.  Raises as :meth:`find_run`, or ``queue_full``."""
+        """Return the run that is to queue an input.
+
+        Raises as :meth:`find_run`, and ``command_rejected`` (queue_full, structured_output).
+        """
         driver = self.find_run(run_id)
         if driver.is_compaction:
             raise NousError("command_rejected", "no_active_run")
+        if driver.machine.output.is_wanted:
+            raise NousError("command_rejected", "structured_output", hint="Such a run makes exactly one model call.")
         pending = driver.pending_counts
         if pending.steer + pending.follow_up >= MAX_QUEUED:
             raise NousError("command_rejected", "queue_full")
@@ -311,6 +338,20 @@ class Daemon:
             return
         move = LeafMove(id=self.ids.entry_id(), parent_id=session.leaf_id, leaf_id=leaf_id, created_at=self.clock.now())
         await session.append(move)
+        self._warn_recovered(session)
+        await self.sync_session(session)
+
+    async def set_model(self, session: Session, choice: ModelChoice) -> None:
+        """Let runs on the session's active leaf, and on what comes below it, use ``choice``; durable once returned."""
+        change = ModelChange(
+            id=self.ids.entry_id(),
+            parent_id=session.leaf_id,
+            provider=choice.provider,
+            model=choice.model,
+            thinking=choice.thinking,
+            created_at=self.clock.now(),
+        )
+        await session.append(change)
         self._warn_recovered(session)
         await self.sync_session(session)
 

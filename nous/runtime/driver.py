@@ -26,6 +26,7 @@ from nous.runtime.performer import Performer
 from nous.runtime.publisher import Publisher
 from nous.runtime.recorder import Recorder
 from nous.runtime.seams import Admitted, InputGate
+from nous.runtime.spent import Spent
 from nous.telemetry.log import get_log
 
 log = get_log("runtime")
@@ -94,6 +95,12 @@ class RunDriver:
     @property
     def state(self) -> RunState:
         return "aborting" if self.machine.aborting else "running"
+
+    @property
+    def spent(self) -> Spent:
+        """What its model calls used that have ended."""
+        calls = self.machine.calls
+        return Spent(calls.usage, calls.costs.total_usd)
 
     @property
     def pending_counts(self) -> PendingCounts:

@@ -32,9 +32,11 @@ from nous.protocol.responses import (
     Tools,
     Tree,
 )
+from nous.runtime.model_commands import list_models, set_model
 from nous.runtime.pages import page_messages, page_tree
 from nous.runtime.recorded import export_trace, get_events, list_runs, list_sessions
 from nous.runtime.results import run_result
+from nous.runtime.terms import choice_in_force, settle_prompt
 
 if TYPE_CHECKING:
     from nous.runtime.connection import Connection
@@ -92,15 +94,13 @@ async def hello(call: Call, payload: c.Hello) -> Reply:
 
 async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
     """Start a run and answer at once, or (``wait``) when it has ended."""
-    for field in ("output_schema", "images"):
-        if getattr(payload, field) is not None:
-            raise NousError("capability_unavailable", f"prompt.{field}")
     conn = call.connection
     daemon = conn.daemon
     if not daemon.accepting:
         raise NousError("shutting_down")
+    terms = await settle_prompt(daemon, daemon.named_or_active_session(payload.session_id), payload)
     session = daemon.session_for_prompt(payload.session_id, payload.leaf_id)
-    driver = await daemon.start_run(session, call.command_id, payload.text, payload.leaf_id)
+    driver = await daemon.start_run(session, call.command_id, payload.text, terms, payload.leaf_id)
     wait = conn.prompt_wait if payload.wait is None else payload.wait
     if not wait:
         answer = Accepted(
@@ -216,9 +216,10 @@ async def list_tools(call: Call, payload: c.ListTools) -> Tools:
 
 async def get_state(call: Call, payload: c.GetState) -> State:
     daemon = call.connection.daemon
-    if payload.session_id is not None:
-        daemon.session(payload.session_id)
-    session_id = daemon.active_session_id if payload.session_id is None else payload.session_id
+    session = daemon.named_or_active_session(payload.session_id)
+    session_id = "" if session is None else session.id
+    choice = choice_in_force(daemon.catalogue, session)
+    spent = daemon.spent_in(session_id)
     run = daemon.run_of(session_id) if session_id else None
     return State(
         run_state="idle" if run is None else run.state,
@@ -229,10 +230,13 @@ async def get_state(call: Call, payload: c.GetState) -> State:
         pending_counts=PendingCounts() if run is None else run.pending_counts,
         runs=[_run_info(r) for r in daemon.runs.values()],
         active_tools=list(daemon.active_tools),
-        provider=daemon.provider.name,
-        model=daemon.provider.model,
-        provider_builds=daemon.provider.builds,
+        provider=choice.provider,
+        model=choice.model,
+        thinking=choice.thinking or UNSET,
+        provider_builds=daemon.catalogue.builds,
         epoch=daemon.epoch,
+        usage=spent.usage,
+        cost_usd=spent.shown_cost,
     )
 
 
@@ -244,6 +248,10 @@ def _run_info(run: RunDriver) -> RunInfo:
         started_at=run.started_at,
         seq=run.published_seq,
         pending_counts=run.pending_counts,
+        provider=run.machine.spec.provider,
+        model=run.machine.spec.model,
+        usage=run.spent.usage,
+        cost_usd=run.spent.shown_cost,
     )
 
 
@@ -321,6 +329,8 @@ HANDLERS: Final[dict[str, Callable[[Call, Any], Awaitable[Answer | Reply]]]] = {
     "set_steering_mode": set_steering_mode,
     "set_follow_up_mode": set_follow_up_mode,
     "list_tools": list_tools,
+    "list_models": list_models,
+    "set_model": set_model,
     "get_state": get_state,
     "get_messages": get_messages,
     "get_tree": get_tree,

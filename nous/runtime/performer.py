@@ -14,6 +14,7 @@ from nous.engine.effects import (
     AppendEntry,
     AskPolicy,
     CallModel,
+    CheckOutput,
     Effect,
     PlanCompaction,
     RunTool,
@@ -56,6 +57,9 @@ log = get_log("runtime")
 
 MAX_PROGRESS_BYTES = 64 * 1024
 
+UNSEEN_IMAGES = "[Images came with this result; they are left out, because the model takes none.]"
+"""Stands for them, so that a model can say what it has not seen."""
+
 
 class RunResources(Protocol):
     """What a run's effects are performed with."""
@@ -75,6 +79,14 @@ class RunResources(Protocol):
 
     def stored(self, entry: Message | Compaction) -> EntryStored:
         """Return the news that an entry was stored, with what the context has become if it was a compaction."""
+        ...
+
+    @property
+    def output_schema(self) -> dict[str, Any]: ...
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the run's model is known to see images."""
         ...
 
     def tool(self, name: str) -> Tool | None: ...
@@ -128,6 +140,8 @@ class Performer:
             case StopTool():
                 if self._tool_scope is not None:
                     self._tool_scope.cancel()
+            case CheckOutput():
+                self._start(self._check_output, effect)
             case StartTimer():
                 self._start(self._wait, effect)
         return None
@@ -193,7 +207,10 @@ class Performer:
             result = await self._tool_result(effect)
         if result is None:
             result = ToolResult(text="The tool call was aborted.", outcome="error")
-        self._submit(ToolDone(effect.tool_call_id, clean(result.text), result.outcome, result.truncated))
+        text, images = clean(result.text), result.images
+        if images and not self._resources.takes_images:
+            text, images = f"{text}\n{UNSEEN_IMAGES}", ()
+        self._submit(ToolDone(effect.tool_call_id, text, result.outcome, result.truncated, images))
 
     async def _tool_result(self, effect: RunTool) -> ToolResult:
         tool = self._resources.tool(effect.tool_name)
@@ -210,6 +227,12 @@ class Performer:
         except Exception as error:
             log.error("tool_crashed", tool=effect.tool_name, error=repr(error))
             return ToolResult(text=f"The tool crashed ({type(error).__name__}).", outcome="crashed")
+
+    # -- structured output
+
+    async def _check_output(self, effect: CheckOutput) -> None:
+        resources = self._resources
+        self._submit(await resources.seams.check_output(effect, resources.output_schema))
 
     # -- timers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nous.engine.effects import CallModel, PlanCompaction
 from nous.engine.inputs import CompactionPlanned, CompactionRefused, EntryStored
@@ -24,6 +24,7 @@ from nous.runtime.performer import Performer
 from nous.runtime.publisher import Publisher
 from nous.runtime.recorder import Recorder
 from nous.runtime.system_prompt import build_system_prompt
+from nous.runtime.terms import STRUCTURED_OUTPUT_TOOLS, RunTerms
 from nous.store.session_path import PathView
 from nous.store.sessions import Session
 from nous.store.trace_file import TraceWriter
@@ -40,8 +41,9 @@ RECORDED_SEAMS: Final = ("commands", "model", "tools", "policy", "store", "timer
 class Resources:
     """What one run's effects are performed with."""
 
-    def __init__(self, daemon: Daemon, session: Session, run_id: str, path: PathView) -> None:
-        self.provider: Provider = daemon.provider
+    def __init__(self, daemon: Daemon, session: Session, run_id: str, path: PathView, terms: RunTerms) -> None:
+        self.provider: Provider = terms.provider
+        self.terms = terms
         self.session = session
         self.seams = daemon.seams
         self.entries = daemon.seams.entries(session)
@@ -62,6 +64,7 @@ class Resources:
             system=self.system(effect.tools),
             messages=path,
             tools=self._daemon.tool_specs(effect.tools),
+            output_schema=self.terms.output_schema,
         )
 
     def plan_compaction(self, effect: PlanCompaction) -> CompactionPlanned | CompactionRefused:
@@ -96,6 +99,14 @@ class Resources:
             )
         return text
 
+    @property
+    def output_schema(self) -> dict[str, Any]:
+        return self.terms.output_schema or {}
+
+    @property
+    def takes_images(self) -> bool:
+        return self.terms.facts.takes_images is True
+
     def tool(self, name: str) -> Tool | None:
         return self._daemon.tools.get(name)
 
@@ -109,6 +120,7 @@ class Resources:
             outputs_root=daemon.outputs_root,
             outputs_dir=daemon.outputs_root / self._run_id,
             allow_outside_workdir=daemon.settings.tools.allow_outside_workdir,
+            takes_images=self.takes_images,
             progress=progress,
         )
 
@@ -127,7 +139,12 @@ def context_digest(path: PathView) -> str:
 
 
 def make_run(
-    daemon: Daemon, session: Session, run_id: str, leaf_id: str, on_end: Callable[[RunDriver], None]
+    daemon: Daemon,
+    session: Session,
+    run_id: str,
+    leaf_id: str,
+    terms: RunTerms,
+    on_end: Callable[[RunDriver], None],
 ) -> RunDriver:
     """Make a run's parts and its trace file with the header; nothing has happened yet.
 
@@ -135,14 +152,19 @@ def make_run(
     """
     settings = daemon.settings
     path = session.path(leaf_id)
-    resources = Resources(daemon, session, run_id, path)
-    active = daemon.active_tools
+    resources = Resources(daemon, session, run_id, path, terms)
+    active = daemon.active_tools if terms.uses_tools else ()
     spec = RunSpec(
         run_id=run_id,
         session_id=session.id,
         leaf_id=leaf_id,
-        provider=daemon.provider.name,
-        model=daemon.provider.model,
+        provider=terms.choice.provider,
+        model=terms.choice.model,
+        thinking=terms.choice.thinking or "",
+        prices=terms.facts.prices,
+        output_schema=terms.output_schema,
+        output_tools=terms.output_schema is not None and terms.uses_tools,
+        answer_form=2,
         context_digest=context_digest(path),
         context_tokens=path.estimated_tokens,
         system_digest=hashlib.sha256(resources.system(active).encode()).hexdigest(),
@@ -198,7 +220,7 @@ def trace_header(daemon: Daemon, spec: RunSpec, path: PathView) -> dict[str, obj
         "provider": {"name": spec.provider, "model": spec.model},
         "active_tools": spec.active_tools,
         "limits": spec.limits,
-        "capabilities": (),
+        "capabilities": (STRUCTURED_OUTPUT_TOOLS,) if spec.output_tools else (),
         "spec": spec,
         "context": {"entries": entries, "digest": spec.context_digest, "compaction_id": path.compaction_id},
         "capture": {**dict.fromkeys(RECORDED_SEAMS, "recorded"), "context": "referenced" if entries else "recorded"},

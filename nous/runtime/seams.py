@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
-from nous.engine.effects import AskPolicy, StartTimer
-from nous.engine.inputs import Input, Stamp
+import anyio.to_thread
+
+from nous.engine.effects import AskPolicy, CheckOutput, StartTimer
+from nous.engine.inputs import Input, OutputChecked, Stamp
 from nous.engine.spec import RunSpec
 from nous.ports.system import Clock
 from nous.protocol.entries import Compaction
@@ -53,6 +55,10 @@ class Seams(Protocol):
 
     def delay_ms(self, effect: StartTimer) -> int: ...
 
+    async def check_output(self, effect: CheckOutput, schema: dict[str, Any]) -> OutputChecked:
+        """Find out whether an answer fits the schema."""
+        ...
+
 
 class LiveGate:
     """Lets every input pass at once, stamped with the clock."""
@@ -87,3 +93,9 @@ class LiveSeams:
 
     def delay_ms(self, effect: StartTimer) -> int:
         return effect.after_ms
+
+    async def check_output(self, effect: CheckOutput, schema: dict[str, Any]) -> OutputChecked:
+        from nous.runtime.output_schema import find_fault
+
+        fault = await anyio.to_thread.run_sync(find_fault, schema, effect.text, abandon_on_cancel=True)
+        return OutputChecked(effect.entry_id, fault)

@@ -30,13 +30,14 @@ def branch_content(tree: SessionTree, leaf_id: str, new_id: str, created_at: str
     on_path = {message.id for message in messages}
     kept_from = {"", *on_path}
     tied: defaultdict[str, list[Entry]] = defaultdict(list)
-    if tree.model is not None and tree.model.parent_id in kept_from:
-        tied[tree.model.parent_id].append(tree.model)
+    for change in tree.models_along([message.id for message in messages] or [root_id]):
+        at = change.parent_id if change.parent_id in on_path else root_id
+        tied[at].append(replace(change, parent_id=at))
     for compaction in tree.compactions.values():
         if compaction.parent_id in on_path and compaction.first_kept_entry_id in kept_from:
             tied[compaction.parent_id].append(compaction)
     pruned: dict[str, str] = {}
-    entries = [*tied[""]]
+    entries = [*tied[root_id]]
     if root_id:
         covering = tree.compactions[tree.pruned[root_id]]
         pruned[root_id] = covering.id

@@ -20,10 +20,14 @@ from nous.store.session_tree import SessionTree
 
 
 class PrunePlan(NamedTuple):
-    """What stays: the places of the entries, each with its new form or None if it stays as it is."""
+    """What stays: the places of the entries, each with its new form or None if it stays as it is.
+
+    ``models`` says of removed messages that are still pointed to which change of the model they were added under.
+    """
 
     kept: dict[int, Entry | None]
     pruned: dict[str, str]
+    models: dict[str, ModelChange]
     removed_messages: int
 
 
@@ -48,7 +52,11 @@ def plan_pruning(entries: Sequence[Entry], tree: SessionTree, retain: int) -> Pr
         if isinstance(entry, Compaction) and entry.id in moved_to and place not in kept:
             # Of what it kept something is gone, but for what stays it is still the summary of all before.
             kept[place] = replace(entry, parent_id=moved_to[entry.id], first_kept_entry_id="")
-    return PrunePlan(dict(sorted(kept.items())), pruned, sum(message_id not in stays for message_id in order))
+        elif isinstance(entry, ModelChange) and entry.parent_id in pruned:
+            kept[place] = None
+    models = {message_id: change for message_id in pruned if (change := tree.model_above(message_id)) is not None}
+    removed_messages = sum(message_id not in stays for message_id in order)
+    return PrunePlan(dict(sorted(kept.items())), pruned, models, removed_messages)
 
 
 def _stays(entry: Entry, tree: SessionTree, stays: set[str], *, is_newer: bool) -> bool:
@@ -59,7 +67,7 @@ def _stays(entry: Entry, tree: SessionTree, stays: set[str], *, is_newer: bool) 
     if isinstance(entry, LeafMove):
         return is_newer  # the checkpoint says where the leaf was
     if isinstance(entry, ModelChange):
-        return is_newer or entry == tree.model
+        return is_newer or not entry.parent_id or entry.parent_id in stays
     return entry == tree.checkpoint
 
 

@@ -54,7 +54,7 @@ def rewrite(disk: Disk, fd: int, log: SessionLog, retain: int) -> Rewritten | No
     plan = plan_pruning(entries, log.tree, retain)
     if not plan.removed_messages:
         return None
-    header = msgspec.structs.replace(log.header, copied=0, pruned=plan.pruned)
+    header = msgspec.structs.replace(log.header, copied=0, pruned=plan.pruned, models=plan.models)
     line, link = encode_line(header, log.link)
     lines, after = [line], SessionLog(header, link, len(line))
     for place, changed in plan.kept.items():

@@ -76,10 +76,9 @@ class Session:
         """Every message by its id, on all branches, in the order of the file."""
         return self._log.tree.messages
 
-    @property
-    def model(self) -> ModelChange | None:
-        """The last change of the model, on any branch."""
-        return self._log.tree.model
+    def model_at(self, leaf_id: str) -> ModelChange | None:
+        """Return the change of the model that holds for runs on ``leaf_id`` (``""``: on the root), if there was one."""
+        return self._log.tree.model_at(leaf_id)
 
     @property
     def compactions(self) -> Mapping[str, Compaction]:

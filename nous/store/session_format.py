@@ -1,6 +1,6 @@
 """The lines of a session's file, and the chain that ties them together.
 
-    {"type":"session","format":1,"id":...,"created_at":...,"parent_id"?,"copied"?,"pruned"?, CHAIN}
+    {"type":"session","format":1,"id":...,"created_at":...,"parent_id"?,"copied"?,"pruned"?,"models"?, CHAIN}
     {"type":"message", ... as nous.protocol.messages.Message ...,                            CHAIN}
     {"type":"leaf","id":...,"parent_id"?,"leaf_id":...,"created_at":...,                     CHAIN}
     {"type":"compaction", ... as nous.protocol.entries.Compaction ...,                       CHAIN}
@@ -41,7 +41,8 @@ SEAL_BYTES: Final = _DIGEST_CHARS + len(_TAIL)
 class SessionHeader(Struct, frozen=True, kw_only=True, tag="session", omit_defaults=True):
     """The first line.  ``parent_id`` names the session this one was branched from; ``copied`` counts the entries that
     were written with the header: a file with fewer is a branch that was never finished, so there is no such session.
-    ``pruned`` names removed messages that are still pointed to, each with the compaction whose summary covers it.
+    ``pruned`` names removed messages that are still pointed to, each with the compaction whose summary covers it;
+    ``models`` the change of the model they were added under, if there was one.
     """
 
     format: int
@@ -50,6 +51,7 @@ class SessionHeader(Struct, frozen=True, kw_only=True, tag="session", omit_defau
     parent_id: str = ""
     copied: int = 0
     pruned: dict[str, str] = {}
+    models: dict[str, ModelChange] = {}
 
 
 class LeafMove(Struct, frozen=True, kw_only=True, tag="leaf", omit_defaults=True):

@@ -36,7 +36,7 @@ class SessionLog:
 
     def __init__(self, header: SessionHeader, link: Link, end: int) -> None:
         self.header = header
-        self.tree = SessionTree(header.pruned)
+        self.tree = SessionTree(header.pruned, header.models)
         self.link = link
         self.end = end
         self.line_count = 1

@@ -7,7 +7,7 @@ message, the last.  A context is known by its leaf and the compaction in force: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from nous.ports.model import ContextMessage
@@ -33,18 +33,22 @@ class SessionTree:
 
     ``leaf_id`` is the active leaf (``""`` while there is no message): every message becomes it as it is added, a
     leaf move chooses another.  ``pruned`` names messages that were removed but are still pointed to, each with the
-    compaction whose summary covers it: a path that would go on there begins with that summary.
+    compaction whose summary covers it: a path that would go on there begins with that summary.  ``models`` says under
+    which change of the model they were added.
     """
 
-    def __init__(self, pruned: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, pruned: Mapping[str, str] | None = None, models: Mapping[str, ModelChange] | None = None
+    ) -> None:
         self.messages: dict[str, ContextMessage] = {}
         self.compactions: dict[str, Compaction] = {}
         self.pruned: Mapping[str, str] = pruned or {}
-        self.model: ModelChange | None = None
         self.checkpoint: Checkpoint | None = None
         self.leaf_id = ""
         self.updated_at = ""
         self._others: set[str] = set()
+        self._model_changed_at: dict[str, ModelChange] = {}
+        self._model_above: dict[str, ModelChange] = dict(models or {})
         self._in_force_at: dict[str, Compaction] = {}
         self._summaries: dict[str, ContextMessage] = {}
         self._paths: dict[_Key, Path] = {}
@@ -72,12 +76,27 @@ class SessionTree:
             if isinstance(entry, LeafMove):
                 self.leaf_id = entry.leaf_id
             elif isinstance(entry, ModelChange):
-                self.model = entry
+                self._model_changed_at[entry.parent_id] = entry
             else:
                 self.checkpoint = entry
                 self.leaf_id = entry.parent_id
                 return  # a checkpoint is housekeeping: nothing was said
         self.updated_at = entry.created_at
+
+    def model_at(self, leaf_id: str) -> ModelChange | None:
+        """Return the change of the model in force at a leaf: the last one made there, or what it was added under."""
+        return self._model_changed_at.get(leaf_id) or self._model_above.get(leaf_id)
+
+    def model_above(self, message_id: str) -> ModelChange | None:
+        """Return the change of the model in force where and when a message was added."""
+        return self._model_above.get(message_id)
+
+    def models_along(self, path: Iterable[str]) -> list[ModelChange]:
+        """Return the changes that were in force on a path (ids of messages, in order), each once, in order."""
+        ids = list(path)
+        changes = [self._model_above.get(message_id) for message_id in ids]
+        changes.append(self.model_at(ids[-1] if ids else ""))
+        return list({change.id: change for change in changes if change is not None}.values())
 
     def knows(self, message_id: str) -> bool:
         """Tell whether there is, or was before pruning, such a message."""
@@ -129,6 +148,8 @@ class SessionTree:
     def _add_message(self, message: Message) -> None:
         added = ContextMessage(message)
         self.messages[message.id] = added
+        if (change := self.model_at(message.parent_id)) is not None:
+            self._model_above[message.id] = change
         self.leaf_id = message.id
         grown = [key for key in self._paths if key[0] == message.parent_id] if message.parent_id else []
         for key in grown:

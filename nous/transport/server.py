@@ -74,7 +74,7 @@ class Server:
             for listener in listeners:
                 listener.close()
             with anyio.CancelScope(shield=True):
-                await daemon.provider.aclose()
+                await daemon.catalogue.aclose()
 
     def _listen(self) -> list[UnixListener]:
         if self._socket_path is None:

@@ -126,6 +126,7 @@ async def test_the_state_while_a_run_goes_on(nous: OpenPeer) -> None:
             "run_id": "",
             "session_id": other["session_id"],
             "pending_counts": {"steer": 0, "follow_up": 0},
+            "cost_usd": 0.0,
         }
         named = await peer.ok("get_state", {"session_id": accepted["session_id"]})
         assert (named["run_state"], named["session_id"]) == ("running", accepted["session_id"])
@@ -199,8 +200,6 @@ async def test_queue_modes(nous: OpenPeer) -> None:
 
 UNAVAILABLE: list[tuple[str, dict[str, object]]] = [
     ("extension_command", {"name": "x"}),
-    ("prompt", {"text": "x", "output_schema": {"type": "object"}}),
-    ("prompt", {"text": "x", "images": [{"mime_type": "image/png", "data": "AAAA"}]}),
 ]
 
 

@@ -79,7 +79,7 @@ async def test_a_refused_command_is_not_remembered(nous: OpenPeer) -> None:
     async with nous() as peer:
         assert (await peer.command("abort", {}, "x")).code == "command_rejected"
         assert (await peer.command("abort", {}, "x")).code == "command_rejected"
-        assert (await peer.command("prompt", {"text": "a", "images": []}, "x")).code == "capability_unavailable"
+        assert (await peer.command("prompt", {"text": "a", "provider": "nobody"}, "x")).code == "invalid_payload"
         accepted = await peer.command("prompt", {"text": "a"}, "x")
         assert accepted.type == "result"
         assert "duplicate" not in accepted.payload

@@ -75,6 +75,7 @@ class Plain:
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
         self.pruned: dict[str, str] = {}
+        self.models: dict[str, ModelChange] = {}
         self.safe = len(entries)
         """So many entries were written at once with the header: no crash takes one of them away."""
 
@@ -102,6 +103,17 @@ class Plain:
     def leaves(self) -> list[str]:
         parents = {known.parent_id for known in self.messages.values()}
         return [*(known for known in self.known if known not in parents), self.leaf_id]
+
+    def model_at(self, leaf_id: str) -> ModelChange | None:
+        """The last change on a message, or the one that held when it was added."""
+        above: dict[str, ModelChange | None] = {**self.models}
+        changed: dict[str, ModelChange] = {}
+        for entry in self.entries:
+            if isinstance(entry, Message):
+                above[entry.id] = changed.get(entry.parent_id) or above.get(entry.parent_id)
+            elif isinstance(entry, ModelChange):
+                changed[entry.parent_id] = entry
+        return changed.get(leaf_id) or above.get(leaf_id)
 
     def chain(self, leaf_id: str) -> list[str]:
         """The ids from as far up as there is something to ``leaf_id``."""
@@ -139,6 +151,7 @@ class Plain:
         known = {entry.id: entry for entry in self.entries}
         self.entries = []
         self.pruned = lines[0].get("pruned", {})
+        self.models = msgspec.convert(lines[0].get("models", {}), dict[str, ModelChange])
         for line in lines[1:]:
             entry = known[line["id"]]
             if isinstance(entry, Compaction) and line["parent_id"] != entry.parent_id:
@@ -199,7 +212,7 @@ class StoreMachine(RuleBasedStateMachine):
         number = next(self.numbers)
         change = ModelChange(id=f"c{number}", parent_id=plain.leaf_id, provider="p", model=f"{number}", created_at=NOW)
         self.append_entry(session, plain, change)
-        assert session.model == change
+        assert session.model_at(session.leaf_id) == change
 
     @rule(choice=CHOICE, who=WHO)
     def take_checkpoint(self, choice: int, who: int) -> None:
@@ -257,6 +270,8 @@ class StoreMachine(RuleBasedStateMachine):
         made = self.stores[who].branch(session.id, new_id, NOW, leaf_id)
         at = plain.leaf_id if leaf_id is None else leaf_id
         assert (made.parent_id, made.leaf_id, ids_of(made.path())) == (session.id, at, plain.context(at))
+        said, meant = made.model_at(at), plain.model_at(at)
+        assert (said and said.id) == (meant and meant.id)
         assert [known.message.id for known in made.messages.values()] == plain.chain(at)
         branch = self.model[new_id] = Plain(list(map(as_entry, lines_of(self.directory, new_id)[1:])))
         branch.pruned = lines_of(self.directory, new_id)[0].get("pruned", {})
@@ -309,6 +324,7 @@ class StoreMachine(RuleBasedStateMachine):
                 assert session.leaf_id == plain.leaf_id
                 assert ids_of(session.path()) == plain.context(session.leaf_id)
                 assert ids_of(session.full_path()) == plain.chain(session.leaf_id)
+                assert all(session.model_at(at) == plain.model_at(at) for at in ("", *plain.known))
                 assert verify_session(self.directory / f"{session_id}.ndjson").ok
 
     @invariant()

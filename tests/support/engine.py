@@ -15,6 +15,7 @@ from nous.engine.effects import (
     AppendEntry,
     AskPolicy,
     CallModel,
+    CheckOutput,
     Effect,
     PlanCompaction,
     RunTool,
@@ -34,6 +35,7 @@ from nous.engine.inputs import (
     ModelDone,
     ModelFailed,
     ModelProduced,
+    OutputChecked,
     PolicyAnswered,
     RunStarted,
     Stamp,
@@ -93,6 +95,7 @@ class Waiting:
         self.entry: Message | Compaction | None = None
         self.plan: PlanCompaction | None = None
         self.timer: StartTimer | None = None
+        self.output: CheckOutput | None = None
 
     def ask(self, effect: Effect) -> None:
         match effect:
@@ -117,6 +120,9 @@ class Waiting:
             case PlanCompaction():
                 assert self.plan is None
                 self.plan = effect
+            case CheckOutput():
+                assert self.output is None
+                self.output = effect
             case StartTimer():
                 assert self.timer is None
                 self.timer = effect
@@ -137,6 +143,8 @@ class Waiting:
                 return self.entry is None or entry_id != self.entry.id
             case CompactionPlanned(entry_id) | CompactionRefused(entry_id):
                 return self.plan is None or entry_id != self.plan.entry_id
+            case OutputChecked(entry_id):
+                return self.output is None or entry_id != self.output.entry_id
             case _:
                 return False
 
@@ -153,6 +161,8 @@ class Waiting:
                 self.entry = None
             case CompactionPlanned() | CompactionRefused():
                 self.plan = None
+            case OutputChecked():
+                self.output = None
 
 
 class Bench:
@@ -304,6 +314,11 @@ class Bench:
         self.give(ToolProgressed(self.waiting.tool.tool_call_id, text))
         return self
 
+    def check_output(self, fault: str | None = None) -> Bench:
+        assert self.waiting.output is not None
+        self.give(OutputChecked(self.waiting.output.entry_id, fault))
+        return self
+
     def run_tool(self, text: str = "result") -> Bench:
         """Allow the tool that is asked about, let it end, store its result."""
         return self.allow().finish_tool(text).store()
@@ -319,6 +334,8 @@ class Bench:
             return self.allow()
         if waiting.tool is not None:
             return self.finish_tool()
+        if waiting.output is not None:
+            return self.check_output()
         self.produce(TextDelta("fine"), Finish("stop"))
         # What has grown too long was stopped by now.
         return self if self.waiting.call is None else self.done()

@@ -20,6 +20,7 @@ from nous.engine.inputs import (
     ModelDone,
     ModelFailed,
     ModelProduced,
+    OutputChecked,
     PolicyAnswered,
     RunStarted,
     Steered,
@@ -31,7 +32,7 @@ from nous.engine.inputs import (
 )
 from nous.engine.spec import EngineLimits, RunSpec
 from nous.errors import WIRE_CODES
-from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
+from nous.ports.model import Finish, ModelItem, Prices, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.commands import QueueMode
 from nous.protocol.messages import Usage
 from tests.support.engine import Bench, make_spec
@@ -99,6 +100,11 @@ def current_plan(bench: Bench) -> str:
     return "run-1-c1" if plan is None else plan.entry_id
 
 
+def current_output(bench: Bench) -> str:
+    output = bench.waiting.output
+    return "run-1-m2" if output is None else output.entry_id
+
+
 def plain(*inputs: Input) -> Move:
     return lambda bench: list(inputs)
 
@@ -114,6 +120,8 @@ def good_answer(bench: Bench) -> list[Input]:
         return [PolicyAnswered(waiting.question.tool_call_id, allow=True)]
     if waiting.tool is not None:
         return [ToolDone(waiting.tool.tool_call_id, "result", "ok", truncated=False)]
+    if waiting.output is not None:
+        return [OutputChecked(waiting.output.entry_id)]
     return []
 
 
@@ -157,6 +165,7 @@ timely: st.SearchStrategy[Move] = st.one_of(
         texts,
     ),
     st.just(lambda b: [CompactionRefused(current_plan(b))]),
+    (st.none() | texts).map(lambda fault: lambda b: [OutputChecked(current_output(b), fault)]),
 )
 fatal: st.SearchStrategy[Move] = st.one_of(
     st.builds(AbortRequested, command_ids).map(plain),
@@ -178,6 +187,7 @@ untimely: st.SearchStrategy[Move] = st.one_of(
         st.builds(PolicyAnswered, other_tools, st.booleans()),
         st.builds(ToolProgressed, other_tools, texts),
         st.builds(ToolDone, other_tools, texts, outcomes, st.booleans()),
+        st.builds(OutputChecked, other_entries),
         st.builds(EntryStored, other_entries),
         st.builds(EntryFailed, other_entries, codes),
         st.builds(TimerFired, st.just("abort_grace")),
@@ -207,6 +217,10 @@ specs = st.builds(
         inline_text_bytes=st.sampled_from([8, 1 << 18]),
         compact_at_tokens=st.sampled_from([0, 0, 20]),
     ),
+    prices=st.sampled_from([None, Prices(input_usd_per_mtok=1.5, output_usd_per_mtok=10)]),
+    output_schema=st.sampled_from([None, None, None, {"type": "object"}]),
+    output_tools=st.booleans(),
+    answer_form=st.sampled_from([1, 2]),
 )
 
 

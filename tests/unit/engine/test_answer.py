@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nous.engine.answer import Answer, parse_arguments
 from nous.ports.model import ToolCallDelta
-from nous.protocol.messages import ThinkingBlock, ToolCallBlock
+from nous.protocol.messages import TextBlock, ThinkingBlock, ToolCallBlock
 
 
 def new(*taken: str) -> Answer:
@@ -59,7 +59,60 @@ def test_a_signature_without_thinking_is_kept() -> None:
     answer = new()
     answer.add_thinking("", "signed")
     answer.add_thinking("", None)
-    assert answer.blocks("") == (ThinkingBlock("", "signed"),)
+    assert answer.blocks() == answer.sorted_blocks() == (ThinkingBlock("", "signed"),)
+
+
+def test_the_parts_of_an_answer_stand_in_the_order_they_came() -> None:
+    answer = new()
+    answer.add_thinking("First", None)
+    answer.add_thinking(" this.", "s1")
+    answer.add_thinking("Then that.", None)
+    answer.text += ["Look", "ing."]
+    answer.add_call(ToolCallDelta(index=0, id="t0", name="read"))
+    answer.add_thinking("", "s2")
+    answer.add_call(ToolCallDelta(index=1, id="t1", name="ls"))
+    answer.add_call(ToolCallDelta(index=0, arguments="{}"))
+    answer.text.append("Done.")
+    assert answer.full_text() == "Looking.Done."
+    assert answer.blocks() == (
+        ThinkingBlock("First this.", "s1"),
+        ThinkingBlock("Then that."),
+        TextBlock("Looking."),
+        ToolCallBlock("t0", "read", "{}"),
+        ThinkingBlock("", "s2"),
+        ToolCallBlock("t1", "ls", ""),
+        TextBlock("Done."),
+    )
+    assert answer.sorted_blocks() == (
+        ThinkingBlock("First this.Then that.", "s2"),
+        TextBlock("Looking.Done."),
+        ToolCallBlock("t0", "read", "{}"),
+        ToolCallBlock("t1", "ls", ""),
+    )
+
+
+def test_thinking_of_nothing_was_a_block_once_and_is_none_any_more() -> None:
+    answer = new()
+    answer.add_thinking("", None)
+    assert answer.sorted_blocks() == (ThinkingBlock(""),)
+    assert answer.blocks() == ()
+
+
+@given(st.lists(st.one_of(st.text(max_size=4), st.just(None), st.just(("call",))), max_size=12))
+def test_the_texts_of_the_parts_are_the_text(pieces: list[str | tuple[str] | None]) -> None:
+    answer = new()
+    for piece in pieces:
+        if isinstance(piece, str):
+            answer.text.append(piece)
+        elif piece is None:
+            answer.compact()
+            answer.add_thinking("hm", None)
+        else:
+            answer.add_call(ToolCallDelta(index=0))
+    before = answer.full_text()
+    blocks = answer.blocks()
+    assert "".join(block.text for block in blocks if isinstance(block, TextBlock)) == before == answer.full_text()
+    assert blocks == answer.blocks()
 
 
 @given(st.lists(st.text(max_size=8), max_size=4), st.randoms(use_true_random=False), st.data())

@@ -132,6 +132,11 @@ EFFECTS: list[tuple[e.Effect, bytes]] = [
         b'"kind":"append_compaction","digest":"b619fc2191895d975e879c1361973637a9aa9f4c62e14fc015a337ea82d0944a","data":{"entry_id":"run-1-c1"}',
     ),
     (
+        e.CheckOutput("run-1-m2", "{}"),
+        b'"kind":"check_output","digest":"72cd3b217e04313bd3fd1d08aab7c19bbaefea5861aaf9d96523c47143713be4",'
+        b'"data":{"entry_id":"run-1-m2"}',
+    ),
+    (
         e.StartTimer("abort_grace", 2000),
         b'"kind":"start_timer","digest":"518037fbddf4dc44c5482ae76bbd037540e4eef37b5aac28ac5499c992fd9e31"',
     ),

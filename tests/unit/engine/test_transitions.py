@@ -6,6 +6,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, NamedTuple, get_args
 
+import msgspec
 import pytest
 
 from nous.engine.inputs import AbortRequested, FollowUpModeSet, Input, RunStarted, SteeringModeSet, ToolsSet
@@ -19,6 +20,7 @@ from nous.protocol.messages import Message
 from tests.support.engine import Bench, make_spec, replay, tool_call
 
 TINY = make_spec(limits=EngineLimits(max_model_calls=2, max_message_bytes=512, compact_at_tokens=25))
+STRUCTURED = msgspec.structs.replace(TINY, output_schema={"type": "object"})
 
 
 class Move(NamedTuple):
@@ -47,6 +49,8 @@ MOVES = (
     Move("question", lambda b: b.allow(allow=False)),
     Move("tool", lambda b: b.progress("...")),
     Move("tool", Bench.finish_tool),
+    Move("output", Bench.check_output),
+    Move("output", lambda b: b.check_output("$: not JSON")),
     Move(None, Bench.abort),
     Move(None, Bench.fire),
     Move(None, lambda b: b.steer("stop that")),
@@ -62,6 +66,7 @@ def outline(bench: Bench) -> tuple[object, ...]:
     machine = bench.machine
     return (
         machine.state,
+        machine.output.is_wanted,
         machine.aborting,
         machine.queues.count("steer") > 0,
         machine.queues.count("follow_up") > 0,
@@ -77,15 +82,16 @@ def outline(bench: Bench) -> tuple[object, ...]:
 @pytest.fixture(scope="module")
 def benches() -> list[Bench]:
     """Every way a run can go, to all outlines: a breadth-first search."""
-    first, second = Bench(TINY), Bench(TINY).compact()
-    first.give(RunStarted("c1", "hello"))
-    found, seen, frontier = [first, second], {outline(first), outline(second)}, [first, second]
+    frontier = [Bench(TINY), Bench(TINY).compact(), Bench(STRUCTURED)]
+    for bench in (frontier[0], frontier[2]):
+        bench.give(RunStarted("c1", "hello"))
+    found, seen = [*frontier], set(map(outline, frontier))
     while frontier:
         bench = frontier.pop(0)
         for move in MOVES:
             if move.needs is not None and getattr(bench.waiting, move.needs) is None:
                 continue
-            after = replay(TINY, bench.inputs)
+            after = replay(bench.machine.spec, bench.inputs)
             move.do(after)
             found.append(after)
             if outline(after) not in seen:
@@ -102,7 +108,7 @@ def test_every_edge_of_the_table_is_passed_and_no_other(benches: list[Bench]) ->
 def test_every_way_keeps_the_grammar_and_can_be_brought_to_its_end(benches: list[Bench]) -> None:
     for bench in benches:
         grammar = EventGrammar()
-        whole = replay(TINY, bench.inputs).run_to_end()
+        whole = replay(bench.machine.spec, bench.inputs).run_to_end()
         violations = [grammar.feed(line) for line in whole.lines()]
         assert set(violations) == {None}
         assert grammar.finish() == []
@@ -112,7 +118,7 @@ def test_every_state_but_the_first_and_the_last_can_be_aborted(benches: list[Ben
     active = {b.state for b in benches if not b.machine.ended}
     assert active == set(State) - {State.READY, State.ENDED}
     for bench in benches:
-        after = replay(TINY, bench.inputs).abort()
+        after = replay(bench.machine.spec, bench.inputs).abort()
         if not after.machine.ended:
             after.fire()
         assert after.machine.ended

@@ -39,6 +39,7 @@ def _value(kind: inspect.Type, full: bool) -> Any:
 _PLAIN: dict[type[inspect.Type], Any] = {
     inspect.StrType: "some text",
     inspect.IntType: 7,
+    inspect.FloatType: 0.25,
     inspect.BoolType: True,
     inspect.DictType: {"key": ["value"]},
     inspect.AnyType: {"any": [1, None, "x"]},

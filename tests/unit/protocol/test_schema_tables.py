@@ -30,7 +30,7 @@ REQUIRED_OF_COMMANDS: dict[str, set[str]] = {
     "extension_command": {"name"},
 }
 OPTIONAL_OF_COMMANDS: dict[str, set[str]] = {
-    "prompt": {"wait", "leaf_id", "session_id", "output_schema", "images"},
+    "prompt": {"wait", "leaf_id", "session_id", "output_schema", "images", "provider", "model", "thinking"},
     "steer": {"run_id"},
     "follow_up": {"run_id"},
     "abort": {"run_id"},

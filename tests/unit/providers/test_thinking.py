@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from nous.config.settings import ThinkingLevel
+from nous.protocol.entries import ThinkingLevel
 from nous.providers.models import ModelInfo
 from nous.providers.presets import ThinkingForm
 from nous.providers.thinking import MIN_BUDGET_TOKENS, budget_for, chat_fields, effort_for, thinking_form

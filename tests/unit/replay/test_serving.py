@@ -78,6 +78,7 @@ class World:
             outputs_root=here,
             outputs_dir=here,
             allow_outside_workdir=False,
+            takes_images=False,
             progress=progress,
         )
         return await ReplayTool("bash", self.seams).run({}, context)

@@ -120,6 +120,6 @@ async def test_runs_leave_nothing_behind(tmp_path: Path) -> None:
         before = await held()
         for number in range(30):
             await peer.run(f"{number}")
-            assert (await peer.command("prompt", {"text": "x", "images": []})).code == "capability_unavailable"
+            assert (await peer.command("prompt", {"text": "x", "provider": "nobody"})).code == "invalid_payload"
         assert await held() == before
         assert (daemon.runs, daemon.order.busy) == ({}, False)

@@ -15,8 +15,10 @@ from nous.store.session_tree import SessionTree
 from tests.unit.store.helpers import NOW, compaction, message
 
 
-def tree_of(entries: Sequence[Entry], pruned: dict[str, str] | None = None) -> SessionTree:
-    tree = SessionTree(pruned)
+def tree_of(
+    entries: Sequence[Entry], pruned: dict[str, str] | None = None, models: dict[str, ModelChange] | None = None
+) -> SessionTree:
+    tree = SessionTree(pruned, models)
     for entry in entries:
         tree.add(entry)
     return tree
@@ -128,17 +130,29 @@ class TestByHand:
         again = plan_pruning(after(entries, plan), tree, 0)
         assert (again.removed_messages, again.pruned) == (0, {"b": "k1"})
 
-    def test_moves_go_and_the_last_model_stays(self) -> None:
+    def test_moves_go_and_so_do_models_of_what_goes(self) -> None:
         def model(entry_id: str) -> ModelChange:
             return ModelChange(id=entry_id, parent_id="a", provider="x", model=entry_id, created_at=NOW)
 
         entries = [*row("ab"), model("m1"), model("m2"), compaction("k1", "b"), move("l1", "a"), move("l2", "b")]
-        assert pruned_ids([*entries, checkpoint("b", "p1"), checkpoint("b", "p2")]) == ["m2", "k1", "p2"]
+        assert pruned_ids([*entries, checkpoint("b", "p1"), checkpoint("b", "p2")]) == ["k1", "p2"]
+
+    def test_the_model_of_what_is_gone_is_remembered_where_something_goes_on_from_there(self) -> None:
+        def model(entry_id: str, parent_id: str) -> ModelChange:
+            return ModelChange(id=entry_id, parent_id=parent_id, provider="x", model=entry_id, created_at=NOW)
+
+        early, late = model("m1", "a"), model("m2", "b")
+        entries = [*row("a"), early, message("b", "a"), late, compaction("k1", "b"), message("c", "b"), checkpoint("c")]
+        tree = tree_of(entries)
+        plan = plan_pruning(entries, tree, 0)
+        assert (list(plan.pruned), plan.models) == (["b"], {"b": early})
+        rebuilt = tree_of(after(entries, plan), plan.pruned, plan.models)
+        assert [rebuilt.model_at(at) for at in ("b", "c")] == [late, late]
 
 
 @st.composite
 def steps(draw: st.DrawFn) -> list[tuple[str, int, int]]:
-    kinds = st.sampled_from("mmmmtkkclp")
+    kinds = st.sampled_from("mmmmtkkclpnn")
     return draw(st.lists(st.tuples(kinds, st.integers(0, 99), st.integers(0, 99)), max_size=30))
 
 
@@ -155,8 +169,9 @@ def tips(tree: SessionTree) -> list[str]:
 def test_no_context_changes_whatever_is_pruned_when(script: list[tuple[str, int, int]], retain: int) -> None:
     entries: list[Entry] = []
     pruned: dict[str, str] = {}
+    models: dict[str, ModelChange] = {}
     for number, (kind, choice, other) in enumerate([*script, ("c", 0, 0), ("p", 0, 0)]):
-        tree = tree_of(entries, pruned)
+        tree = tree_of(entries, pruned, models)
         known = [*tree.messages, *pruned]
         parent_id = ["", *known][choice % (len(known) + 1)]
         if kind == "m":
@@ -170,17 +185,25 @@ def test_no_context_changes_whatever_is_pruned_when(script: list[tuple[str, int,
             entries.append(compaction(f"k{number}", parent_id, keepable[other % len(keepable)]))
         elif kind == "l" and parent_id:
             entries.append(move(f"l{number}", parent_id, tree.leaf_id))
+        elif kind == "n":
+            entries.append(
+                ModelChange(id=f"n{number}", parent_id=parent_id, provider="x", model=f"n{number}", created_at=NOW)
+            )
         elif kind == "p":
-            entries, pruned = check_pruning(entries, pruned, retain)
+            entries, pruned, models = check_pruning(entries, pruned, models, retain)
 
 
-def check_pruning(entries: list[Entry], pruned: dict[str, str], retain: int) -> tuple[list[Entry], dict[str, str]]:
-    tree = tree_of(entries, pruned)
+def check_pruning(
+    entries: list[Entry], pruned: dict[str, str], models: dict[str, ModelChange], retain: int
+) -> tuple[list[Entry], dict[str, str], dict[str, ModelChange]]:
+    tree = tree_of(entries, pruned, models)
     plan = plan_pruning(entries, tree, retain)
     left = after(entries, plan)
-    rebuilt = tree_of(left, plan.pruned)
+    rebuilt = tree_of(left, plan.pruned, plan.models)
     assert contexts(rebuilt, tips(tree)) == contexts(tree, tips(tree))
-    assert (rebuilt.leaf_id, rebuilt.model) == (tree.leaf_id, tree.model)
+    assert rebuilt.leaf_id == tree.leaf_id
+    for leaf_id in ("", *rebuilt.messages, *plan.pruned):
+        assert rebuilt.model_at(leaf_id) == tree.model_at(leaf_id)
     for message_id in (*rebuilt.messages, *plan.pruned):
         assert [item.message.id for item in rebuilt.path(message_id)][-1:] != []
         full = [item.message.id for item in rebuilt.full_path(message_id)]
@@ -197,4 +220,4 @@ def check_pruning(entries: list[Entry], pruned: dict[str, str], retain: int) -> 
     assert plan.removed_messages == len(order) - len(rebuilt.messages)
     again = plan_pruning(left, rebuilt, retain)
     assert (again.removed_messages, after(left, again), again.pruned) == (0, left, plan.pruned)
-    return left, plan.pruned
+    return left, plan.pruned, plan.models

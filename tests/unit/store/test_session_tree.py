@@ -96,7 +96,7 @@ def test_what_does_not_fit_changes_nothing(entry: Any) -> None:
         tree.add(entry)
     assert list(tree.compactions) == ["k1"]
     assert ids(tree, "b") == ["k1"]
-    assert (tree.model, tree.checkpoint) == (None, None)
+    assert (tree.model_at("a"), tree.checkpoint) == (None, None)
     assert (tree.leaf_id, list(tree.messages), tree.updated_at) == ("a", ["other", "a", "b"], LATER)
 
 
@@ -352,7 +352,7 @@ def test_models_and_checkpoints_are_no_part_of_a_path() -> None:
     tree.add(change)
     checkpoint = Checkpoint(id="p3", parent_id="a", created_at=LATER)
     tree.add(checkpoint)
-    assert (tree.model, tree.checkpoint) == (change, checkpoint)
+    assert (tree.model_at("b"), tree.checkpoint) == (change, checkpoint)
     assert (tree.leaf_id, tree.updated_at) == ("a", NOW), "it says where the leaf is, and is not said by anybody"
     assert ids(tree, "b") == ["a", "b"]
 
@@ -392,3 +392,44 @@ def test_contexts_are_what_the_rule_says(steps: list[tuple[str, int, int]], data
         for compaction_id, parent_id, _ in made:
             if parent_id in chain(leaf_id):
                 assert ids(tree, leaf_id, compaction_id) == expected(leaf_id, compaction_id)
+
+
+def model(entry_id: str, parent_id: str) -> ModelChange:
+    return ModelChange(id=entry_id, parent_id=parent_id, provider="x", model=entry_id, created_at=NOW)
+
+
+class TestModels:
+    def test_without_a_change_there_is_none(self) -> None:
+        tree = tree_of(("a", ""))
+        assert [tree.model_at(at) for at in ("", "a", "nobody")] == [None, None, None]
+
+    def test_a_change_holds_for_what_is_added_below_it(self) -> None:
+        tree = tree_of(("a", ""), ("b", "a"))
+        tree.add(model("p1", "a"))
+        for added in (message("c", "a"), message("d", "c"), message("e", "b")):
+            tree.add(added)
+        found = {at: tree.model_at(at) for at in ("", "a", "b", "c", "d", "e")}
+        changed = model("p1", "a")
+        assert found == {"": None, "a": changed, "b": None, "c": changed, "d": changed, "e": None}
+
+    def test_the_last_change_on_a_leaf_counts(self) -> None:
+        tree = tree_of(("a", ""))
+        for name in ("p1", "p2"):
+            tree.add(model(name, "a"))
+        assert tree.model_at("a") == model("p2", "a")
+
+    def test_one_made_before_the_first_message_holds_for_all(self) -> None:
+        tree = SessionTree()
+        tree.add(model("p1", ""))
+        tree.add(message("a", ""))
+        assert tree.model_at("a") == tree.model_at("") == model("p1", "")
+
+    def test_along_a_path_each_counts_once_and_what_came_too_late_does_not(self) -> None:
+        tree = tree_of(("a", ""))
+        tree.add(model("p1", "a"))
+        tree.add(message("b", "a"))
+        tree.add(message("c", "b"))
+        tree.add(model("p2", "a"))
+        tree.add(model("p3", "c"))
+        assert [change.id for change in tree.models_along(["a", "b", "c"])] == ["p1", "p3"]
+        assert [change.id for change in tree.models_along(["a"])] == ["p2"]

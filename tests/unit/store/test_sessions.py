@@ -140,8 +140,9 @@ class TestAppending:
             assert list(seen.messages) == ["a", "b", "c", "d"]
             assert seen.compaction(seen.path().compaction_id) == compaction("k1", "c", "b")
             assert seen.compaction("") is None
-            assert seen.model is not None
-            assert seen.model.model == "y"
+            change = seen.model_at("d")
+            assert change is not None
+            assert change.model == "y"
         verify_chain(tmp_path / "s1.ndjson")
 
     def test_what_another_process_compacts_holds_here_too(self, store: SessionStore, tmp_path: Path) -> None:
@@ -464,9 +465,9 @@ class TestBranching:
         again = other(tmp_path)
         assert path_ids(again.get("s2")) == ["k1", "b", "c"]
         assert [known.message.id for known in again.get("s2").full_path()] == ["a", "b", "c"]
-        assert again.get("s2").model == source.model
+        assert again.get("s2").model_at("c") == source.model_at("c") is not None
         assert (path_ids(again.get("s3")), again.get("s3").leaf_id) == (["k1", "b"], "b")
-        assert again.get("s3").model is None
+        assert again.get("s3").model_at("b") is None
         assert path_ids(again.get("s4")) == ["a"]
         verify_chain(tmp_path / "s2.ndjson")
 

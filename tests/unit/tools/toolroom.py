@@ -38,6 +38,7 @@ class Room:
             outputs_root=self.state / "outputs",
             outputs_dir=self.outputs,
             allow_outside_workdir=allow_outside_workdir,
+            takes_images=False,
             progress=self.progress,
         )
 
