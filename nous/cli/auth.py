@@ -9,10 +9,10 @@ from typing import Any, Final
 from nous.cli.answer import succeed
 from nous.cli.options import Parser, add_state_flags, load_settings, parse
 from nous.config.provider import resolve_key
-from nous.config.settings import ProviderSettings as ProviderSection
 from nous.config.settings import Settings
 from nous.errors import NousError
 from nous.providers.presets import PRESETS, Preset
+from nous.providers.reach import section_of
 
 _STATES: Final = {"set": "set", "unset": "not set", "none": "needs no key"}
 
@@ -38,10 +38,9 @@ def run(arguments: Sequence[str]) -> int:
 def check(preset: Preset, settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the state of a provider's key: set, unset, unusable (it cannot be sent), or none where it needs none.
 
-    The configuration's ``api_key_env`` counts for the provider it names.  An empty variable is as good as unset.
+    The configuration's ``api_key_env`` counts for the provider it is set for.  An empty variable is as good as unset.
     """
-    configured = settings.provider
-    section = configured if configured.name == preset.name else ProviderSection(name=preset.name)
+    section = section_of(settings, preset.name)
     variable = section.api_key_env or preset.key_variable
     row: dict[str, Any] = {"provider": preset.name, "variable": variable, "state": "none"}
     if variable is None:

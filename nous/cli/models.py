@@ -13,15 +13,13 @@ from msgspec import structs
 
 from nous.cli.answer import succeed
 from nous.cli.options import Parser, add_state_flags, load_settings, parse
-from nous.config.provider import resolve_key
-from nous.config.settings import ProviderSettings as ProviderSection
 from nous.config.settings import Settings
 from nous.errors import NousError
 from nous.providers.listing import ListedModel
 from nous.providers.models import ModelInfo, ModelTable, load_models
 from nous.providers.presets import PRESETS, Preset
+from nous.providers.reach import reach, section_of
 from nous.providers.registry import list_models
-from nous.providers.settings import ProviderSettings
 
 _UNKNOWN: Final = "-"
 
@@ -66,7 +64,7 @@ def describe(preset: Preset, settings: Settings, table: ModelTable) -> dict[str,
         "name": preset.name,
         "title": preset.title,
         "dialect": preset.dialect,
-        "api_base": section_of(preset, settings).api_base or preset.api_base,
+        "api_base": section_of(settings, preset.name).api_base or preset.api_base,
         "key_variable": preset.key_variable,
         "models": [describe_model(name, info) for name, info in table.rows(preset.name).items()],
     }
@@ -77,21 +75,6 @@ def describe_model(name: str, info: ModelInfo) -> dict[str, Any]:
     return {"id": name, **known}
 
 
-def section_of(preset: Preset, settings: Settings) -> ProviderSection:
-    """Return the settings of ``preset``: those of the configuration where it names this provider, else the defaults.
-
-    Nothing that was set for one provider, an address or a key, is ever used for another.
-    """
-    configured = settings.provider
-    if configured.name == preset.name:
-        return configured
-    return ProviderSection(
-        name=preset.name,
-        connect_timeout_ms=configured.connect_timeout_ms,
-        stream_idle_timeout_ms=configured.stream_idle_timeout_ms,
-    )
-
-
 async def ask_all(
     presets: Sequence[Preset], settings: Settings, table: ModelTable, rows: Sequence[dict[str, Any]], is_only: bool
 ) -> None:
@@ -99,7 +82,7 @@ async def ask_all(
 
     async def ask(preset: Preset, row: dict[str, Any]) -> None:
         try:
-            listed = await list_models(preset.name, reached(preset, settings))
+            listed = await list_models(preset.name, reach(settings, preset.name, os.environ))
         except NousError as error:
             if is_only:
                 raise
@@ -113,19 +96,6 @@ async def ask_all(
     async with anyio.create_task_group() as tasks:
         for preset, row in zip(presets, rows, strict=True):
             tasks.start_soon(ask, preset, row)
-
-
-def reached(preset: Preset, settings: Settings) -> ProviderSettings:
-    """Return how ``preset`` is reached.  Raises ``invalid_config`` if its key is not set."""
-    section = section_of(preset, settings)
-    return ProviderSettings(
-        api_base=section.api_base,
-        api_key=resolve_key(section, os.environ),
-        headers=dict(section.headers),
-        connect_timeout_ms=section.connect_timeout_ms,
-        stream_idle_timeout_ms=section.stream_idle_timeout_ms,
-        allow_insecure=section.allow_insecure,
-    )
 
 
 def merge(listed: ListedModel, info: ModelInfo | None) -> dict[str, Any]:

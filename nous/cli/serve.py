@@ -17,15 +17,15 @@ from nous.cli.options import Parser, add_daemon_flags, add_state_flags, load_set
 from nous.config.keys import flatten
 from nous.config.layers import allows_bootstrap
 from nous.config.load import Loaded
-from nous.config.provider import require_provider, resolve_key
+from nous.config.provider import require_provider
+from nous.config.settings import ProviderName, Settings
 from nous.config.settings import ProviderSettings as ProviderSection
-from nous.config.settings import Settings
 from nous.errors import NousError
-from nous.ports.model import Provider
+from nous.ports.model import Catalogue, ModelChoice, Provider
 from nous.ports.system import Ids
 from nous.ports.tool import Tool
-from nous.providers.registry import build_provider
-from nous.providers.settings import ProviderSettings
+from nous.providers.pool import ProviderPool
+from nous.providers.reach import reach
 from nous.runtime.daemon import Daemon
 from nous.runtime.seams import Seams
 from nous.store.locks import LockProfile
@@ -121,36 +121,29 @@ class World(NamedTuple):
     """What a daemon's runs meet: the real thing, or a recording of it."""
 
     provider: Provider
+    catalogue: Catalogue | None
     tools: Sequence[Tool]
     ids: Ids
     seams: Seams | None
 
 
-def make_world(name: str, settings: Settings, traces: Path) -> World:
+def make_world(name: ProviderName, settings: Settings, traces: Path) -> World:
     given = settings.provider
     if name == "replay":
         return make_recorded_world(given, traces)
     from nous.tools.registry import builtin_tools
 
-    provider = build_provider(
-        name,
-        ProviderSettings(
-            model=given.model or name,
-            api_base=given.api_base,
-            api_key=resolve_key(given, os.environ),
-            headers=dict(given.headers),
-            connect_timeout_ms=given.connect_timeout_ms,
-            stream_idle_timeout_ms=given.stream_idle_timeout_ms,
-            allow_insecure=given.allow_insecure,
-            script=None if given.script is None else Path(given.script),
-        ),
-    )
+    # The catalogue says first what is wrong with the daemon's own provider, in the words of a command line.
+    default = ModelChoice(name, given.model or name, given.thinking)
+    models_file = None if given.models_file is None else Path(given.models_file)
+    pool = ProviderPool(default, lambda chosen: reach(settings, chosen, os.environ), models_file)
+    provider = pool.build(default)
     tools = builtin_tools(
         bash_timeout_ms=settings.tools.bash_timeout_ms,
         bash_memory_limit_mb=settings.tools.memory_limit_mb,
         closed_names=secret_variables(settings),
     )
-    return World(provider, tools, RandomIds(), None)
+    return World(provider, pool, tools, RandomIds(), None)
 
 
 def secret_variables(settings: Settings) -> tuple[str, ...]:
@@ -176,7 +169,7 @@ def make_recorded_world(given: ProviderSection, traces: Path) -> World:
     )
     headers = [read_header(path) for path in paths]
     names = dict.fromkeys(name for header in headers for name in header.spec.known_tools)
-    return World(ReplayProvider(seams, headers[0]), [ReplayTool(name, seams) for name in names], seams, seams)
+    return World(ReplayProvider(seams, headers[0]), None, [ReplayTool(name, seams) for name in names], seams, seams)
 
 
 def lock_profile(settings: Settings) -> LockProfile:
@@ -198,6 +191,7 @@ def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World
         state_root=state.root,
         workdir=workdir,
         provider=world.provider,
+        catalogue=world.catalogue,
         tools=world.tools,
         clock=SystemClock(),
         ids=world.ids,

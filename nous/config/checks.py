@@ -38,10 +38,14 @@ def find_faults(settings: Settings) -> Iterator[Fault]:
 
     What a provider asks of its endpoint (addresses, header values) it checks itself when it is built.
     """
-    for name in settings.provider.headers:
-        if name.lower() in _CREDENTIAL_HEADERS:
-            what = "secrets never stand in a file; name a variable in provider.api_key_env"
-            yield Fault(f"provider.headers.{name}", what)
+    sections = {"provider": settings.provider.headers}
+    for field in settings.providers.__struct_fields__:
+        sections[f"providers.{field}"] = getattr(settings.providers, field).headers
+    for section, headers in sections.items():
+        for name in headers:
+            if name.lower() in _CREDENTIAL_HEADERS:
+                what = f"secrets never stand in a file; name a variable in {section}.api_key_env"
+                yield Fault(f"{section}.headers.{name}", what)
     if settings.daemon.profile == "production" and settings.provider.name in FAKE_PROVIDERS:
         yield Fault("provider.name", "not under the profile production: its answers are not a model's")
     if settings.prompt.system is not None and settings.prompt.system_file is not None:

@@ -150,6 +150,40 @@ class ProviderSettings(_Section, frozen=True, kw_only=True):
     ] = False
 
 
+class EndpointSettings(_Section, frozen=True, kw_only=True):
+    """How one provider is reached, whichever is the daemon's own; ``provider`` wins for the one it names."""
+
+    api_base: Annotated[Text | None, about("Base URL of its API, if it is not the vendor's own.", owner_only=True)] = (
+        None
+    )
+    api_key_env: Annotated[
+        VariableName | None,
+        about("Name of the environment variable that holds its key; by default the one the vendor documents."),
+    ] = None
+    headers: Annotated[
+        dict[str, Text], about("Further headers of every request to it. Keys do not belong here.", owner_only=True)
+    ] = {}
+    allow_insecure: Annotated[
+        bool, about("Whether plain http to it may leave this machine; to loopback it always may.", owner_only=True)
+    ] = False
+
+
+class ProvidersSettings(_Section, frozen=True, kw_only=True):
+    """Providers that runs may choose besides the daemon's own."""
+
+    openai: EndpointSettings = EndpointSettings()
+    openai_responses: EndpointSettings = EndpointSettings()
+    anthropic: EndpointSettings = EndpointSettings()
+    gemini: EndpointSettings = EndpointSettings()
+    kimi: EndpointSettings = EndpointSettings()
+    deepseek: EndpointSettings = EndpointSettings()
+    openrouter: EndpointSettings = EndpointSettings()
+    ollama: EndpointSettings = EndpointSettings()
+    vllm: EndpointSettings = EndpointSettings()
+    llamacpp: EndpointSettings = EndpointSettings()
+    lmstudio: EndpointSettings = EndpointSettings()
+
+
 class DaemonSettings(_Section, frozen=True, kw_only=True):
     """Life cycle and limits of ``nous serve``."""
 
@@ -279,6 +313,7 @@ class Settings(_Section, frozen=True, kw_only=True):
         ),
     ] = None
     provider: ProviderSettings = ProviderSettings()
+    providers: ProvidersSettings = ProvidersSettings()
     daemon: DaemonSettings = DaemonSettings()
     engine: EngineSettings = EngineSettings()
     tools: ToolsSettings = ToolsSettings()

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from nous.protocol.messages import Usage
+from nous.ports.model import Prices
 from nous.providers.presets import PRESETS, ThinkingForm
 
 _Tokens = Annotated[int, Meta(ge=1, le=1_000_000_000)]
@@ -46,24 +46,20 @@ class ModelInfo(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     long_cached_usd_per_mtok: _Usd | None = None
     long_output_usd_per_mtok: _Usd | None = None
 
-    def cost_usd(self, usage: Usage) -> float | None:
-        """Return what one call cost; None if the prices are not known.
-
-        Of one call, not of a sum of calls: the length of each prompt decides its price.
-        """
-        is_long = self.long_prompt_tokens is not None and usage.input_tokens > self.long_prompt_tokens
-        read = self.long_input_usd_per_mtok if is_long else self.input_usd_per_mtok
-        cached = self.long_cached_usd_per_mtok if is_long else self.cached_usd_per_mtok
-        written = self.long_output_usd_per_mtok if is_long else self.output_usd_per_mtok
-        if read is None or written is None:
+    @property
+    def prices(self) -> Prices | None:
+        """What it costs; None if that is not known."""
+        if self.input_usd_per_mtok is None or self.output_usd_per_mtok is None:
             return None
-        from_cache = min(usage.cached_tokens, usage.input_tokens)
-        dollars = (
-            (usage.input_tokens - from_cache) * read
-            + from_cache * (read if cached is None else cached)
-            + usage.output_tokens * written
+        return Prices(
+            input_usd_per_mtok=self.input_usd_per_mtok,
+            output_usd_per_mtok=self.output_usd_per_mtok,
+            cached_usd_per_mtok=self.cached_usd_per_mtok,
+            long_prompt_tokens=self.long_prompt_tokens,
+            long_input_usd_per_mtok=self.long_input_usd_per_mtok,
+            long_cached_usd_per_mtok=self.long_cached_usd_per_mtok,
+            long_output_usd_per_mtok=self.long_output_usd_per_mtok,
         )
-        return round(dollars / 1_000_000, 9)
 
     def corrected(self, by: ModelInfo) -> ModelInfo:
         """Return this row with all that ``by`` knows in place of what stood here."""

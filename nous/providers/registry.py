@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from nous.providers.adapter import Adapter
     from nous.providers.http import HttpRoom
     from nous.providers.listing import ListedModel
-    from nous.providers.models import ModelInfo
+    from nous.providers.models import ModelInfo, ModelTable
     from nous.providers.presets import Dialect, Preset
 
 PROVIDERS: Final = tuple(name for name in get_args(ProviderName) if name != "replay")
 """The names ``build_provider`` knows."""
 
 
-def build_provider(name: str, settings: ProviderSettings, room: HttpRoom | None = None) -> Provider:
+def build_provider(
+    name: str, settings: ProviderSettings, room: HttpRoom | None = None, table: ModelTable | None = None
+) -> Provider:
     """Build the provider ``name``.  Nothing is connected, and no HTTP client is made, before its first call.
 
     Building is cheap: another model, or another way of asking it, is another provider over the same ``room``, whose
@@ -36,7 +38,7 @@ def build_provider(name: str, settings: ProviderSettings, room: HttpRoom | None 
         return MockProvider(settings)
     from nous.providers.vendor import VendorProvider
 
-    return VendorProvider(build_adapter(name, settings), room or build_room(settings))
+    return VendorProvider(build_adapter(name, settings, table), room or build_room(settings))
 
 
 def build_room(settings: ProviderSettings) -> HttpRoom:
@@ -47,8 +49,8 @@ def build_room(settings: ProviderSettings) -> HttpRoom:
     )
 
 
-def build_adapter(name: str, settings: ProviderSettings) -> Adapter:
-    """Build the adapter of a vendor or preset.
+def build_adapter(name: str, settings: ProviderSettings, table: ModelTable | None = None) -> Adapter:
+    """Build the adapter of a vendor or preset; ``table`` left out is read from ``models_file``.
 
     Raises:
         NousError: ``invalid_usage`` for a name nobody knows, or what the adapter says of its settings.
@@ -56,7 +58,7 @@ def build_adapter(name: str, settings: ProviderSettings) -> Adapter:
     from nous.providers.models import load_models
 
     preset = find_preset(name)
-    info = load_models(settings.models_file).find(name, settings.model)
+    info = (table or load_models(settings.models_file)).find(name, settings.model)
     return _DIALECTS[preset.dialect](preset, settings, info)
 
 

@@ -19,8 +19,10 @@ from nous.config.keys import (
     flatten,
     parse_text,
 )
-from nous.config.settings import MAX_TIMEOUT_MS, ProviderName, SessionLockSettings, Settings
+from nous.config.settings import MAX_TIMEOUT_MS, ProviderName, ProvidersSettings, SessionLockSettings, Settings
 
+VENDORS = [name for name in get_args(ProviderName) if name not in ("mock", "replay")]
+FORBIDDEN_OF_A_PROVIDER = ("api_base", "api_key_env", "headers", "allow_insecure")
 UNITS = re.compile(r"_(ms|bytes|mb|tokens)$")
 
 
@@ -54,7 +56,13 @@ def test_the_promised_defaults() -> None:
         "daemon.log_level": "info",
         "engine.max_model_calls": 64,
         "engine.compact_at_tokens": 150_000,
+        "engine.structured_output_tools": False,
         "engine.compact_keep_tokens": 20_000,
+        **{
+            f"providers.{name.replace('-', '_')}.{field}": value
+            for name in VENDORS
+            for field, value in (("api_base", None), ("api_key_env", None), ("allow_insecure", False))
+        },
         "tools.active": None,
         "tools.allow_outside_workdir": False,
         "tools.bash_timeout_ms": 120_000,
@@ -112,13 +120,18 @@ def test_what_a_project_may_never_set() -> None:
         "provider.headers",
         "provider.allow_insecure",
         "tools.allow_outside_workdir",
+        *(f"providers.{name.replace('-', '_')}.{field}" for name in VENDORS for field in FORBIDDEN_OF_A_PROVIDER),
     }
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=lambda key: key.path)
 def test_every_setting_is_documented_once(key: Key) -> None:
     assert re.fullmatch(r"[A-Z].{10,}\.", key.doc), key.doc
-    assert sum(other.doc == key.doc for other in KEYS.values()) == 1
+    # What is said of one provider is said of each.
+    meant = re.sub(r"^providers\.\w+", "providers.openai", key.path)
+    assert {
+        re.sub(r"^providers\.\w+", "providers.openai", other.path) for other in KEYS.values() if other.doc == key.doc
+    } == {meant}
 
 
 @pytest.mark.parametrize("path", KEYS)
@@ -128,7 +141,13 @@ def test_units_stand_in_names(path: str) -> None:
 
 
 def test_sections() -> None:
-    assert {"provider", "daemon", "engine", "tools", "prompt", "trace", "session_lock"} == SECTIONS
+    vendors = {f"providers.{name.replace('-', '_')}" for name in VENDORS}
+    plain = {"provider", "providers", "daemon", "engine", "tools", "prompt", "trace", "session_lock"}
+    assert plain | vendors == SECTIONS
+
+
+def test_every_vendor_has_a_section_of_its_own() -> None:
+    assert set(ProvidersSettings.__struct_fields__) == {name.replace("-", "_") for name in VENDORS}
 
 
 @pytest.mark.parametrize(

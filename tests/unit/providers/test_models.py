@@ -29,6 +29,10 @@ def test_rows_are_sound(vendor: str, model: str, info: ModelInfo) -> None:
     assert TABLE.find(vendor, model) == info
 
 
+def cost_of(info: ModelInfo, usage: Usage) -> float | None:
+    return None if info.prices is None else info.prices.cost_usd(usage)
+
+
 def test_every_vendor_with_models_of_its_own_has_some() -> None:
     assert {vendor for vendor, _, _ in ROWS} == {name for name, row in PRESETS.items() if row.models}
 
@@ -66,24 +70,24 @@ def test_names_that_mean_another_model(provider: str, model: str) -> None:
 
 def test_cost() -> None:
     info = ModelInfo(input_usd_per_mtok=2, cached_usd_per_mtok=0.2, output_usd_per_mtok=10)
-    assert info.cost_usd(Usage(input_tokens=1_000_000)) == 2
-    assert info.cost_usd(Usage(input_tokens=1_000_000, cached_tokens=500_000)) == 1.1
-    assert info.cost_usd(Usage(input_tokens=3, output_tokens=7, reasoning_tokens=5)) == 0.000076
-    assert info.cost_usd(Usage()) == 0
-    assert info.cost_usd(Usage(input_tokens=1, cached_tokens=9)) == 0.0000002
+    assert cost_of(info, Usage(input_tokens=1_000_000)) == 2
+    assert cost_of(info, Usage(input_tokens=1_000_000, cached_tokens=500_000)) == 1.1
+    assert cost_of(info, Usage(input_tokens=3, output_tokens=7, reasoning_tokens=5)) == 0.000076
+    assert cost_of(info, Usage()) == 0
+    assert cost_of(info, Usage(input_tokens=1, cached_tokens=9)) == 0.0000002
 
 
 def test_cost_of_long_prompts() -> None:
     info = TABLE.rows("anthropic")["claude-haiku-5-5"]
-    assert info.cost_usd(Usage(input_tokens=100_000, output_tokens=1000)) == 0.0105
-    assert info.cost_usd(Usage(input_tokens=100_001, output_tokens=1000)) == 0.0525005
+    assert cost_of(info, Usage(input_tokens=100_000, output_tokens=1000)) == 0.0105
+    assert cost_of(info, Usage(input_tokens=100_001, output_tokens=1000)) == 0.0525005
 
 
 def test_cost_without_prices() -> None:
-    assert ModelInfo().cost_usd(Usage(input_tokens=1)) is None
-    assert ModelInfo(input_usd_per_mtok=1).cost_usd(Usage(input_tokens=1)) is None
+    assert cost_of(ModelInfo(), Usage(input_tokens=1)) is None
+    assert cost_of(ModelInfo(input_usd_per_mtok=1), Usage(input_tokens=1)) is None
     uncached = ModelInfo(input_usd_per_mtok=2, output_usd_per_mtok=1)
-    assert uncached.cost_usd(Usage(input_tokens=1_000_000, cached_tokens=1_000_000)) == 2
+    assert cost_of(uncached, Usage(input_tokens=1_000_000, cached_tokens=1_000_000)) == 2
 
 
 FILE = """
