@@ -5,12 +5,12 @@ from __future__ import annotations
 import anyio
 
 from nous.cli.doctor.check import Finding, Situation, enumerate_names, failed, passed, warned
-from nous.cli.models import reached, section_of
 from nous.config.checks import FAKE_PROVIDERS
 from nous.config.provider import KEY_VARIABLES, resolve_key
 from nous.config.settings import Settings
 from nous.errors import NousError
 from nous.providers.presets import PRESETS, Preset
+from nous.providers.reach import reach, section_of
 from nous.providers.registry import list_models
 
 
@@ -52,7 +52,7 @@ def check_provider_key(situation: Situation) -> Finding:
     if preset is None:
         name = situation.settings.provider.name
         return passed(f"{name} needs none") if name else warned("no provider is named", "nous serve --provider NAME")
-    section = section_of(preset, situation.settings)
+    section = section_of(situation.settings, preset.name)
     variable = section.api_key_env or preset.key_variable
     try:
         key = resolve_key(section, situation.environ)
@@ -66,9 +66,9 @@ def check_endpoint(situation: Situation) -> Finding:
     preset = _preset(situation.settings)
     if preset is None:
         return passed("there is nothing to reach")
-    where = section_of(preset, situation.settings).api_base or preset.api_base
+    where = section_of(situation.settings, preset.name).api_base or preset.api_base
     try:
-        models = anyio.run(list_models, preset.name, reached(preset, situation.settings))
+        models = anyio.run(list_models, preset.name, reach(situation.settings, preset.name, situation.environ))
     except NousError as error:
         if error.category == "network_permanent":
             return warned(f"{where} answers, but: {error}", error.hint or "Look at provider.api_base.")
