@@ -37,6 +37,8 @@ SCRIPT: Final[list[Any]] = [
     # One that is aborted, one that fails.
     [{"text": "Let me think"}, {"hang": True}],
     [{"text": "Half an"}, {"error": {"status": 401, "cause": "the key has expired"}}],
+    # One whose answer has to fit a schema.
+    [{"text": ['{"items": ["bread", ', '"milk", "apples"]}']}],
 ]
 
 
@@ -103,6 +105,7 @@ async def greet(story: Story) -> None:
     )
     await story.say("ping")
     await story.say("list_tools")
+    await story.say("list_models", provider="anthropic")
     await story.say("set_active_tools", tools=["read", "bash"])
     await story.say("set_steering_mode", mode="one-at-a-time")
     await story.say("set_follow_up_mode", mode="all")
@@ -128,6 +131,9 @@ async def run_and_abort(story: Story) -> None:
 async def run_and_fail(story: Story) -> None:
     await story.say("prompt", text="Once more?")
     await story.hear(until="agent_end")
+    shape = {"type": "object", "properties": {"items": {"type": "array"}}, "required": ["items"]}
+    await story.say("prompt", text="As a list, please.", output_schema=shape)
+    await story.hear(until="agent_end")
     # The last call of the script is used up: the mock provider echoes, and this prompt waits for its result.
     await story.say("prompt", text="Thank you.", wait=True)
     await story.hear(until="agent_end")
@@ -142,6 +148,7 @@ async def look_around(story: Story, session_id: str) -> None:
     await story.say("switch_session", session_id=session_id)
     await story.say("set_leaf", leaf_id=leaf_id)
     await story.say("list_sessions", limit=2)
+    await story.say("set_model", model="mock-large", thinking="high")
 
 
 async def ask_for_what_may_be_missing(story: Story, session_id: str) -> None:
