@@ -180,7 +180,7 @@ class Connection:
     def _put_error(self, command_id: str, command_type: str, error: NousError) -> None:
         """Answer with an error.  A client's own mistakes are its own business: they are logged for debugging alone."""
         note = log.debug if error.category == "invalid_input" else log.info
-        note("command_refused", command=command_type, command_id=command_id, code=error.code, category=error.category)
+        note("command_refused", command=command_type, code=error.code, category=error.category)
         self.outbox.put(error_line(command_id, error, self.daemon.correlation_id))
 
     def _settle(self) -> None:

@@ -186,6 +186,8 @@ class RunDriver:
         except NousError as error:
             self._break(error)
             return
+        if machine.failure is not None and machine.status is not None:
+            self._log_failure(machine.failure)
         if events:
             wants_sync = any(e.type in self._sync_on for e in events)
             self._publisher.put(events, self._recorder.offset, sync=wants_sync, last=machine.ended)
@@ -194,11 +196,16 @@ class RunDriver:
             if answer is not None:
                 self._inbox.extend(self._gate.admit(answer))
 
+    def _log_failure(self, error: NousError) -> None:
+        # Not its cause: a provider may have put there what somebody said.
+        log.warning("run_failed", run_id=self.run_id, code=error.code, category=error.category)
+
     def _break(self, error: NousError) -> None:
         """End a run whose trace cannot be written: on the wire only, without ``seq``; the trace stays cut."""
         if self.broken is not None:
             return
         self.broken = error
+        self._log_failure(error)
         self._performer.stop()
         self._publisher.put_untraced(untraced_end(self.machine, self._clock.now(), error))
 
