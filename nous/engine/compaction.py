@@ -26,6 +26,7 @@ from nous.engine.spec import request_digest
 from nous.engine.summary import estimate_tokens
 from nous.engine.transitions import State
 from nous.errors import bound_text
+from nous.ports.extensions import HookOutcome
 from nous.ports.model import Finish, TextDelta, ThinkingDelta, UsageReport
 from nous.protocol.entries import Compaction, Summariser, Trigger
 from nous.protocol.events import StatusEvent
@@ -91,6 +92,20 @@ class CompactionPart:
         run = self._run
         self._made += 1
         self._trigger, self._then, self._otherwise = trigger, then, otherwise
+        payload = {"trigger": trigger, "instruction": self._instruction}
+        run.hooks.ask("before_compact", payload, self._take_hook)
+
+    def _take_hook(self, answer: HookOutcome) -> None:
+        run = self._run
+        if answer.block is not None and self.is_manual:
+            run.fail("policy_blocked", answer.block)
+        elif answer.block is not None:
+            self._otherwise()
+        else:
+            self._plan_it()
+
+    def _plan_it(self) -> None:
+        run = self._run
         run.state = State.PLANNING
         run.effects.append(PlanCompaction(f"{run.spec.run_id}-c{self._made}", run.leaf_id, self._instruction))
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from nous.ports.extensions import HookName
 from nous.ports.model import Purpose
 from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
@@ -74,6 +75,25 @@ class CheckOutput(Struct, frozen=True):
     text: str
 
 
+class CallHook(Struct, frozen=True):
+    """Ask the extensions of a hook; ``operation`` counts what a run asks of them, from 1."""
+
+    operation: int
+    hook: HookName
+    payload: dict[str, Any]
+
+
+class StopHook(Struct, frozen=True):
+    operation: int
+
+
+class TellHook(Struct, frozen=True):
+    """Tell the extensions of a hook something; no answer is waited for."""
+
+    hook: HookName
+    payload: dict[str, Any]
+
+
 class StartTimer(Struct, frozen=True):
     timer: Literal["abort_grace"]
     after_ms: int
@@ -89,5 +109,8 @@ Effect = (
     | PlanCompaction
     | AppendCompaction
     | CheckOutput
+    | CallHook
+    | StopHook
+    | TellHook
     | StartTimer
 )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from nous.ports.extensions import HookOutcome
 from nous.ports.model import ModelItem
 from nous.ports.tool import Outcome
 from nous.protocol.commands import QueueMode
@@ -149,6 +150,13 @@ class CompactionRefused(Struct, frozen=True, tag="compaction_refused"):
     entry_id: str
 
 
+class HookAnswered(Struct, frozen=True, tag="hook_answered"):
+    """What all extensions of a hook came to, their failures included."""
+
+    operation: int
+    outcome: HookOutcome
+
+
 class TimerFired(Struct, frozen=True, tag="timer_fired"):
     timer: Literal["abort_grace"]
 
@@ -173,5 +181,6 @@ Input = (
     | CompactionPlanned
     | CompactionRefused
     | EntryFailed
+    | HookAnswered
     | TimerFired
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET
 
 from nous.engine.compaction import CompactionPart
 from nous.engine.effects import AppendEntry, Effect, StartTimer, StopTool
 from nous.engine.emitter import Emitter, Event
+from nous.engine.hooks import HookPart
 from nous.engine.inputs import (
     AbortRequested,
     EntryFailed,
@@ -47,6 +48,15 @@ from nous.protocol.events import (
 )
 from nous.protocol.messages import ImageBlock, Message, Role, StopReason, TextBlock, TurnKind
 
+_STOPPED_AT_ONCE: Final = (
+    State.ASKING,
+    State.PLANNING,
+    State.SUMMARISING,
+    State.CHECKING_OUTPUT,
+    State.IN_HOOK,
+)
+"""Where an abort ends a run without waiting for anything."""
+
 
 class RunMachine:
     """One run, from its prompt to its ``agent_end``; then ``status`` and, if it failed, ``failure`` are set.
@@ -78,6 +88,7 @@ class RunMachine:
         self.output = OutputPart(self)
         self.tools = ToolRound(self)
         self.compaction = CompactionPart(self)
+        self.hooks = HookPart(self)
         self._handlers: dict[str, Callable[[Any], None]] = {
             row.handler: attrgetter(row.handler)(self) for row in TRANSITIONS.values()
         }
@@ -133,6 +144,16 @@ class RunMachine:
         )
 
     def _start_turn(self, kind: TurnKind, inputs: list[Queued], images: tuple[ImageBlock, ...] = ()) -> None:
+        """Ask the extensions whether, with what text, and whether now; then begin a turn."""
+        text = "\n".join(q.text for q in inputs)
+        if not self.spec.hooks:
+            self._open_turn(kind, inputs, text, images)
+            return
+        self.hooks.offer_input(
+            kind, text, lambda changed: self._open_turn(kind, inputs, changed, images), self._take_turn
+        )
+
+    def _open_turn(self, kind: TurnKind, inputs: list[Queued], text: str, images: tuple[ImageBlock, ...]) -> None:
         self.turn_id = str(int(self.turn_id or "0") + 1)
         self.calls.made_in_turn = 0
         ids = tuple(q.command_id for q in inputs)
@@ -144,7 +165,6 @@ class RunMachine:
             command_ids=ids if len(ids) > 1 else UNSET,
         )
         self.emitter.emit(self._turn)
-        text = "\n".join(q.text for q in inputs)
         blocks = (TextBlock(text), *images) if images else ()
         message = self.make_message(self.next_message_id(), "user", text, turn_kind=kind, blocks=blocks)
         self.emit_message_start(message.id, "user")
@@ -164,6 +184,7 @@ class RunMachine:
                 command_ids=turn.command_ids,
             )
         )
+        self.hooks.tell("turn_end", turn_id=turn.turn_id, turn_kind=turn.turn_kind)
 
     @property
     def in_turn(self) -> bool:
@@ -274,8 +295,9 @@ class RunMachine:
             self.calls.stop()
             self.warn("provider_aborted", "The model call was stopped.")
             self.end_aborted()
-        elif self.state in (State.ASKING, State.PLANNING, State.SUMMARISING, State.CHECKING_OUTPUT):
+        elif self.state in _STOPPED_AT_ONCE:
             self.compaction.stop()
+            self.hooks.stop()
             self.end_aborted()
         else:
             if self.state is State.RUNNING_TOOL:
@@ -346,6 +368,7 @@ class RunMachine:
                 **self._shown_output(),
             )
         )
+        self.hooks.tell("run_end", status=status, leaf_id=self.leaf_id)
 
     def _shown_output(self) -> dict[str, Any]:
         value = self.output.value

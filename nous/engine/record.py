@@ -14,11 +14,13 @@ from nous.engine.effects import (
     AppendCompaction,
     AppendEntry,
     AskPolicy,
+    CallHook,
     CallModel,
     CheckOutput,
     Effect,
     PlanCompaction,
     RunTool,
+    TellHook,
 )
 from nous.engine.inputs import Input, Stamp
 
@@ -34,6 +36,9 @@ _EFFECT_KINDS: Final = {
     "PlanCompaction": "plan_compaction",
     "AppendCompaction": "append_compaction",
     "CheckOutput": "check_output",
+    "CallHook": "call_hook",
+    "StopHook": "stop_hook",
+    "TellHook": "tell_hook",
     "StartTimer": "start_timer",
 }
 
@@ -95,6 +100,10 @@ def effect_line(n: int, effect: Effect) -> bytes:
         line["data"] = {"entry_id": effect.entry_id}
     elif isinstance(effect, AppendCompaction):
         line["data"] = {"entry_id": effect.entry.id}
+    elif isinstance(effect, CallHook):
+        line["data"] = {"operation": effect.operation, "hook": effect.hook}
+    elif isinstance(effect, TellHook):
+        line["data"] = {"hook": effect.hook}
     return _encode(line) + b"\n"
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
+from nous.ports.extensions import HookName
 from nous.ports.model import Prices
 from nous.protocol.commands import QueueMode
 from nous.protocol.messages import Message
@@ -32,12 +33,12 @@ class EngineLimits(Struct, frozen=True, kw_only=True):
     compact_at_tokens: int = 0
 
 
-class RunSpec(Struct, frozen=True, kw_only=True):
+class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The fixed part of a run.
 
     ``leaf_id`` is the entry the run attaches to (``""``: the root); ``context_digest`` stands for the messages up to
     it, about ``context_tokens`` long, and ``system_digest`` for the system prompt.  ``known_tools`` are all registered
-    tools, ``active_tools`` those offered to the model.
+    tools, ``active_tools`` those offered to the model; ``hooks`` are those that extensions listen to.
 
     ``thinking`` is how much the model was asked to think (``""``: as its vendor has it), ``prices`` what its tokens
     cost, None if that is not known.  With an ``output_schema`` the answer has to be one JSON value that fits it;
@@ -65,6 +66,7 @@ class RunSpec(Struct, frozen=True, kw_only=True):
     output_schema: dict[str, Any] | None = None
     output_tools: bool = False
     answer_form: Literal[1, 2] = 1
+    hooks: tuple[HookName, ...] = ()
 
 
 EMPTY_CONTEXT: Final = hashlib.sha256(b"nous context v1").hexdigest()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from nous.engine.answer import parse_arguments
 from nous.engine.effects import AskPolicy, RunTool
 from nous.engine.inputs import EntryStored, PolicyAnswered, ToolDone, ToolProgressed
 from nous.engine.transitions import State
 from nous.errors import bound_text
+from nous.ports.extensions import HookOutcome
 from nous.ports.tool import Outcome
 from nous.protocol.events import ToolExecutionEnd, ToolExecutionStart, ToolExecutionUpdate
 from nous.protocol.messages import ToolCallBlock, ToolResultBlock
@@ -71,8 +72,20 @@ class ToolRound:
             self._refuse(None, "invalid_arguments", "The arguments must be one JSON object.")
         else:
             self._arguments = arguments
-            run.effects.append(AskPolicy(call.id, call.name, arguments))
-            run.state = State.ASKING
+            payload = {"tool_call_id": call.id, "tool_name": call.name, "arguments": arguments}
+            run.hooks.ask("tool_call", payload, self._take_hook)
+
+    def _take_hook(self, answer: HookOutcome) -> None:
+        """Refuse the call, or ask about it with the arguments that the extensions left it with."""
+        call, run = self._current, self._run
+        assert call is not None
+        if answer.block is not None:
+            self._refuse(self._arguments, "blocked", f"Blocked: {answer.block}")
+            return
+        if answer.arguments is not None:
+            self._arguments = answer.arguments
+        run.effects.append(AskPolicy(call.id, call.name, self._arguments))
+        run.state = State.ASKING
 
     def _refuse(self, arguments: dict[str, Any] | None, outcome: Outcome, text: str) -> None:
         """Answer a call that cannot run with a result the model can read."""
@@ -124,8 +137,22 @@ class ToolRound:
         )
 
     def on_tool_done(self, item: ToolDone) -> None:
-        if item.tool_call_id == self.current_id:
+        run, call = self._run, self._current
+        if call is None or item.tool_call_id != call.id:
+            return
+        if run.aborting or "tool_result" not in run.spec.hooks:
             self._finish(item)
+            return
+        # Known from here on: what the tool said is shown also if the run ends while the hook is asked.
+        self._result = item
+        payload = {
+            "tool_call_id": call.id,
+            "tool_name": call.name,
+            "arguments": self._arguments,
+            "text": item.text,
+            "is_error": item.outcome != "ok",
+        }
+        run.hooks.ask("tool_result", payload, lambda answer: self._finish(changed_result(item, answer)))
 
     def _finish(self, done: ToolDone) -> None:
         warning = _WARNINGS.get(done.outcome)
@@ -185,3 +212,14 @@ class ToolRound:
         if self._result is not None:
             text, truncated = self._result.text, self._result.truncated
         self._emit_end(text, is_error=True, truncated=truncated, message_id=None)
+
+
+def changed_result(done: ToolDone, answer: HookOutcome) -> ToolDone:
+    """Return a tool's result as the extensions left it."""
+    if answer.block is not None:
+        return ToolDone(done.tool_call_id, f"Withheld: {answer.block}", "blocked", truncated=False)
+    outcome = done.outcome
+    if answer.is_error is not None and answer.is_error != (outcome != "ok"):
+        outcome = "error" if answer.is_error else "ok"
+    text = done.text if answer.text is None else answer.text
+    return structs.replace(done, text=text, outcome=outcome)

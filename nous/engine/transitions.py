@@ -18,6 +18,7 @@ from nous.engine.inputs import (
     EntryStored,
     FollowedUp,
     FollowUpModeSet,
+    HookAnswered,
     Input,
     ModelDone,
     ModelFailed,
@@ -47,6 +48,7 @@ class State(Enum):
     SUMMARISING = "summarising"
     STORING_SUMMARY = "storing_summary"
     CHECKING_OUTPUT = "checking_output"
+    IN_HOOK = "in_hook"
     ENDED = "ended"
 
 
@@ -64,47 +66,48 @@ _ACTIVE: Final = tuple(s for s in State if s not in (State.READY, State.ENDED))
 _STORING: Final = frozenset({State.STORING_INPUT, State.STORING_ANSWER, State.STORING_RESULT, State.STORING_SUMMARY})
 
 # Where a run may stand once the parts of a turn were dealt with.
-_NEXT_TURN: Final = frozenset({State.STORING_INPUT, State.PLANNING, State.ENDED})
+_NEXT_TURN: Final = frozenset({State.STORING_INPUT, State.PLANNING, State.IN_HOOK, State.ENDED})
 _NEXT_CALL: Final = _NEXT_TURN | {State.CALLING}
 _SUMMARY: Final = frozenset({State.SUMMARISING, State.STORING_SUMMARY})
-_NEXT_TOOL: Final = frozenset({State.ASKING, State.STORING_RESULT})
+_NEXT_TOOL: Final = frozenset({State.ASKING, State.IN_HOOK, State.STORING_RESULT})
 
 
 def _rows() -> list[Row]:
     s = State
     ended = frozenset({s.ENDED})
     rows = [
-        Row(s.READY, RunStarted, "on_run_started", frozenset({s.STORING_INPUT})),
+        Row(s.READY, RunStarted, "on_run_started", frozenset({s.STORING_INPUT, s.IN_HOOK})),
         Row(s.STORING_INPUT, EntryStored, "on_input_stored", _NEXT_CALL),
         Row(s.STORING_INPUT, EntryFailed, "on_entry_failed", ended),
         Row(s.CALLING, ModelProduced, "calls.on_model_produced", frozenset({s.CALLING, s.ENDED})),
         Row(s.CALLING, ModelDone, "calls.on_model_done", frozenset({s.STORING_ANSWER, s.ENDED})),
-        Row(s.CALLING, ModelFailed, "calls.on_model_failed", frozenset({s.PLANNING, s.ENDED})),
+        Row(s.CALLING, ModelFailed, "calls.on_model_failed", frozenset({s.PLANNING, s.IN_HOOK, s.ENDED})),
         Row(s.STORING_ANSWER, EntryStored, "calls.on_answer_stored", _NEXT_TOOL | _NEXT_TURN | {s.CHECKING_OUTPUT}),
         Row(s.STORING_ANSWER, EntryFailed, "on_entry_failed", ended),
         Row(s.CHECKING_OUTPUT, OutputChecked, "output.on_output_checked", ended),
         Row(s.ASKING, PolicyAnswered, "tools.on_policy_answered", frozenset({s.RUNNING_TOOL, s.STORING_RESULT})),
         Row(s.RUNNING_TOOL, ToolProgressed, "tools.on_tool_progressed", frozenset({s.RUNNING_TOOL})),
-        Row(s.RUNNING_TOOL, ToolDone, "tools.on_tool_done", frozenset({s.STORING_RESULT})),
+        Row(s.RUNNING_TOOL, ToolDone, "tools.on_tool_done", frozenset({s.STORING_RESULT, s.IN_HOOK})),
         Row(s.STOPPING_TOOL, ToolProgressed, "tools.on_tool_progressed", frozenset({s.STOPPING_TOOL})),
         Row(s.STOPPING_TOOL, ToolDone, "tools.on_tool_done", frozenset({s.STORING_RESULT})),
         Row(s.STORING_RESULT, EntryStored, "tools.on_result_stored", _NEXT_TOOL | _NEXT_CALL),
         Row(s.STORING_RESULT, EntryFailed, "on_entry_failed", ended),
         Row(s.STOPPING_TOOL, TimerFired, "on_timer_fired", ended),
-        Row(s.READY, CompactionStarted, "compaction.on_compaction_started", frozenset({s.PLANNING})),
+        Row(s.READY, CompactionStarted, "compaction.on_compaction_started", frozenset({s.PLANNING, s.IN_HOOK})),
         Row(s.PLANNING, CompactionPlanned, "compaction.on_compaction_planned", _SUMMARY),
-        Row(s.PLANNING, CompactionRefused, "compaction.on_compaction_refused", frozenset({s.STORING_INPUT, s.ENDED})),
+        Row(s.PLANNING, CompactionRefused, "compaction.on_compaction_refused", _NEXT_TURN - {s.PLANNING}),
         Row(s.SUMMARISING, ModelProduced, "compaction.on_summary_produced", _SUMMARY),
         Row(s.SUMMARISING, ModelDone, "compaction.on_summary_done", frozenset({s.STORING_SUMMARY})),
         Row(s.SUMMARISING, ModelFailed, "compaction.on_summary_failed", frozenset({s.STORING_SUMMARY})),
         Row(s.STORING_SUMMARY, EntryStored, "compaction.on_compaction_stored", _NEXT_CALL),
         Row(s.STORING_SUMMARY, EntryFailed, "on_entry_failed", ended),
+        Row(s.IN_HOOK, HookAnswered, "hooks.on_hook_answered", _NEXT_TURN | _NEXT_TOOL),
     ]
     rows += [Row(state, TimerFired, "on_timer_fired", ended | {state}) for state in State if state in _STORING]
     for state in _ACTIVE:
         same = frozenset({state})
         stopping = frozenset({s.STOPPING_TOOL}) if state is s.RUNNING_TOOL else same
-        at_once = state in (s.CALLING, s.ASKING, s.PLANNING, s.SUMMARISING, s.CHECKING_OUTPUT)
+        at_once = state in (s.CALLING, s.ASKING, s.PLANNING, s.SUMMARISING, s.CHECKING_OUTPUT, s.IN_HOOK)
         rows += [
             Row(state, AbortRequested, "on_abort_requested", ended if at_once else stopping),
             Row(state, Steered, "on_steered", same),

@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "4d37a4fb603d405908a1fc40d519530350ed7595df332e30a2d8a5b53b0dc44f"
+SCHEMA_DIGEST: Final = "7058d05aecdca2ea514e08e79463876c7f80817a39a160ad3d4b8e6c34da06ee"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

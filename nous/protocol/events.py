@@ -153,6 +153,15 @@ class WarningEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_name: str | UnsetType = UNSET
     cause: str | UnsetType = UNSET
     limit: int | UnsetType = UNSET
+    extension: str | UnsetType = UNSET
+    version: str | UnsetType = UNSET
+    hook: str | UnsetType = UNSET
+    tool: str | UnsetType = UNSET
+    operation_id: str | UnsetType = UNSET
+    timeout_ms: int | UnsetType = UNSET
+    elapsed_ms: int | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    consecutive_failures: int | UnsetType = UNSET
 
 
 class ErrorEvent(EventPayload, frozen=True, kw_only=True):

@@ -75,6 +75,17 @@ class RunInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost_usd: float | UnsetType = UNSET
 
 
+class ExtensionInfo(Struct, frozen=True, kw_only=True):
+    """An extension as ``get_state`` shows it.  It is ``half_open`` after a cool-down, until it has done well once."""
+
+    name: str
+    version: str
+    state: Literal["starting", "up", "down", "disabled", "half_open"]
+    restarts: int
+    late_answers: int = 0
+    last_error: str | UnsetType = UNSET
+
+
 class State(Answer, frozen=True):
     """``provider``, ``model`` and ``thinking`` are what the next run on the session uses.
 
@@ -97,6 +108,7 @@ class State(Answer, frozen=True):
     usage: Annotated[Usage, Always]
     cost_usd: float | UnsetType = UNSET
     thinking: ThinkingLevel | UnsetType = UNSET
+    extensions: list[ExtensionInfo] | UnsetType = UNSET
 
 
 class Messages(Answer, frozen=True):

@@ -14,13 +14,16 @@ from nous.engine.effects import (
     AppendCompaction,
     AppendEntry,
     AskPolicy,
+    CallHook,
     CallModel,
     CheckOutput,
     Effect,
     PlanCompaction,
     RunTool,
     StartTimer,
+    StopHook,
     StopModel,
+    TellHook,
 )
 from nous.engine.emitter import Event
 from nous.engine.inputs import (
@@ -31,6 +34,7 @@ from nous.engine.inputs import (
     EntryFailed,
     EntryStored,
     FollowedUp,
+    HookAnswered,
     Input,
     ModelDone,
     ModelFailed,
@@ -47,6 +51,7 @@ from nous.engine.inputs import (
 from nous.engine.machine import RunMachine
 from nous.engine.spec import EMPTY_CONTEXT, EngineLimits, RunSpec
 from nous.engine.transitions import TRANSITIONS, State
+from nous.ports.extensions import TOLD_HOOKS, HookOutcome
 from nous.ports.model import Finish, FinishReason, ModelItem, TextDelta, ToolCallDelta
 from nous.protocol.entries import Compaction, Summariser
 from nous.protocol.messages import Message
@@ -96,6 +101,7 @@ class Waiting:
         self.plan: PlanCompaction | None = None
         self.timer: StartTimer | None = None
         self.output: CheckOutput | None = None
+        self.hook: CallHook | None = None
 
     def ask(self, effect: Effect) -> None:
         match effect:
@@ -126,6 +132,15 @@ class Waiting:
             case StartTimer():
                 assert self.timer is None
                 self.timer = effect
+            case CallHook():
+                assert self.hook is None
+                self.hook = effect
+            case StopHook(operation):
+                assert self.hook is not None
+                assert self.hook.operation == operation
+                self.hook = None
+            case TellHook(hook):
+                assert hook in TOLD_HOOKS
             case _:
                 assert self.tool is not None
                 assert effect.tool_call_id == self.tool.tool_call_id
@@ -145,6 +160,8 @@ class Waiting:
                 return self.plan is None or entry_id != self.plan.entry_id
             case OutputChecked(entry_id):
                 return self.output is None or entry_id != self.output.entry_id
+            case HookAnswered(operation):
+                return self.hook is None or operation != self.hook.operation
             case _:
                 return False
 
@@ -163,6 +180,8 @@ class Waiting:
                 self.plan = None
             case OutputChecked():
                 self.output = None
+            case HookAnswered():
+                self.hook = None
 
 
 class Bench:
@@ -304,6 +323,12 @@ class Bench:
         self.give(PolicyAnswered(self.waiting.question.tool_call_id, allow, reason))
         return self
 
+    def hook(self, **outcome: Any) -> Bench:
+        """Answer the hook that is asked; without an outcome nobody has anything to say."""
+        assert self.waiting.hook is not None
+        self.give(HookAnswered(self.waiting.hook.operation, HookOutcome(**outcome)))
+        return self
+
     def finish_tool(self, text: str = "result", outcome: Any = "ok", *, truncated: bool = False) -> Bench:
         assert self.waiting.tool is not None
         self.give(ToolDone(self.waiting.tool.tool_call_id, text, outcome, truncated))
@@ -330,6 +355,8 @@ class Bench:
             return self.store()
         if waiting.plan is not None:
             return self.plan()
+        if waiting.hook is not None:
+            return self.hook()
         if waiting.question is not None:
             return self.allow()
         if waiting.tool is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from nous.engine.inputs import (
     AbortRequested,
@@ -16,6 +17,7 @@ from nous.engine.inputs import (
     EntryStored,
     FollowedUp,
     FollowUpModeSet,
+    HookAnswered,
     Input,
     ModelDone,
     ModelFailed,
@@ -32,6 +34,7 @@ from nous.engine.inputs import (
 )
 from nous.engine.spec import EngineLimits, RunSpec
 from nous.errors import WIRE_CODES
+from nous.ports.extensions import HOOKS, RUN_HOOKS, HookOutcome, HookWarning
 from nous.ports.model import Finish, ModelItem, Prices, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.commands import QueueMode
 from nous.protocol.messages import Usage
@@ -73,6 +76,33 @@ items: st.SearchStrategy[ModelItem] = st.one_of(
 plain_texts: st.SearchStrategy[ModelItem] = st.builds(TextDelta, texts)
 batches = st.lists(items, max_size=6) | st.lists(plain_texts, min_size=1, max_size=6)
 
+# -- what extensions may say
+
+warnings: st.SearchStrategy[HookWarning] = st.builds(
+    HookWarning,
+    code=st.sampled_from(["extension_timeout", "extension_error", "extension_disabled"]),
+    message=texts,
+    extension=st.just("guard"),
+    version=st.sampled_from(["", "1.0"]),
+    hook=st.just(UNSET) | st.sampled_from(HOOKS),
+    tool=st.just(UNSET) | texts,
+    operation_id=st.just(UNSET) | texts,
+    timeout_ms=st.just(UNSET) | st.integers(0, 9),
+    elapsed_ms=st.just(UNSET) | st.integers(0, 9),
+    reason=st.just(UNSET) | texts,
+    consecutive_failures=st.just(UNSET) | st.integers(0, 9),
+)
+hook_outcomes: st.SearchStrategy[HookOutcome] = st.builds(
+    HookOutcome,
+    block=st.none() | st.none() | texts,
+    handled=st.booleans(),
+    text=st.none() | texts,
+    arguments=st.none() | st.dictionaries(st.sampled_from(["path", "n"]), texts | st.integers(0, 9)),
+    is_error=st.none() | st.booleans(),
+    warnings=st.lists(warnings, max_size=2).map(tuple),
+)
+hook_sets = st.just(()) | st.lists(st.sampled_from(sorted(RUN_HOOKS)), unique=True).map(tuple)
+
 # -- what may happen to a run
 
 Move = Callable[[Bench], list[Input]]
@@ -93,6 +123,11 @@ def current_tool(bench: Bench) -> str:
 def current_entry(bench: Bench) -> str:
     entry = bench.waiting.entry
     return "run-1-m1" if entry is None else entry.id
+
+
+def current_operation(bench: Bench) -> int:
+    hook = bench.waiting.hook
+    return 1 if hook is None else hook.operation
 
 
 def current_plan(bench: Bench) -> str:
@@ -116,6 +151,8 @@ def good_answer(bench: Bench) -> list[Input]:
         return [EntryStored(waiting.entry.id)]
     if waiting.plan is not None:
         return [CompactionPlanned(waiting.plan.entry_id, "kept", 100, "model", "the plain summary")]
+    if waiting.hook is not None:
+        return [HookAnswered(waiting.hook.operation, HookOutcome())]
     if waiting.question is not None:
         return [PolicyAnswered(waiting.question.tool_call_id, allow=True)]
     if waiting.tool is not None:
@@ -166,6 +203,7 @@ timely: st.SearchStrategy[Move] = st.one_of(
     ),
     st.just(lambda b: [CompactionRefused(current_plan(b))]),
     (st.none() | texts).map(lambda fault: lambda b: [OutputChecked(current_output(b), fault)]),
+    hook_outcomes.map(lambda outcome: lambda b: [HookAnswered(current_operation(b), outcome)]),
 )
 fatal: st.SearchStrategy[Move] = st.one_of(
     st.builds(AbortRequested, command_ids).map(plain),
@@ -191,6 +229,7 @@ untimely: st.SearchStrategy[Move] = st.one_of(
         st.builds(EntryStored, other_entries),
         st.builds(EntryFailed, other_entries, codes),
         st.builds(TimerFired, st.just("abort_grace")),
+        st.builds(HookAnswered, st.integers(0, 12), hook_outcomes),
     ).map(plain),
 )
 said_by_user: st.SearchStrategy[Move] = st.one_of(
@@ -210,6 +249,7 @@ specs = st.builds(
     steering_mode=modes,
     follow_up_mode=modes,
     active_tools=tool_sets,
+    hooks=hook_sets,
     limits=st.builds(
         EngineLimits,
         max_model_calls=st.integers(1, 4),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -16,14 +16,21 @@ from nous.engine.record import effect_digest, effect_line, input_line, read_inpu
 from nous.ports.model import TextDelta, ToolCallDelta
 from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
+from tests.support.engine_moves import hook_outcomes
 
 STAMP = i.Stamp("2026-01-02T03:04:05.678Z", 12_345_678_901)
+
+
+ITEMS: dict[type, st.SearchStrategy[Any]] = {
+    i.HookAnswered: st.builds(i.HookAnswered, st.integers(1, 99), hook_outcomes),
+}
+"""Where hypothesis cannot tell from the types what may stand in an input."""
 
 
 @pytest.mark.parametrize("kind", get_args(i.Input), ids=lambda kind: kind.__name__)
 @given(data=st.data())
 def test_every_input_reads_back_as_it_was_written(kind: type[i.Input], data: st.DataObject) -> None:
-    item = data.draw(st.from_type(kind))
+    item = data.draw(ITEMS[kind] if kind in ITEMS else st.from_type(kind))
     n, after_seq = data.draw(st.integers(1, 1 << 40)), data.draw(st.integers(0, 1 << 40))
     line = input_line(n, after_seq, STAMP, item)
     assert line.endswith(b"}\n")
@@ -135,6 +142,15 @@ EFFECTS: list[tuple[e.Effect, bytes]] = [
         e.CheckOutput("run-1-m2", "{}"),
         b'"kind":"check_output","digest":"72cd3b217e04313bd3fd1d08aab7c19bbaefea5861aaf9d96523c47143713be4",'
         b'"data":{"entry_id":"run-1-m2"}',
+    ),
+    (
+        e.CallHook(3, "tool_call", {"tool_name": "read"}),
+        b'"kind":"call_hook","digest":"5dcf88961c202275db0353d9a00c905c454791e96116607b80459eda3feb4173","data":{"operation":3,"hook":"tool_call"}',
+    ),
+    (e.StopHook(3), b'"kind":"stop_hook","digest":"4e73049600aa93c95e3b452d0da80ba39028d7ec95c4bec1c6d9559c647e2e2a"'),
+    (
+        e.TellHook("run_end", {"status": "completed"}),
+        b'"kind":"tell_hook","digest":"37f1f530c646842785077610187f8cb46f970c8d0cee937a1e366949626e199c","data":{"hook":"run_end"}',
     ),
     (
         e.StartTimer("abort_grace", 2000),

@@ -19,8 +19,13 @@ from nous.protocol.grammar import EventGrammar
 from nous.protocol.messages import Message
 from tests.support.engine import Bench, make_spec, replay, tool_call
 
-TINY = make_spec(limits=EngineLimits(max_model_calls=2, max_message_bytes=512, compact_at_tokens=25))
+LIMITS = EngineLimits(max_model_calls=2, max_message_bytes=512, compact_at_tokens=25)
+TINY = make_spec(limits=LIMITS)
 STRUCTURED = msgspec.structs.replace(TINY, output_schema={"type": "object"})
+HOOKED = make_spec(
+    limits=EngineLimits(max_model_calls=1, max_message_bytes=512, compact_at_tokens=25),
+    hooks=("input", "tool_call", "tool_result", "before_compact"),
+)
 
 
 class Move(NamedTuple):
@@ -47,6 +52,9 @@ MOVES = (
     Move("entry", lambda b: b.store_compaction(100) if isinstance(b.waiting.entry, Compaction) else b.store()),
     Move("question", Bench.allow),
     Move("question", lambda b: b.allow(allow=False)),
+    Move("hook", Bench.hook),
+    Move("hook", lambda b: b.hook(block="not now")),
+    Move("hook", lambda b: b.hook(handled=True)),
     Move("tool", lambda b: b.progress("...")),
     Move("tool", Bench.finish_tool),
     Move("output", Bench.check_output),
@@ -76,14 +84,16 @@ def outline(bench: Bench) -> tuple[object, ...]:
         machine.compaction._context_tokens >= TINY.limits.compact_at_tokens,
         sum(len(m.tool_calls) - (m.role == "tool_result") for m in bench.stored),
         tuple(c.name for c in bench.waiting.entry.tool_calls) if isinstance(bench.waiting.entry, Message) else (),
+        bench.waiting.hook.hook if bench.waiting.hook is not None else "",
+        machine.spec.hooks,
     )
 
 
 @pytest.fixture(scope="module")
 def benches() -> list[Bench]:
     """Every way a run can go, to all outlines: a breadth-first search."""
-    frontier = [Bench(TINY), Bench(TINY).compact(), Bench(STRUCTURED)]
-    for bench in (frontier[0], frontier[2]):
+    frontier = [Bench(TINY), Bench(TINY).compact(), Bench(STRUCTURED), Bench(HOOKED), Bench(HOOKED).compact()]
+    for bench in (frontier[0], frontier[2], frontier[3]):
         bench.give(RunStarted("c1", "hello"))
     found, seen = [*frontier], set(map(outline, frontier))
     while frontier:
