@@ -7,7 +7,7 @@ means, is behind this port.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final, Literal, Protocol, get_args
 
 from msgspec import UNSET, Struct, UnsetType
@@ -105,11 +105,8 @@ class Extensions(Protocol):
         """The hooks that anyone listens to: known before any extension has started."""
         ...
 
-    async def run(self, listener: ExtensionListener, started: Callable[[], None]) -> None:
-        """Start the extensions and look after them until cancelled; then none of their processes is left.
-
-        ``started`` is called at once, before any of them is up.
-        """
+    async def run(self, listener: ExtensionListener) -> None:
+        """Start the extensions and look after them until cancelled; then none of their processes is left."""
         ...
 
     async def ready(self) -> None:

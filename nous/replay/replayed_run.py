@@ -1,4 +1,4 @@
-"""A recording taken apart, for sources that answer from it: by model call, by tool call, by entry."""
+"""A recording taken apart, for sources that answer from it: by model call, by tool call, by entry, by hook."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import msgspec
 from nous.engine.inputs import (
     AbortRequested,
     EntryFailed,
+    HookAnswered,
     Input,
     ModelDone,
     ModelFailed,
@@ -55,8 +56,8 @@ _effects: Final = msgspec.json.Decoder(_Effect)
 class ReplayedRun:
     """One recording on its way through the daemon, under a run id of its own if the recorded one is taken.
 
-    ``asked`` are the subjects (model calls, tool calls, entries) of the recorded effects.  ``late`` are inputs by their
-    ``id()``: what a model call still delivered after it was stopped, which one that is stopped at once will not.
+    ``asked`` are the subjects (model calls, tool calls, entries, hooks) of the recorded effects.  ``late`` are inputs
+    by their ``id()``: what a model call still delivered after it was stopped; one that is stopped at once will not.
 
     Raises :class:`BrokenTraceError` and :class:`nous.replay.recording.NotATraceError`.
     """
@@ -70,6 +71,7 @@ class ReplayedRun:
         self.policy: dict[str, PolicyAnswered] = {}
         self.failures: dict[str, EntryFailed] = {}
         self.outputs: dict[str, OutputChecked] = {}
+        self.hooks: dict[int, Paced] = {}
         self.model: defaultdict[int, list[Paced]] = defaultdict(list)
         self.tools: defaultdict[str, list[Paced]] = defaultdict(list)
         self.inputs = merge_deltas(self._read(path, recorded.run_id), recorded.spec.limits.max_message_bytes)
@@ -114,6 +116,8 @@ class ReplayedRun:
                 self.outputs[item.entry_id] = item
             elif isinstance(item, EntryFailed):
                 self.failures[item.entry_id] = item
+            elif isinstance(item, HookAnswered):
+                self.hooks[item.operation] = paced
 
 
 def client_commands(inputs: Sequence[Admitted]) -> list[Admitted]:

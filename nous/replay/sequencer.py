@@ -32,7 +32,7 @@ BEGINNINGS: Final = (RunStarted, CompactionStarted)
 """What a run begins with."""
 
 _COMMANDS: Final = (Steered, FollowedUp, AbortRequested, SteeringModeSet, FollowUpModeSet, ToolsSet)
-_SUBJECTS: Final = ("call", "tool_call_id", "entry_id")
+_SUBJECTS: Final = ("call", "tool_call_id", "entry_id", "operation")
 
 
 def is_command(item: Input) -> bool:
@@ -51,7 +51,7 @@ def identity(item: Input) -> Hashable:
 
 
 def subject(item: Input) -> tuple[str, object] | None:
-    """Return what an input is the answer to: a model call, a tool call, an entry."""
+    """Return what an input is the answer to: a model call, a tool call, an entry, a hook."""
     for name in _SUBJECTS:
         value = getattr(item, name, None)
         if value is not None:

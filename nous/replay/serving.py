@@ -14,6 +14,7 @@ import msgspec
 from nous.engine.effects import AskPolicy, CheckOutput, StartTimer
 from nous.engine.inputs import (
     EntryFailed,
+    HookAnswered,
     Input,
     ModelFailed,
     ModelProduced,
@@ -23,6 +24,7 @@ from nous.engine.inputs import (
 )
 from nous.engine.spec import RunSpec
 from nous.errors import NousError
+from nous.ports.extensions import Extensions, HookCall, HookOutcome
 from nous.ports.model import ModelItem, ModelRequest
 from nous.ports.system import Clock, Ids
 from nous.ports.tool import ToolContext, ToolResult
@@ -31,6 +33,7 @@ from nous.protocol.messages import Message
 from nous.replay.recording import Header, read_header
 from nous.replay.replayed_run import Paced, ReplayedRun, client_commands
 from nous.replay.sequencer import BEGINNINGS, Sequencer, is_command
+from nous.runtime.extensions import NoExtensions, operation_of
 from nous.runtime.seams import Admitted, EntryLog
 
 Speed = Literal["full", "recorded"]
@@ -111,6 +114,9 @@ class ReplaySeams:
             if answer is not None:
                 return answer.allow, answer.reason
         return False, "the recording has no answer to this"
+
+    def extensions(self, live: Extensions) -> Extensions:
+        return ReplayExtensions(self)
 
     def delay_ms(self, effect: StartTimer) -> int:
         return 0
@@ -234,6 +240,27 @@ class ReplayTool:
         # The recorded tool did not stop in time.
         await anyio.sleep_forever()
         raise AssertionError
+
+
+class ReplayExtensions(NoExtensions):
+    """See :class:`nous.ports.extensions.Extensions`: answers each hook of a run with what was recorded of it."""
+
+    def __init__(self, seams: ReplaySeams) -> None:
+        self._seams = seams
+
+    async def call(self, call: HookCall) -> HookOutcome:
+        run = self._seams.runs[call.run_id]
+        operation = operation_of(call)
+        if ("operation", operation) not in run.asked:
+            return HookOutcome(block="the recording has no such hook")
+        answer = run.hooks.get(operation)
+        if answer is None or not isinstance(answer.item, HookAnswered):
+            # The recorded hook was stopped here.
+            await anyio.sleep_forever()
+            raise AssertionError
+        if self._seams.speed == "recorded":
+            await anyio.sleep(answer.pause_s)
+        return answer.item.outcome
 
 
 def find_recordings(path: Path) -> list[Path]:

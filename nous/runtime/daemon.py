@@ -26,6 +26,7 @@ from nous.engine.inputs import (
 )
 from nous.engine.summary import choose_cut
 from nous.errors import NousError
+from nous.ports.extensions import Extensions
 from nous.ports.model import Catalogue, ModelChoice, Provider, ToolSpec
 from nous.ports.system import Clock, Ids
 from nous.ports.tool import Tool
@@ -34,6 +35,7 @@ from nous.protocol.entries import ModelChange
 from nous.protocol.events import CONNECTION_FEATURES, StatusEvent, WarningEvent, daemon_line
 from nous.protocol.responses import PROTOCOL_VERSION
 from nous.runtime.driver import RunDriver
+from nous.runtime.extensions import DaemonListener, NoExtensions
 from nous.runtime.hub import Hub
 from nous.runtime.models import OneProvider
 from nous.runtime.order import Order
@@ -89,6 +91,7 @@ class Daemon:
         exporter: Exporter | None = None,
         lock_profile: LockProfile = STANDARD,
         correlation_id: str | None = None,
+        extensions: Extensions | None = None,
     ) -> None:
         self.settings = settings
         self.state_root = state_root
@@ -107,6 +110,8 @@ class Daemon:
         self.is_dead = is_dead
         self.exporter = exporter
         self.seams: Seams = seams or LiveSeams(clock, settings.tools.policy)
+        self.extensions: Extensions = extensions or NoExtensions()
+        self.listener = DaemonListener(self)
         self.hub = Hub()
         self.order = Order()
         self.sessions = SessionStore(state_root / "sessions", profile=lock_profile)
@@ -168,6 +173,7 @@ class Daemon:
     async def _launch(
         self, session: Session, first: RunStarted | CompactionStarted, terms: RunTerms, leaf_id: str | None
     ) -> RunDriver:
+        await self.extensions.ready()
         self.check_free(session.id)
         if len(self.runs) >= self.settings.daemon.max_runs:
             raise NousError("overloaded", f"{len(self.runs)} runs are active")
@@ -276,6 +282,25 @@ class Daemon:
             if name not in self.tools:
                 raise NousError("invalid_payload", f"tools: no tool is named {name[:64]!r}")
         return chosen
+
+    def add_tool(self, tool: Tool) -> None:
+        """Register a tool that came up while the daemon was running; it is active unless the settings say otherwise.
+
+        Runs under way go on with the tools that they know.
+        """
+        self.tools[tool.name] = tool
+        self._specs.clear()
+        wanted = self.settings.tools.active
+        if (wanted is None or tool.name in wanted) and tool.name not in self.active_tools:
+            self.active_tools = (*self.active_tools, tool.name)
+
+    def remove_tools(self, names: Iterable[str]) -> None:
+        """Forget tools.  A run that still calls one gets a result that says so."""
+        gone = set(names)
+        for name in gone:
+            self.tools.pop(name, None)
+        self._specs.clear()
+        self.active_tools = tuple(name for name in self.active_tools if name not in gone)
 
     def set_active_tools(self, names: tuple[str, ...]) -> None:
         self.active_tools = names

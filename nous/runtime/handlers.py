@@ -18,6 +18,7 @@ from nous.protocol.responses import (
     Accepted,
     Answer,
     Compaction,
+    ExtensionResult,
     HelloAnswer,
     Leaf,
     Limits,
@@ -32,6 +33,7 @@ from nous.protocol.responses import (
     Tools,
     Tree,
 )
+from nous.runtime.extensions import ask_about_session
 from nous.runtime.model_commands import list_models, set_model
 from nous.runtime.pages import page_messages, page_tree
 from nous.runtime.recorded import export_trace, get_events, list_runs, list_sessions
@@ -237,6 +239,7 @@ async def get_state(call: Call, payload: c.GetState) -> State:
         epoch=daemon.epoch,
         usage=spent.usage,
         cost_usd=spent.shown_cost,
+        extensions=daemon.extensions.states() or UNSET,
     )
 
 
@@ -279,6 +282,7 @@ async def get_tree(call: Call, payload: c.GetTree) -> Tree:
 
 async def new_session(call: Call, payload: c.NewSession) -> SessionAnswer:
     daemon = call.connection.daemon
+    await ask_about_session(daemon, "session_before_switch", daemon.active_session_id, {"reason": "new"})
     session = daemon.create_session()
     daemon.active_session_id = session.id
     await daemon.sync_session(session)
@@ -288,6 +292,8 @@ async def new_session(call: Call, payload: c.NewSession) -> SessionAnswer:
 async def switch_session(call: Call, payload: c.SwitchSession) -> SessionAnswer:
     daemon = call.connection.daemon
     session = daemon.session(payload.session_id)
+    asked = {"reason": "switch", "session_id": session.id}
+    await ask_about_session(daemon, "session_before_switch", daemon.active_session_id, asked)
     daemon.active_session_id = session.id
     return SessionAnswer(session_id=session.id, active=True, parent_id=session.parent_id or UNSET)
 
@@ -306,10 +312,23 @@ async def branch_session(call: Call, payload: c.BranchSession) -> SessionAnswer:
     if payload.source_id is None:
         raise NousError("invalid_payload", "session_id: required")
     daemon = call.connection.daemon
+    source = daemon.session(payload.source_id)
+    asked = {"leaf_id": source.leaf_id if payload.leaf_id is None else payload.leaf_id}
+    await ask_about_session(daemon, "session_before_fork", source.id, asked)
     session = daemon.branch_session(payload.source_id, payload.leaf_id)
     daemon.active_session_id = session.id
     await daemon.sync_session(session)
     return SessionAnswer(session_id=session.id, active=True, parent_id=payload.source_id)
+
+
+async def extension_command(call: Call, payload: c.ExtensionCommand) -> ExtensionResult:
+    daemon = call.connection.daemon
+    if call.turn is not None:
+        # It may take long, and changes nothing that others wait for.
+        call.turn.release()
+    await daemon.extensions.ready()
+    result = await daemon.extensions.command(payload.name, payload.payload or {}, daemon.active_session_id)
+    return ExtensionResult(result=result)
 
 
 async def shutdown(call: Call, payload: c.Shutdown) -> Reply:
@@ -342,5 +361,6 @@ HANDLERS: Final[dict[str, Callable[[Call, Any], Awaitable[Answer | Reply]]]] = {
     "switch_session": switch_session,
     "set_leaf": set_leaf,
     "branch_session": branch_session,
+    "extension_command": extension_command,
     "shutdown": shutdown,
 }

@@ -13,20 +13,24 @@ from nous.engine.effects import (
     AppendCompaction,
     AppendEntry,
     AskPolicy,
+    CallHook,
     CallModel,
     CheckOutput,
     Effect,
     PlanCompaction,
     RunTool,
     StartTimer,
+    StopHook,
     StopModel,
     StopTool,
+    TellHook,
 )
 from nous.engine.inputs import (
     CompactionPlanned,
     CompactionRefused,
     EntryFailed,
     EntryStored,
+    HookAnswered,
     Input,
     ModelDone,
     ModelFailed,
@@ -50,6 +54,7 @@ from nous.ports.tool import Tool, ToolContext, ToolResult
 from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
 from nous.protocol.text import clean, split_text
+from nous.runtime.extensions import RunHooks
 from nous.runtime.seams import EntryLog, Seams
 from nous.telemetry.log import get_log
 
@@ -72,6 +77,9 @@ class RunResources(Protocol):
 
     @property
     def seams(self) -> Seams: ...
+
+    @property
+    def hooks(self) -> RunHooks: ...
 
     def request(self, effect: CallModel) -> ModelRequest: ...
 
@@ -106,6 +114,7 @@ class Performer:
         self._tasks: TaskGroup | None = None
         self._model_scope: anyio.CancelScope | None = None
         self._tool_scope: anyio.CancelScope | None = None
+        self._hook_scope: anyio.CancelScope | None = None
 
     def bind(self, submit: Callable[[Input], None], tasks: TaskGroup) -> None:
         self._submit = submit
@@ -113,7 +122,7 @@ class Performer:
 
     def stop(self) -> None:
         """Stop everything that is under way."""
-        for scope in (self._model_scope, self._tool_scope):
+        for scope in (self._model_scope, self._tool_scope, self._hook_scope):
             if scope is not None:
                 scope.cancel()
 
@@ -142,6 +151,14 @@ class Performer:
                     self._tool_scope.cancel()
             case CheckOutput():
                 self._start(self._check_output, effect)
+            case CallHook():
+                self._hook_scope = anyio.CancelScope()
+                self._start(self._call_hook, effect, self._hook_scope)
+            case StopHook():
+                if self._hook_scope is not None:
+                    self._hook_scope.cancel()
+            case TellHook():
+                self._resources.hooks.tell(effect.hook, effect.payload)
             case StartTimer():
                 self._start(self._wait, effect)
         return None
@@ -233,6 +250,13 @@ class Performer:
     async def _check_output(self, effect: CheckOutput) -> None:
         resources = self._resources
         self._submit(await resources.seams.check_output(effect, resources.output_schema))
+
+    # -- hooks
+
+    async def _call_hook(self, effect: CallHook, scope: anyio.CancelScope) -> None:
+        with scope:
+            outcome = await self._resources.hooks.call(effect.operation, effect.hook, effect.payload)
+            self._submit(HookAnswered(effect.operation, outcome))
 
     # -- timers
 

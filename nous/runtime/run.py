@@ -11,6 +11,7 @@ from nous.engine.inputs import CompactionPlanned, CompactionRefused, EntryStored
 from nous.engine.machine import RunMachine
 from nous.engine.spec import EMPTY_CONTEXT, ENGINE_VERSION, INLINE_TEXT_BYTES, EngineLimits, RunSpec, chain_digest
 from nous.engine.summary import choose_cut, summarise
+from nous.ports.extensions import RUN_HOOKS
 from nous.ports.model import ModelRequest, Provider
 from nous.ports.tool import Tool, ToolContext
 from nous.protocol.digest import SCHEMA_DIGEST
@@ -20,6 +21,7 @@ from nous.protocol.messages import Message
 from nous.protocol.responses import PROTOCOL_VERSION
 from nous.runtime.compaction import compaction_request
 from nous.runtime.driver import SYNC_EVENTS, RunDriver
+from nous.runtime.extensions import RunHooks
 from nous.runtime.performer import Performer
 from nous.runtime.publisher import Publisher
 from nous.runtime.recorder import Recorder
@@ -47,6 +49,7 @@ class Resources:
         self.session = session
         self.seams = daemon.seams
         self.entries = daemon.seams.entries(session)
+        self.hooks = RunHooks(daemon.seams.extensions(daemon.extensions), session.id, run_id)
         self._daemon = daemon
         self._run_id = run_id
         # Which context the run is on; what others compact meanwhile is for the next run.
@@ -179,6 +182,7 @@ def make_run(
             compact_at_tokens=settings.engine.compact_at_tokens,
             inline_text_bytes=min(INLINE_TEXT_BYTES, settings.daemon.max_event_bytes // 4),
         ),
+        hooks=tuple(sorted(daemon.extensions.hooks & RUN_HOOKS)),
     )
     spec = daemon.seams.spec(spec)
     recorder = Recorder(TraceWriter.create(daemon.traces_root, run_id))

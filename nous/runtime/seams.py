@@ -10,6 +10,7 @@ import anyio.to_thread
 from nous.engine.effects import AskPolicy, CheckOutput, StartTimer
 from nous.engine.inputs import Input, OutputChecked, Stamp
 from nous.engine.spec import RunSpec
+from nous.ports.extensions import Extensions
 from nous.ports.system import Clock
 from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
@@ -53,6 +54,10 @@ class Seams(Protocol):
         """Answer a policy question: whether, and if not, why not."""
         ...
 
+    def extensions(self, live: Extensions) -> Extensions:
+        """Return what a run asks its hooks of; ``live`` are the daemon's own."""
+        ...
+
     def delay_ms(self, effect: StartTimer) -> int: ...
 
     async def check_output(self, effect: CheckOutput, schema: dict[str, Any]) -> OutputChecked:
@@ -90,6 +95,9 @@ class LiveSeams:
         if self._policy.get(effect.tool_name) == "deny":
             return False, f"the policy denies the tool {effect.tool_name}"
         return True, None
+
+    def extensions(self, live: Extensions) -> Extensions:
+        return live
 
     def delay_ms(self, effect: StartTimer) -> int:
         return effect.after_ms

@@ -25,6 +25,7 @@ from nous.config.settings import DaemonSettings, EngineSettings, ProviderSetting
 from nous.engine.effects import AskPolicy, StartTimer
 from nous.engine.inputs import AbortReason
 from nous.errors import NousError
+from nous.ports.extensions import HookCall, HookName, HookOutcome
 from nous.ports.model import (
     Finish,
     FinishReason,
@@ -48,6 +49,8 @@ from nous.runtime.seams import EntryLog, LiveSeams
 from nous.system.clock import SystemClock, format_time
 from nous.system.ids import RandomIds, new_epoch
 from nous.testing.memory import serve_in_memory
+from tests.support.engine_moves import hook_outcomes, hook_sets
+from tests.support.extensions import RecordingExtensions
 
 TOOLS: Final = ("read", "write", "bash")
 
@@ -73,6 +76,14 @@ class ToolRun:
     end: ToolResult | Literal["hang", "crash"]
     stubborn: int = 0
     last_words: str = ""
+
+
+@dataclass(frozen=True)
+class HookRun:
+    """What one hook comes to, after so many turns of the loop."""
+
+    pause: int
+    end: HookOutcome | Literal["hang", "crash"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,8 @@ class Scenario:
     denied: frozenset[str]
     failing_entry: int | None
     slow_entries: int
+    hooks: Sequence[HookName] = ()
+    answers: Sequence[HookRun] = ()
     ticks_ms: Sequence[int] = field(default=(1,))
 
 
@@ -181,6 +194,11 @@ tool_runs = st.builds(
     stubborn=st.integers(0, 4) | st.just(300),
     last_words=st.just("") | texts,
 )
+hook_runs = st.builds(
+    HookRun,
+    pause=st.integers(0, 4),
+    end=_often(st.just(HookOutcome()), 4) | _often(hook_outcomes, 3) | st.sampled_from(["hang", "crash"]),
+)
 modes: st.SearchStrategy[QueueMode] = st.sampled_from(["one-at-a-time", "all"])
 tool_sets = st.lists(st.sampled_from(TOOLS), max_size=3, unique=True)
 reasons: st.SearchStrategy[AbortReason] = st.sampled_from(["eof", "signal", "client_gone", "shutdown"])
@@ -221,6 +239,8 @@ scenarios = st.builds(
     denied=_often(st.just(frozenset()), 3) | st.frozensets(st.sampled_from(TOOLS), max_size=1),
     failing_entry=_often(st.none(), 6) | st.integers(0, 6),
     slow_entries=st.integers(0, 3),
+    hooks=_often(st.just(()), 2) | hook_sets,
+    answers=st.lists(hook_runs, min_size=1, max_size=6),
     ticks_ms=st.lists(st.integers(-2, 3) | st.integers(0, 5000), min_size=1, max_size=4),
 )
 
@@ -377,6 +397,24 @@ class _FaultyLog:
             raise NousError("io_failure", "no space left")
 
 
+def answers_of(scenario: Scenario, on_hang: Callable[[], None]) -> Callable[[HookCall], Awaitable[HookOutcome]]:
+    """Return who answers the hooks of a scenario, one after the other; what comes after those has nothing to say."""
+    runs: Iterator[HookRun] = chain(scenario.answers, repeat(HookRun(0, HookOutcome())))
+
+    async def answer(call: HookCall) -> HookOutcome:
+        run = next(runs)
+        await turns(run.pause)
+        if run.end == "crash":
+            raise RuntimeError("extensions with a bug")
+        if run.end == "hang":
+            on_hang()
+            await anyio.sleep_forever()
+        assert isinstance(run.end, HookOutcome)
+        return run.end
+
+    return answer
+
+
 # -- recording one
 
 
@@ -420,6 +458,7 @@ async def _record(scenario: Scenario, state: Path) -> Path:
         for text in scenario.earlier:
             await _run(client, None if text == COMPACT else text)
         daemon.seams = ScriptedSeams(scenario, clock)
+        daemon.extensions = RecordingExtensions(scenario.hooks, answers_of(scenario, on_hang))
         provider.follow(scenario.calls)
         await client.call("set_steering_mode", mode=scenario.steering_mode)
         await client.call("set_follow_up_mode", mode=scenario.follow_up_mode)
