@@ -7,7 +7,7 @@ machine.  What goes wrong leaves as a :class:`nous.errors.NousError`; nothing of
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +19,8 @@ from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
 from nous.providers.faults import MAX_RETRY_AFTER_MS, Reply, fault_of_exception, parse_retry_after
 from nous.providers.settings import DEFAULT_CONNECT_TIMEOUT_MS, DEFAULT_STREAM_IDLE_TIMEOUT_MS, is_loopback_url
+from nous.telemetry.fields import REDACTED
+from nous.telemetry.log import MIN_SECRET_CHARACTERS
 
 if TYPE_CHECKING:
     import httpx
@@ -93,6 +95,10 @@ class ByteStream:
             self._failure = error
         self._ended = True
         self._ready.set()
+
+
+_OPEN_HEADERS: Final = frozenset({"accept", "content-type", "anthropic-version"})
+"""Headers that nous itself sets, to values that everybody knows."""
 
 
 class HttpRoom:
@@ -170,6 +176,13 @@ class HttpRoom:
 
     @asynccontextmanager
     async def _answered(self, request: HttpRequest) -> AsyncIterator[httpx.Response]:
+        """Send ``request``; within, also what whoever reads the answer says of it, no error repeats a secret."""
+        with without_secrets(request.headers):
+            async with self._sent(request) as response:
+                yield response
+
+    @asynccontextmanager
+    async def _sent(self, request: HttpRequest) -> AsyncIterator[httpx.Response]:
         client = await self._client_for(request.url)
         with mapped_errors():
             content = request.body if request.method == "POST" else None
@@ -228,6 +241,28 @@ class HttpRoom:
         except Exception as error:
             cause = f"the HTTP client cannot be made ({type(error).__name__}): proxy or certificate variables?"
             raise NousError("provider_error", cause) from None
+
+
+@contextmanager
+def without_secrets(headers: Mapping[str, str]) -> Iterator[None]:
+    """What leaves here as an error repeats no header of the request, whatever the provider put into its words."""
+    try:
+        yield
+    except NousError as error:
+        cause = _conceal(error.cause, headers)
+        if cause == error.cause:
+            raise
+        raise NousError(
+            error.code, cause, hint=error.hint, retry_after_ms=error.retry_after_ms, data=error.data
+        ) from None
+
+
+def _conceal(cause: str | None, headers: Mapping[str, str]) -> str | None:
+    for name, value in headers.items():
+        secret = value.removeprefix("Bearer ")
+        if cause is not None and name.lower() not in _OPEN_HEADERS and len(secret) >= MIN_SECRET_CHARACTERS:
+            cause = cause.replace(secret, REDACTED)
+    return cause
 
 
 @contextmanager
