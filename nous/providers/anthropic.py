@@ -17,6 +17,7 @@ from nous.providers.endpoint import open_endpoint, require_model
 from nous.providers.faults import Reply, fault_in_stream, fault_of_reply, parse_object
 from nous.providers.history import repair_history
 from nous.providers.models import ModelInfo
+from nous.providers.output import is_strict, system_text
 from nous.providers.presets import Preset
 from nous.providers.settings import ProviderSettings
 from nous.providers.thinking import budget_for, effort_for, refuse_thinking, thinking_form
@@ -54,7 +55,8 @@ class AnthropicAdapter:
         self._headers = endpoint.headers
         self._takes_images = info.images if info is not None else None
         self._ids = CallIds(preset.call_id)
-        self._head = encode_json(self._fixed_fields(preset, settings, info))[:-1]
+        self._fields = self._fixed_fields(preset, settings, info)
+        self._head = encode_json(self._fields)[:-1]
         self._messages = MessageEncoder(f"{preset.name}/{self.model}", self._translate)
 
     def build(self, request: ModelRequest) -> HttpRequest:
@@ -63,13 +65,16 @@ class AnthropicAdapter:
         Marked for the server's cache are the end of what never changes (tools and system prompt), and the ends of
         the last two turns that are not the model's: where the request before this one ended, and where this one does.
         """
+        schema = request.output_schema
+        is_enforced = schema is not None and is_strict(schema)
+        system = system_text(request, is_enforced=is_enforced)
         turns = group_turns(repair_history(request.messages))
         asked = [turn for turn in turns if not turn.is_model]
         marked = {id(turn) for turn in asked[-2:]}
         body = b'%b%b%b,"messages":[%b]}' % (
-            self._head,
-            _tools(request.tools, is_end=not request.system),
-            _system(request.system),
+            self._head if schema is None or not is_enforced else self._head_for(schema),
+            _tools(request.tools, is_end=not system),
+            _system(system),
             b",".join(self._turn(turn, id(turn) in marked) for turn in turns),
         )
         return HttpRequest(self.url, self._headers, body)
@@ -102,6 +107,11 @@ class AnthropicAdapter:
         # Without "display" the newest models send thinking without its text.
         thinking = {"type": "adaptive", "display": "summarized"}
         return fields | {"thinking": thinking, "output_config": {"effort": effort_for(level, info)}}
+
+    def _head_for(self, schema: dict[str, Any]) -> bytes:
+        """Return the fixed fields of a request whose answer has to fit ``schema``."""
+        config = self._fields.get("output_config", {}) | {"format": {"type": "json_schema", "schema": schema}}
+        return encode_json(self._fields | {"output_config": config})[:-1]
 
     def _turn(self, turn: Turn, is_marked: bool) -> bytes:
         content = b",".join(map(self._messages.encode, turn.messages))

@@ -20,6 +20,7 @@ from nous.providers.endpoint import open_endpoint, require_model
 from nous.providers.faults import Reply, fault_in_stream, fault_of_reply, parse_object
 from nous.providers.history import repair_history
 from nous.providers.models import ModelInfo
+from nous.providers.output import is_object, named_format, system_text
 from nous.providers.presets import Preset
 from nous.providers.settings import ProviderSettings
 from nous.providers.thinking import chat_fields, refuse_thinking, thinking_form
@@ -59,10 +60,13 @@ class ChatAdapter:
         self._images = MessageEncoder(f"{key}/images", self._translate_images)
 
     def build(self, request: ModelRequest) -> HttpRequest:
-        messages = [encode_json({"role": "system", "content": request.system})] if request.system else []
+        output = self._output_field(request.output_schema)
+        system = system_text(request, is_enforced=b'"strict":true' in output)
+        messages = [encode_json({"role": "system", "content": system})] if system else []
         messages += self._history(repair_history(request.messages))
-        body = b'%b%b%b,"messages":[%b]}' % (
+        body = b'%b%b%b%b,"messages":[%b]}' % (
             self._head,
+            output,
             b',"%b":%b' % (self._cache_field.encode(), encode_json(request.session_id)) if self._cache_field else b"",
             _tools(request.tools),
             b",".join(messages),
@@ -95,6 +99,14 @@ class ChatAdapter:
         if form != "none":
             fields |= chat_fields(settings.thinking, form, info, self._preset.effort_field)
         return fields
+
+    def _output_field(self, schema: dict[str, Any] | None) -> bytes:
+        if schema is None or not is_object(schema):
+            return b""
+        form: dict[str, Any] = {"type": self._preset.output}
+        if self._preset.output == "json_schema":
+            form["json_schema"] = named_format(schema)
+        return b',"response_format":' + encode_json(form)
 
     def _history(self, messages: Sequence[ContextMessage]) -> list[bytes]:
         """Encode the messages.  Images of tool results follow as the user's: results here hold text only."""

@@ -20,6 +20,7 @@ from nous.providers.faults import Reply, fault_in_stream, fault_of_reply, parse_
 from nous.providers.gemini_stream import GeminiParser, error_parts
 from nous.providers.history import repair_history
 from nous.providers.models import ModelInfo
+from nous.providers.output import system_text
 from nous.providers.presets import Preset
 from nous.providers.settings import ProviderSettings
 from nous.providers.thinking import budget_for, effort_for, refuse_thinking, thinking_form
@@ -55,14 +56,16 @@ class GeminiAdapter:
         self._headers = endpoint.headers
         self._takes_images = info.images if info is not None else None
         self._ids = CallIds(preset.call_id)
-        config = self._config(preset, settings, info)
-        self._config_field = b'"generationConfig":' + encode_json(config) if config else b""
+        self._fixed_config = self._config(preset, settings, info)
         self._messages = MessageEncoder(f"{preset.name}/{self.model}", self._translate)
 
     def build(self, request: ModelRequest) -> HttpRequest:
         turns = group_turns(repair_history(request.messages))
         contents = b'"contents":[%b]' % b",".join(map(self._turn, turns))
-        fields = (self._config_field, _tools(request.tools), _system(request.system), contents)
+        # Not every model takes a schema together with tools.
+        schema = None if request.tools else request.output_schema
+        system = _system(system_text(request, is_enforced=schema is not None))
+        fields = (self._config_field(schema), _tools(request.tools), system, contents)
         return HttpRequest(self.url, self._headers, b"{%b}" % b",".join(filter(None, fields)))
 
     def parser(self) -> GeminiParser:
@@ -99,6 +102,12 @@ class GeminiAdapter:
         else:
             thinking["thinkingLevel"] = effort_for(level, info)
         return config | {"thinkingConfig": thinking}
+
+    def _config_field(self, schema: dict[str, Any] | None) -> bytes:
+        config = self._fixed_config
+        if schema is not None:
+            config = config | {"responseMimeType": "application/json", "responseJsonSchema": schema}
+        return b'"generationConfig":' + encode_json(config) if config else b""
 
     def _turn(self, turn: Turn) -> bytes:
         parts = b",".join(map(self._messages.encode, turn.messages))

@@ -13,6 +13,9 @@ from msgspec import Struct
 from nous.config.provider import KEY_VARIABLES
 from nous.config.settings import ProviderName
 
+OutputForm = Literal["json_schema", "json_object"]
+"""How a dialect is told what an answer is to look like: by the schema, or only that it is to be a JSON object."""
+
 Dialect = Literal["chat", "responses", "anthropic", "gemini"]
 
 ThinkingForm = Literal["none", "effort", "budget", "toggle", "toggle_effort"]
@@ -26,7 +29,8 @@ class Preset(Struct, frozen=True, kw_only=True):
     tool calls must look like.  ``thinking_field`` is where an assistant message takes its thinking back;
     ``thinking_filler`` stands there when there is none and the server insists.  ``effort_field`` takes the word for
     how much to think, ``limit_field`` the longest answer in tokens, ``cache_field`` a name under which requests with
-    a common beginning find each other: fields a stranger might refuse, so only sent where they are known.
+    a common beginning find each other: fields a stranger might refuse, so only sent where they are known.  ``output``
+    is how it is told that an answer has to fit a schema.
     """
 
     name: ProviderName
@@ -42,6 +46,7 @@ class Preset(Struct, frozen=True, kw_only=True):
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     cache_field: Literal["", "prompt_cache_key"] = ""
     fills_empty: bool = False
+    output: OutputForm = "json_schema"
 
     @property
     def key_variable(self) -> str | None:
@@ -97,6 +102,7 @@ _ROWS: Final = (
         limit_field="max_completion_tokens",
         cache_field="prompt_cache_key",
         fills_empty=True,
+        output="json_object",
     ),
     Preset(
         name="deepseek",
@@ -108,6 +114,7 @@ _ROWS: Final = (
         # As with Kimi, and for every assistant message once one of them called a tool.
         thinking_field="reasoning_content",
         thinking_filler=" ",
+        output="json_object",
     ),
     Preset(
         name="openrouter",

@@ -18,6 +18,7 @@ from nous.providers.endpoint import open_endpoint, require_model
 from nous.providers.faults import Reply, fault_in_stream, fault_of_reply, parse_object
 from nous.providers.history import repair_history
 from nous.providers.models import ModelInfo
+from nous.providers.output import is_object, is_strict, named_format, system_text
 from nous.providers.presets import Preset
 from nous.providers.responses_stream import ResponsesParser
 from nous.providers.settings import ProviderSettings
@@ -54,11 +55,14 @@ class ResponsesAdapter:
 
     def build(self, request: ModelRequest) -> HttpRequest:
         messages = repair_history(request.messages)
-        body = b'%b%b%b%b,"input":[%b]}' % (
+        schema = request.output_schema
+        system = system_text(request, is_enforced=schema is not None and is_strict(schema))
+        body = b'%b%b%b%b%b,"input":[%b]}' % (
             self._head,
+            b',"text":' + encode_json(_text_format(schema)) if schema is not None and is_object(schema) else b"",
             b',"%b":%b' % (self._cache_field.encode(), encode_json(request.session_id)) if self._cache_field else b"",
             _tools(request.tools),
-            b',"instructions":' + encode_json(request.system) if request.system else b"",
+            b',"instructions":' + encode_json(system) if system else b"",
             b",".join(map(self._messages.encode, messages)),
         )
         return HttpRequest(self.url, self._headers, body)
@@ -122,6 +126,10 @@ class ResponsesAdapter:
     def _image(self, image: ImageBlock) -> dict[str, Any]:
         checked = check_image(image, self.model, taken=self._takes_images)
         return {"type": "input_image", "image_url": data_url(checked)}
+
+
+def _text_format(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"format": {"type": "json_schema", **named_format(schema)}}
 
 
 def _said_text(text: str) -> dict[str, Any]:

@@ -147,6 +147,9 @@ def _exported_header(state: StateDir, header: Header, redactor: Redactor | None)
     messages = _find_context(state, header)
     if messages is not None and redactor is not None:
         messages = tuple(redactor.message(message) for message in messages)
+    if redactor is not None and header.spec.output_schema is not None:
+        spec = msgspec.structs.replace(header.spec, output_schema=redactor.schema(header.spec.output_schema))
+        header = msgspec.structs.replace(header, spec=spec)
     return with_context(header, messages, redaction="none" if redactor is None else "default")
 
 

@@ -11,11 +11,13 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from nous.engine.answer import parse_arguments
+from nous.engine.output import compact_json
 from nous.protocol.messages import Block, Message, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
 from nous.replay.patterns import Span, find_secrets, held_forms
 
@@ -56,12 +58,24 @@ class Redactor:
         They are JSON as the model wrote it, or were meant to be.  Secrets are looked for in what the text means and in
         how it is written; what was JSON stays JSON of the same shape.
         """
+        # What is not JSON is shown as it is, and must not become JSON: there all of it is ordinary text.
+        return self._structured(text, is_json=parse_arguments(text) is not None)
+
+    def output(self, text: str) -> str:
+        """Do the same with an answer that is any JSON value, or was meant to be."""
+        return self._structured(text, is_json=compact_json(text) is not UNSET)
+
+    def schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        redacted: dict[str, Any] = msgspec.json.decode(self.output(msgspec.json.encode(schema).decode()))
+        return redacted
+
+    def _structured(self, text: str, *, is_json: bool) -> str:
         view = _Decoded(text)
         spans = [view.raw_span(span) for span in find_secrets(view.text, self._held)]
         if spans:
-            text = self._replace(text, spans, _JsonPlaceholder(text))
+            text = self._replace(text, spans, _JsonPlaceholder(text, is_json=is_json))
         spans = find_secrets(text, self._held)
-        return self._replace(text, spans, _JsonPlaceholder(text)) if spans else text
+        return self._replace(text, spans, _JsonPlaceholder(text, is_json=is_json)) if spans else text
 
     def pieces(self, pieces: Sequence[str]) -> list[str]:
         """Redact a text that came in pieces, wherever they were cut; return pieces of the same sizes."""
@@ -70,6 +84,10 @@ class Redactor:
     def argument_pieces(self, pieces: Sequence[str]) -> list[str]:
         """Do the same for a tool call's arguments."""
         return _cut_like(self.arguments("".join(pieces)), pieces)
+
+    def output_pieces(self, pieces: Sequence[str]) -> list[str]:
+        """Do the same for an answer that has to be JSON."""
+        return _cut_like(self.output("".join(pieces)), pieces)
 
     def message(self, message: Message) -> Message:
         """Return a message without secrets.  What an image shows is not looked at."""
@@ -131,10 +149,8 @@ def _stand_in(character: str) -> str:
 class _JsonPlaceholder:
     """Makes placeholders within a text that is JSON, or was meant to be."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, is_json: bool) -> None:
         self._escapes = _Ranges(_ESCAPE.finditer(text))
-        # What is not JSON is shown as it is, and must not become JSON: there all of it is ordinary text.
-        is_json = parse_arguments(text) is not None
         self._strings = _Ranges(_STRING.finditer(text)) if is_json else None
 
     def __call__(self, text: str, span: Span) -> str:

@@ -36,8 +36,9 @@ _replace: Final = msgspec.structs.replace
 class _Streams:
     """The texts of a run that come in pieces, each under a key: gathered first, redacted as one, then handed out."""
 
-    def __init__(self, redactor: Redactor) -> None:
+    def __init__(self, redactor: Redactor, *, has_output: bool) -> None:
         self._redactor = redactor
+        self._has_output = has_output
         self._gathered: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
         self._redacted: dict[tuple[object, ...], Iterator[str]] = {}
 
@@ -47,9 +48,15 @@ class _Streams:
 
     def redact(self) -> None:
         for key, pieces in self._gathered.items():
-            redact = self._redactor.argument_pieces if key[0] == "arguments" else self._redactor.pieces
-            self._redacted[key] = iter(redact(pieces))
+            self._redacted[key] = iter(self._redact(key[0], pieces))
         self._gathered.clear()
+
+    def _redact(self, kind: object, pieces: Sequence[str]) -> list[str]:
+        if kind == "arguments":
+            return self._redactor.argument_pieces(pieces)
+        # The output of a run stands in its last event too: what was JSON has to stay JSON of the same shape.
+        is_output = kind == "text" and self._has_output
+        return self._redactor.output_pieces(pieces) if is_output else self._redactor.pieces(pieces)
 
     def next(self, *key: object) -> str:
         return next(self._redacted[key])
@@ -74,7 +81,7 @@ class InputRedactor:
     def __init__(self, redactor: Redactor, spec: RunSpec) -> None:
         self._redactor = redactor
         self._spec = spec
-        self._streams = _Streams(redactor)
+        self._streams = _Streams(redactor, has_output=spec.output_schema is not None)
 
     def redact(self, inputs: Sequence[Input]) -> Iterator[Input]:
         for item in inputs:

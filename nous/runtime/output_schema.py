@@ -61,11 +61,14 @@ def find_fault(schema: dict[str, Any], text: str) -> str | None:
 
 def _first_violation(schema: dict[str, Any], value: Any) -> str | None:
     from jsonschema.exceptions import best_match
+    from referencing.exceptions import Unresolvable
 
     try:
         error = best_match(_validator(schema).iter_errors(value))
     except RecursionError:
         return "$: the schema refers to itself without end"
+    except Unresolvable:
+        return "$: the schema refers to something that is not in it"
     if error is None:
         return None
     return f"{bound_text(error.json_path, _PATH_BYTES)}: breaks {_rule(error)} of the schema"
@@ -89,9 +92,9 @@ def _validator(schema: dict[str, Any]) -> Validator:
     from jsonschema.validators import Draft202012Validator, validator_for
     from referencing import Registry
 
-    found = validator_for(schema, default=Draft202012Validator)
-    named = schema.get("$schema", found.META_SCHEMA["$schema"])
-    if not isinstance(named, str) or named.rstrip("#") != str(found.META_SCHEMA["$schema"]).rstrip("#"):
+    named = schema.get("$schema", Draft202012Validator.META_SCHEMA["$schema"])
+    found = validator_for({"$schema": str(named)}, default=Draft202012Validator)
+    if str(found.META_SCHEMA["$schema"]).rstrip("#") != str(named).rstrip("#"):
         raise NousError("invalid_payload", "output_schema: $schema: a dialect that is not known")
     return found(schema, registry=Registry(), format_checker=found.FORMAT_CHECKER)
 

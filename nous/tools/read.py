@@ -1,22 +1,27 @@
-"""``read``: a text file, or a part of it, as it is; images are named, other binary files refused."""
+"""``read``: a text file, or a part of it, as it is; images are shown to models that see, other binary files refused."""
 
 from __future__ import annotations
 
+import base64
 import os
 from typing import Annotated, ClassVar, Final, NamedTuple
 
 from msgspec import Meta, Struct
 
 from nous.ports.tool import ToolContext, ToolResult
+from nous.protocol.messages import IMAGE_TYPES, ImageBlock
 from nous.tools.blocking import Stop, off_the_loop
 from nous.tools.builtin import PATH_HELP, BuiltinTool
 from nous.tools.failure import ToolFailure, describe, quoted
-from nous.tools.images import HEAD_BYTES, identify_image
+from nous.tools.images import HEAD_BYTES, Image, identify_image
 from nous.tools.output import MAX_BYTES, MAX_LINES, cut_head
 from nous.tools.paths import open_regular, resolve_path
 from nous.tools.text import count_lines, decode, looks_binary
 
 _CHUNK_BYTES: Final = 256 * 1024
+MAX_IMAGE_BYTES: Final = 3_750_000
+"""As base64 it is what the strictest vendor takes."""
+
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -39,7 +44,7 @@ class ReadTool(BuiltinTool[ReadArguments]):
     summary: ClassVar[str] = (
         "Read a text file, or the lines from offset on. "
         f"At most {MAX_LINES} lines or {MAX_BYTES // 1024} KiB at a time; the result says how to go on. "
-        "Of an image it tells the type and the size."
+        "An image is shown if you can see images, else its type and size are told."
     )
     shape = ReadArguments
 
@@ -54,8 +59,7 @@ def read_file(arguments: ReadArguments, context: ToolContext, stop: Stop) -> Too
         head = os.read(fd, HEAD_BYTES)
         size_bytes = os.fstat(fd).st_size
         if (image := identify_image(head)) is not None:
-            pixels = f", {image.width}x{image.height} pixels" if image.width and image.height else ""
-            return ToolResult(text=f"[{image.mime_type}{pixels}, {size_bytes} bytes: an image, not shown]")
+            return _show_image(image, fd, head, size_bytes, takes_images=context.takes_images)
         if looks_binary(head):
             raise ToolFailure(f"{quoted(arguments.path)} is a binary file ({size_bytes} bytes) and is not shown.")
         part = _read_part(fd, head, arguments.offset, min(arguments.limit, MAX_LINES), stop)
@@ -64,6 +68,20 @@ def read_file(arguments: ReadArguments, context: ToolContext, stop: Stop) -> Too
     finally:
         os.close(fd)
     return _answer(part, arguments, size_bytes)
+
+
+def _show_image(image: Image, fd: int, head: bytes, size_bytes: int, *, takes_images: bool) -> ToolResult:
+    """Return an image for a model that can see it, else what can be said of it."""
+    pixels = f", {image.width}x{image.height} pixels" if image.width and image.height else ""
+    about = f"{image.mime_type}{pixels}, {size_bytes} bytes"
+    if not takes_images or image.mime_type not in IMAGE_TYPES:
+        return ToolResult(text=f"[{about}: an image, not shown]")
+    if size_bytes > MAX_IMAGE_BYTES:
+        return ToolResult(text=f"[{about}: an image, too large to be shown: the limit is {MAX_IMAGE_BYTES} bytes]")
+    data = head
+    while len(data) <= MAX_IMAGE_BYTES and (chunk := os.read(fd, _CHUNK_BYTES)):
+        data += chunk
+    return ToolResult(text=f"[{about}]", images=(ImageBlock(image.mime_type, base64.b64encode(data).decode()),))
 
 
 def _read_part(fd: int, head: bytes, offset: int, limit: int, stop: Stop) -> _Part:

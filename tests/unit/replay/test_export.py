@@ -313,3 +313,21 @@ def test_what_is_no_plain_file_is_not_replaced(home: TracedState, tmp_path: Path
 def test_a_directory_that_is_not_there_is_an_io_failure(home: TracedState, tmp_path: Path) -> None:
     home.record(said(home, "done"))
     refused(home, "io_failure", out=tmp_path / "none" / "x")
+
+
+def test_a_structured_output_is_redacted_and_stays_json_of_the_same_shape(home: TracedState) -> None:
+    pem = "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBgkq\\n-----END PRIVATE KEY-----"
+    for number, text in enumerate((f'["{SECRET}", 1.50]', f'{{ "a": "{pem}" }}', f'"{SECRET}"')):
+        schema = {"enum": [[SECRET, 1.5]]}
+        bench = Bench(home.spec(run_id=f"run-{number}", output_schema=schema, answer_form=2)).start(f"use {SECRET}")
+        bench.produce(TextDelta(text[:9]), TextDelta(text[9:])).answer().store().check_output()
+        home.record(bench)
+        out = export(home.root, f"run-{number}")
+        data = out.path.read_bytes()
+        assert SECRET.encode() not in data
+        assert b"MIIEvQ" not in data
+        assert out.secrets >= 3
+        end = json.loads(lines_of(out.path)[-2])["payload"]
+        assert end["status"] == "completed"
+        assert type(end["output"]) is type(json.loads(text))
+        assert replay_in_engine(out.path).verdict == "identical"
