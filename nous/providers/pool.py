@@ -12,6 +12,7 @@ import msgspec
 from nous.config.settings import ProviderName
 from nous.errors import WIRE_CODES, NousError
 from nous.ports.model import KnownModel, KnownProvider, ModelChoice, ModelFacts, Provider
+from nous.providers.reach import KeyMissingError
 from nous.providers.registry import PROVIDERS, build_provider, build_room
 from nous.providers.settings import ProviderSettings
 
@@ -23,7 +24,7 @@ MAX_BUILT: Final = 256
 """So many choices are kept built: what is behind them, connections, is kept by vendor."""
 
 Reach = Callable[[ProviderName], ProviderSettings]
-"""Returns what a provider is built with but for the model; raises ``invalid_config`` if its key is not set."""
+"""Returns what a provider is built with but for the model; raises :class:`KeyMissingError` without its key."""
 
 MOCK: Final = "mock"
 
@@ -47,11 +48,12 @@ class ProviderPool:
             raise NousError("invalid_payload", f"provider: expected one of {', '.join(PROVIDERS)}")
         try:
             return self.build(choice)
+        except KeyMissingError as error:
+            raise NousError("provider_auth", error.cause, hint=error.hint) from None
         except NousError as error:
             if error.code in WIRE_CODES:
                 raise
-            code = "provider_auth" if error.code == "invalid_config" else "capability_unavailable"
-            raise NousError(code, error.cause, hint=error.hint) from None
+            raise NousError("capability_unavailable", error.cause, hint=error.hint) from None
 
     def build(self, choice: ModelChoice) -> Provider:
         """Return what answers for ``choice``, with the errors of a command line.
@@ -64,8 +66,7 @@ class ProviderPool:
             choice = ModelChoice(MOCK, self.default.model if self.default.provider == MOCK else MOCK)
         found = self._built.get(choice)
         if found is None:
-            found = self._make(choice)
-            self._built[choice] = found
+            found = self._built[choice] = self._make(choice)
             if len(self._built) > MAX_BUILT:
                 del self._built[next(iter(self._built))]
         return found

@@ -10,7 +10,12 @@ import msgspec
 from nous.config.provider import resolve_key
 from nous.config.settings import EndpointSettings, ProviderName, Settings
 from nous.config.settings import ProviderSettings as ProviderSection
+from nous.errors import NousError
 from nous.providers.settings import ProviderSettings
+
+
+class KeyMissingError(NousError):
+    """``invalid_config``: the variable that should hold a provider's key does not."""
 
 
 def section_of(settings: Settings, name: ProviderName) -> ProviderSection:
@@ -46,12 +51,16 @@ def reach(settings: Settings, name: ProviderName, environ: Mapping[str, str]) ->
     """Return what the provider ``name`` is built with, but for the model.
 
     Raises:
-        NousError: ``invalid_config`` if its key is not set.
+        KeyMissingError: its key is not set.
     """
     section = section_of(settings, name)
+    try:
+        key = resolve_key(section, environ)
+    except NousError as error:
+        raise KeyMissingError(error.code, error.cause, hint=error.hint) from None
     return ProviderSettings(
         api_base=section.api_base,
-        api_key=resolve_key(section, environ),
+        api_key=key,
         headers=dict(section.headers),
         connect_timeout_ms=section.connect_timeout_ms,
         stream_idle_timeout_ms=section.stream_idle_timeout_ms,
