@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
+from nous.extensions.schema import DOCUMENT_NAME, host_schema
 from nous.protocol.schema import documents, render, schema_digest
 
 if __package__ in (None, ""):
@@ -17,9 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def generated() -> dict[Path, bytes]:
     """Return every generated file, relative to the root, and what it must hold."""
-    schemas = {Path("protocol/v1") / name: render(document) for name, document in documents().items()}
+    schemas = {Path("protocol/v1") / name: render(document) for name, document in all_documents().items()}
     page = render_page((ROOT / PAGE).read_text(encoding="utf-8"))
     return {**schemas, Path("nous/protocol/digest.py"): digest_module(), PAGE: page.encode()}
+
+
+def all_documents() -> dict[str, dict[str, Any]]:
+    """Return every schema of protocol/v1 by file name."""
+    return {**documents(), DOCUMENT_NAME: host_schema()}
 
 
 def digest_module() -> bytes:

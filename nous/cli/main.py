@@ -45,6 +45,12 @@ def _session(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def _ext(arguments: Sequence[str]) -> int:
+    from nous.cli.ext import run
+
+    return run(arguments)
+
+
 def _models(arguments: Sequence[str]) -> int:
     from nous.cli.models import run
 
@@ -99,6 +105,7 @@ COMMANDS: Final[dict[str, tuple[str, Command]]] = {
     "ctl": ("send one command to a daemon's socket", _ctl),
     "trace": ("list, show, export, validate and compare recorded runs", _trace),
     "session": ("list, show, check, compact and export sessions", _session),
+    "ext": ("list, check, trust and try out extensions", _ext),
     "models": ("list providers and what is known of their models", _models),
     "auth": ("say which providers have their keys", _auth),
     "init": ("make the state directory", _init),

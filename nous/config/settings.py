@@ -39,6 +39,7 @@ ProviderName = Literal[
 LogLevel = Literal["debug", "info", "warning", "error"]
 Profile = Literal["standard", "production"]
 Decision = Literal["allow", "deny"]
+OnFailure = Literal["warn", "block"]
 
 
 def about(
@@ -72,6 +73,9 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 TimeoutMs = Annotated[int, Meta(ge=1, le=MAX_TIMEOUT_MS)]
 PauseMs = Annotated[int, Meta(ge=0, le=MAX_TIMEOUT_MS)]
 SizeBytes = Annotated[int, Meta(ge=64, le=MAX_SIZE_BYTES)]
+MemoryMb = Annotated[int, Meta(ge=16, le=1 << 20)]
+Seconds = Annotated[int, Meta(ge=1, le=MAX_TIMEOUT_MS // 1000)]
+Priority = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -247,10 +251,38 @@ class ToolsSettings(_Section, frozen=True, kw_only=True):
     bash_timeout_ms: Annotated[TimeoutMs, about("How long a shell command may run if the model names no time.")] = (
         120_000
     )
-    memory_limit_mb: Annotated[
-        Annotated[int, Meta(ge=16, le=1 << 20)], about("Resident memory of a tool's process tree, in MiB.")
-    ] = 4096
+    memory_limit_mb: Annotated[MemoryMb, about("Resident memory of a tool's process tree, in MiB.")] = 4096
     policy: Annotated[dict[str, Decision], about("Tool by tool, whether calls are allowed. Not named: allow.")] = {}
+
+
+class ExtensionsSettings(_Section, frozen=True, kw_only=True):
+    """Which extensions run, and extension by extension what takes the place of their manifests' limits."""
+
+    enabled: Annotated[bool, about("Whether extensions are looked for at all.", owner_only=True)] = True
+    skip: Annotated[tuple[Text, ...], about("Names of extensions that are not started.", owner_only=True)] = ()
+    hook_timeout_ms: Annotated[dict[str, TimeoutMs], about("How long a hook may take.", owner_only=True)] = {}
+    tool_timeout_ms: Annotated[
+        dict[str, TimeoutMs], about("How long a tool or command may take.", owner_only=True)
+    ] = {}
+    start_timeout_ms: Annotated[dict[str, TimeoutMs], about("How long a start may take.", owner_only=True)] = {}
+    max_output_bytes: Annotated[
+        dict[str, SizeBytes], about("What one call may answer, and the longest line.", owner_only=True)
+    ] = {}
+    memory_mb: Annotated[
+        dict[str, MemoryMb], about("Resident memory of the process tree, in MiB.", owner_only=True)
+    ] = {}
+    max_processes: Annotated[dict[str, Count], about("Processes of the tree.", owner_only=True)] = {}
+    cpu_seconds: Annotated[
+        dict[str, Seconds], about("CPU time of the tree while one call is under way.", owner_only=True)
+    ] = {}
+    max_concurrency: Annotated[dict[str, Count], about("Calls side by side.", owner_only=True)] = {}
+    cooldown_ms: Annotated[
+        dict[str, TimeoutMs], about("How long it is left alone after three failures in a row.", owner_only=True)
+    ] = {}
+    on_failure: Annotated[
+        dict[str, OnFailure], about("What the failure of any of its hooks means.", owner_only=True)
+    ] = {}
+    priority: Annotated[dict[str, Priority], about("Its place among the others, lowest first.", owner_only=True)] = {}
 
 
 class PromptSettings(_Section, frozen=True, kw_only=True):
@@ -317,6 +349,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     daemon: DaemonSettings = DaemonSettings()
     engine: EngineSettings = EngineSettings()
     tools: ToolsSettings = ToolsSettings()
+    extensions: ExtensionsSettings = ExtensionsSettings()
     prompt: PromptSettings = PromptSettings()
     trace: TraceSettings = TraceSettings()
     session_lock: SessionLockSettings = SessionLockSettings()

@@ -60,6 +60,11 @@ class LineDecoder:
         self._held = bytearray()
         self._skipping = False
 
+    @property
+    def is_skipping(self) -> bool:
+        """Whether the line that is coming in is past the limit already; its :class:`TooLong` comes with its LF."""
+        return self._skipping
+
     def feed(self, data: bytes) -> list[bytes | TooLong]:
         out: list[bytes | TooLong] = []
         start = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _MAX_ENVIRON_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -64,6 +65,13 @@ def resident_bytes(pid: int) -> int:
     """Return the memory ``pid`` has in RAM, counting what it shares with others in full."""
     fields = _read(f"/proc/{pid}/statm").split()
     return int(fields[1]) * _PAGE_BYTES if len(fields) > 1 else 0
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of ``pid`` and of its children that have exited and were waited for."""
+    data = _read(f"/proc/{pid}/stat")
+    fields = data[data.rfind(b")") + 2 :].split()
+    return sum(map(int, fields[11:15])) / _TICKS_PER_S
 
 
 def proportional_bytes(pid: int) -> int:

@@ -100,6 +100,14 @@ class ProcessTree:
         """Return the memory of everyone seen, shared memory counted once.  Slow; may wait for a busy process."""
         return sum(map(procfs.proportional_bytes, self._seen))
 
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of everyone seen, and of what they started and waited for."""
+        return sum(map(procfs.cpu_seconds, self._seen))
+
+    def size(self) -> int:
+        """Return how many processes were seen when somebody last looked."""
+        return len(self._seen)
+
     def may_have_outlived_root(self) -> bool:
         """Return whether somebody may still run now that the root has exited.  Cheap if there is nobody."""
         if FAMILY.adopts_orphans and procfs.lists_children():

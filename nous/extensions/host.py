@@ -1,0 +1,330 @@
+"""All extensions of a daemon, behind the port :class:`nous.ports.extensions.Extensions`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+from msgspec import UNSET, Struct, structs
+
+from nous.config.settings import ExtensionsSettings
+from nous.errors import NousError
+from nous.extensions.answers import read_answer
+from nous.extensions.discovery import Installed, check_trust, find_installed
+from nous.extensions.environment import extension_environment
+from nous.extensions.extension import Extension, ExtensionFailedError, Launch, OnHello
+from nous.extensions.manifest import Manifest
+from nous.extensions.pending import Question
+from nous.extensions.policy import policy_in_force
+from nous.extensions.tool import ExtensionTool
+from nous.extensions.wire import Hello, ProtocolError, Result
+from nous.ports.extensions import ExtensionListener, HookCall, HookName, HookOutcome, HookWarning
+from nous.ports.system import Clock
+from nous.ports.tool import Tool
+from nous.protocol.responses import ExtensionInfo
+from nous.system.trust import TrustStore
+from nous.telemetry.log import get_log
+
+log = get_log("extensions")
+
+MAX_TOLD: Final = 256
+"""So many hooks nobody waits for may be under way; what comes up beyond is dropped and logged."""
+
+MESSAGES: Final = {
+    "extension_timeout": "An extension took too long.",
+    "extension_error": "An extension failed.",
+    "extension_disabled": "An extension failed too often and is left alone for a while.",
+}
+
+
+class Surroundings(Struct, frozen=True, kw_only=True):
+    """Where extensions are looked for, and what they meet.
+
+    ``closed_names`` are environment variables that no extension gets, because they hold the daemon's own keys.
+    """
+
+    state_root: Path
+    workdir: Path
+    environ: Mapping[str, str]
+    closed_names: tuple[str, ...]
+    settings: ExtensionsSettings
+    clock: Clock
+
+
+def find_distrust(one: Installed, store: TrustStore) -> NousError | None:
+    """Say why nothing of an extension may run, if it may not.  Reads all of its directory."""
+    try:
+        verdict = check_trust(one.directory, one.origin, store)
+    except NousError as error:
+        return error
+    if verdict == "trusted":
+        return None
+    state = "has changed since it was trusted" if verdict == "changed" else "is not trusted"
+    return NousError("unsafe_operation", f"{one.directory} {state}", hint=f"Type: nous ext trust {one.directory}")
+
+
+def make_extension(around: Surroundings, one: Installed, manifest: Manifest, on_hello: OnHello) -> Extension:
+    """Return an extension with the limits in force.  Its trust is looked at anew whenever it is started."""
+    settings = around.settings
+    override = settings.on_failure.get(manifest.name)
+    store = TrustStore(around.state_root)
+    return Extension(
+        manifest,
+        policy_in_force(manifest.name, manifest, settings),
+        manifest.on_failure if override is None else dict.fromkeys(manifest.hooks, override),
+        Launch(
+            one.directory,
+            extension_environment(around.environ, manifest.env, around.closed_names, around.workdir),
+            lambda: find_distrust(one, store) is None,
+        ),
+        around.clock,
+        on_hello,
+    )
+
+
+class ExtensionHost:
+    """The extensions that are installed and trusted, in the order in which they are asked."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._trust = TrustStore(around.state_root)
+        self._extensions: list[Extension] = []
+        self._refused: list[ExtensionInfo] = []
+        self._hooks: frozenset[HookName] = frozenset()
+        self._listener: ExtensionListener | None = None
+        self._tasks: TaskGroup | None = None
+        self._tools: dict[str, str] = {}
+        self._commands: dict[str, Extension] = {}
+        self._is_ready = anyio.Event()
+        self._operations = itertools.count(1)
+        self._told = 0
+
+    @property
+    def hooks(self) -> frozenset[HookName]:
+        return self._hooks
+
+    # -- life
+
+    async def run(self, listener: ExtensionListener, started: Callable[[], None]) -> None:
+        self._listener = listener
+        started()
+        try:
+            await self._load()
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                for extension in self._extensions:
+                    extension.bind(tasks)
+                async with anyio.create_task_group() as starts:
+                    for extension in self._extensions:
+                        starts.start_soon(extension.start)
+                self._is_ready.set()
+                await anyio.sleep_forever()
+        finally:
+            # Whoever waits for extensions that will not come any more goes on without them.
+            self._is_ready.set()
+
+    async def ready(self) -> None:
+        await self._is_ready.wait()
+
+    async def _load(self) -> None:
+        around = self._around
+        found = await to_thread.run_sync(find_installed, around.workdir, around.environ)
+        wanted = [one for one in found if one.name not in around.settings.skip]
+        for one in wanted:
+            fault = one.fault or await to_thread.run_sync(find_distrust, one, self._trust)
+            if fault is not None or one.manifest is None:
+                self._refuse(one, fault)
+            else:
+                self._extensions.append(make_extension(around, one, one.manifest, self._greet))
+        self._extensions.sort(key=self._place)
+        self._hooks = frozenset(hook for extension in self._extensions for hook in extension.manifest.hooks)
+
+    def _refuse(self, one: Installed, fault: NousError | None) -> None:
+        cause = str(fault)
+        log.warning("extension_refused", extension=one.name, cause=cause)
+        self._refused.append(ExtensionInfo(name=one.name, version="", state="down", restarts=0, last_error=cause))
+
+    def _place(self, extension: Extension) -> tuple[int, str]:
+        priority = self._around.settings.priority.get(extension.name, extension.manifest.priority)
+        return priority, extension.name
+
+    # -- what they bring
+
+    async def _greet(self, extension: Extension, hello: Hello) -> None:
+        """Register what an extension says it has.  What it had before, and has no more, is gone."""
+        tools = await to_thread.run_sync(self._make_tools, extension, hello)
+        self._tools = {name: owner for name, owner in self._tools.items() if owner != extension.name}
+        self._tools.update(dict.fromkeys((tool.name for tool in tools), extension.name))
+        self._commands = {name: owner for name, owner in self._commands.items() if owner is not extension}
+        for command in hello.commands:
+            if self._commands.setdefault(command.name, extension) is not extension:
+                log.warning("extension_command_taken", extension=extension.name, command=command.name)
+        if self._listener is not None:
+            self._listener.tools_changed(extension.name, tools)
+
+    def _make_tools(self, extension: Extension, hello: Hello) -> list[Tool]:
+        """Return the tools of a hello.  In a thread: the first look at a schema loads a library.
+
+        Raises:
+            ProtocolError: a schema is none, or another extension has a tool of the same name.
+        """
+        if not hello.tools:
+            return []
+        from nous.extensions.arguments import InvalidSchemaError, make_validator
+
+        tools: list[Tool] = []
+        for declared in hello.tools:
+            if self._tools.get(declared.name, extension.name) != extension.name:
+                raise ProtocolError(f"the extension {self._tools[declared.name]} has a tool {declared.name} already")
+            try:
+                validator = make_validator(declared.schema)
+            except InvalidSchemaError as error:
+                raise ProtocolError(f"the schema of the tool {declared.name} is none: {error}") from None
+            tools.append(ExtensionTool(extension, declared, validator, partial(self._warn_of_tool, extension)))
+        return tools
+
+    def _warn_of_tool(self, extension: Extension, tool: str, call_id: str, failed: ExtensionFailedError) -> None:
+        self._tell_listener(
+            structs.replace(warning, tool=tool, operation_id=call_id) for warning in warnings_of(extension, failed)
+        )
+
+    def _tell_listener(self, warnings: Iterable[HookWarning]) -> None:
+        for warning in warnings:
+            if self._listener is not None:
+                self._listener.warn(warning)
+
+    # -- hooks
+
+    async def call(self, call: HookCall) -> HookOutcome:
+        outcome = HookOutcome()
+        payload = dict(call.payload)
+        for extension in self._extensions:
+            if call.hook not in extension.manifest.hooks:
+                continue
+            outcome = merge(outcome, await self._ask(extension, call, payload))
+            if outcome.block is not None or outcome.handled:
+                break
+            changed = {"text": outcome.text, "arguments": outcome.arguments, "is_error": outcome.is_error}
+            payload.update({key: value for key, value in changed.items() if value is not None})
+        return outcome
+
+    async def _ask(self, extension: Extension, call: HookCall, payload: dict[str, Any]) -> HookOutcome:
+        question = Question(
+            kind="hook",
+            name=call.hook,
+            given=payload,
+            context={
+                "operation_id": call.operation_id,
+                "run_id": call.run_id,
+                "session_id": call.session_id,
+                "workdir": str(self._around.workdir),
+            },
+            timeout_ms=extension.policy.hook_timeout_ms,
+            read=partial(read_answer, call.hook),
+        )
+        try:
+            return await extension.call(question)
+        except ExtensionFailedError as failed:
+            warnings = tuple(
+                structs.replace(warning, hook=call.hook, operation_id=call.operation_id)
+                for warning in warnings_of(extension, failed)
+            )
+            blocks = extension.on_failure(call.hook) == "block"
+            reason = f"the extension {extension.name} could not be asked: {failed.reason}"
+            return HookOutcome(block=reason if blocks else None, warnings=warnings)
+
+    def tell(self, call: HookCall) -> None:
+        if self._tasks is None:
+            return
+        if self._told >= MAX_TOLD:
+            log.warning("extension_hook_dropped", hook=call.hook, run_id=call.run_id)
+            return
+        self._told += 1
+        self._tasks.start_soon(self._tell, call)
+
+    async def _tell(self, call: HookCall) -> None:
+        try:
+            outcome = await self.call(call)
+        finally:
+            self._told -= 1
+        self._tell_listener(outcome.warnings)
+
+    # -- commands
+
+    async def command(self, name: str, payload: dict[str, Any], session_id: str) -> dict[str, Any]:
+        await self.ready()
+        extension = self._commands.get(name)
+        if extension is None:
+            raise NousError("capability_unavailable", f"no extension has the command {name[:64]!r}")
+        question = Question(
+            kind="command",
+            name=name,
+            given=payload,
+            context={"session_id": session_id, "workdir": str(self._around.workdir)},
+            timeout_ms=extension.policy.tool_timeout_ms,
+            read=_as_it_is,
+        )
+        try:
+            result = await extension.call(question)
+        except ExtensionFailedError as failed:
+            operation_id = f"command-{next(self._operations)}"
+            self._tell_listener(structs.replace(w, operation_id=operation_id) for w in warnings_of(extension, failed))
+            code = "timeout" if failed.code == "extension_timeout" else "internal_error"
+            hint = "The daemon's log has what the extension wrote."
+            raise NousError(code, f"the extension {extension.name}: {failed.reason}", hint=hint) from None
+        if result.error is not None:
+            raise NousError("command_rejected", f"the extension {extension.name}: {result.error}", hint="")
+        return result.value
+
+    # -- seen from outside
+
+    def states(self) -> list[ExtensionInfo]:
+        running = [
+            ExtensionInfo(
+                name=extension.name,
+                version=extension.version,
+                state=extension.state,
+                restarts=extension.restarts,
+                late_answers=extension.late_answers,
+                last_error=extension.last_error or UNSET,
+            )
+            for extension in self._extensions
+        ]
+        return [*running, *self._refused]
+
+
+def _as_it_is(result: Result) -> Result:
+    return result
+
+
+def merge(before: HookOutcome, after: HookOutcome) -> HookOutcome:
+    """Return what two extensions, asked one after the other, come to together."""
+    return HookOutcome(
+        block=after.block,
+        handled=after.handled,
+        text=before.text if after.text is None else after.text,
+        arguments=before.arguments if after.arguments is None else after.arguments,
+        is_error=before.is_error if after.is_error is None else after.is_error,
+        warnings=before.warnings + after.warnings,
+    )
+
+
+def warnings_of(extension: Extension, failed: ExtensionFailedError) -> Iterable[HookWarning]:
+    """Yield what is to be said of a failure: itself, and that it disabled the extension if it did."""
+    for code in (failed.code, *(("extension_disabled",) if failed.disables else ())):
+        yield HookWarning(
+            code=code,
+            message=MESSAGES[code],
+            extension=extension.name,
+            version=extension.version,
+            timeout_ms=failed.timeout_ms,
+            elapsed_ms=failed.elapsed_ms,
+            reason=failed.reason,
+            consecutive_failures=failed.consecutive_failures,
+        )
