@@ -21,6 +21,8 @@ from nous.config.provider import require_provider
 from nous.config.settings import ProviderName, Settings
 from nous.config.settings import ProviderSettings as ProviderSection
 from nous.errors import NousError
+from nous.extensions.places import may_be_any
+from nous.ports.extensions import Extensions
 from nous.ports.model import Catalogue, ModelChoice, Provider
 from nous.ports.system import Ids
 from nous.ports.tool import Tool
@@ -203,6 +205,26 @@ def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World
         is_dead=partial(is_dead, state.daemons),
         exporter=partial(export_run, state, settings),
         correlation_id=os.environ.get(CORRELATION_VARIABLE),
+        extensions=None if world.seams is not None else find_extensions(settings, state, workdir),
+    )
+
+
+def find_extensions(settings: Settings, state: StateDir, workdir: Path) -> Extensions | None:
+    """Return the extensions of this daemon, or ``None``: then nothing of them is even imported."""
+    environ = os.environ
+    if not settings.extensions.enabled or not may_be_any(workdir, environ):
+        return None
+    from nous.extensions.host import ExtensionHost, Surroundings
+
+    return ExtensionHost(
+        Surroundings(
+            state_root=state.root,
+            workdir=workdir,
+            environ=environ,
+            closed_names=secret_variables(settings),
+            settings=settings.extensions,
+            clock=SystemClock(),
+        )
     )
 
 

@@ -12,18 +12,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from msgspec import Struct
 
 from nous.errors import NousError
 from nous.extensions.manifest import MANIFEST_NAME, Manifest, read_manifest
-from nous.system.state_dir import user_dir
+from nous.extensions.places import project_directory, user_directory
 from nous.system.trust import TrustStore, Verdict, digest_tree
 
 Origin = Literal["user", "project"]
-
-PROJECT_DIRECTORY: Final = Path(".nous") / "extensions"
 
 
 class Installed(Struct, frozen=True, kw_only=True):
@@ -37,16 +35,6 @@ class Installed(Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         return self.directory.name if self.manifest is None else self.manifest.name
-
-
-def user_directory(environ: Mapping[str, str]) -> Path:
-    """Return where the user's own extensions stand; it need not exist."""
-    return user_dir(environ, "XDG_CONFIG_HOME", ".config") / "nous" / "extensions"
-
-
-def any_installed(workdir: Path, environ: Mapping[str, str]) -> bool:
-    """Say whether there is any extension at all.  Two looks at the disk: what a start without extensions pays."""
-    return any(next(_directories(root), None) is not None for root, _ in _roots(workdir, environ))
 
 
 def find_installed(workdir: Path, environ: Mapping[str, str]) -> list[Installed]:
@@ -91,7 +79,7 @@ def check_trust(directory: Path, origin: Origin, store: TrustStore) -> Verdict:
 
 
 def _roots(workdir: Path, environ: Mapping[str, str]) -> tuple[tuple[Path, Origin], ...]:
-    return (user_directory(environ), "user"), (workdir / PROJECT_DIRECTORY, "project")
+    return (user_directory(environ), "user"), (project_directory(workdir), "project")
 
 
 def _directories(root: Path) -> Iterator[Path]:

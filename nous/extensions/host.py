@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -111,9 +111,8 @@ class ExtensionHost:
 
     # -- life
 
-    async def run(self, listener: ExtensionListener, started: Callable[[], None]) -> None:
+    async def run(self, listener: ExtensionListener) -> None:
         self._listener = listener
-        started()
         try:
             await self._load()
             async with anyio.create_task_group() as tasks:
