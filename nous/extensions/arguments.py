@@ -1,4 +1,4 @@
-"""Arguments against a JSON Schema that an extension published: the one place that imports ``jsonschema``.
+"""Arguments against a JSON Schema that an extension published.
 
 Nothing a schema refers to is ever fetched: it has to be complete in itself.
 """

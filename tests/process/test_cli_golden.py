@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +39,17 @@ COMMAND_LINES: Final = [
     (0, "trust work --forget"),
     (6, "trust absent"),
     (6, "trust"),
+    (0, "ext check"),
+    (0, "ext list"),
+    (8, "ext run .nous/extensions/no-deletes"),
+    (0, "ext trust .nous/extensions/no-deletes"),
+    (0, "ext list"),
+    (0, "ext run .nous/extensions/no-deletes"),
+    (0, "ext run .nous/extensions/no-deletes --hook tool_call"),
+    (6, "ext run .nous/extensions/no-deletes --hook tool_call --input no-json"),
+    (0, "ext trust .nous/extensions/no-deletes --forget"),
+    (6, "ext check work"),
+    (6, "ext nothing"),
     (0, "auth check"),
     (6, "auth check --provider"),
     (0, "models --provider vllm"),
@@ -80,6 +92,7 @@ def home(tmp_path: Path) -> Home:
     (home.root / "broken.trace.ndjson").write_bytes(plain.replace(b"agent_end", b"agent_END", 1))
     (home.root / "tools.trace.ndjson").write_bytes((FIXTURES / "two-tools.trace.ndjson").read_bytes())
     (home.root / "broken.yaml").write_text("daemon:\n  max_rums: 1\n", encoding="utf-8")
+    shutil.copytree(ROOT / "fixtures" / "extensions" / "no-deletes", home.root / ".nous" / "extensions" / "no-deletes")
     (home.workdir / ".nous").mkdir()
     (home.workdir / ".nous" / "config.yaml").write_text("daemon: {max_runs: 3}\n", encoding="utf-8")
     return home
