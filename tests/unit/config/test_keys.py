@@ -23,7 +23,9 @@ from nous.config.settings import MAX_TIMEOUT_MS, ProviderName, ProvidersSettings
 
 VENDORS = [name for name in get_args(ProviderName) if name not in ("mock", "replay")]
 FORBIDDEN_OF_A_PROVIDER = ("api_base", "api_key_env", "headers", "allow_insecure")
-UNITS = re.compile(r"_(ms|bytes|mb|tokens)$")
+UNITS = re.compile(r"_(ms|seconds|bytes|mb|tokens)$")
+PLACES = {"extensions.priority"}
+"""Numbers that say an order only."""
 
 
 def test_the_promised_defaults() -> None:
@@ -67,7 +69,9 @@ def test_the_promised_defaults() -> None:
         "tools.allow_outside_workdir": False,
         "tools.bash_timeout_ms": 120_000,
         "tools.memory_limit_mb": 4096,
-        "prompt.system": None,
+        "extensions.enabled": True,
+    "extensions.skip": (),
+    "prompt.system": None,
         "prompt.system_file": None,
         "prompt.agents_md": True,
         "trace.fsync": "message",
@@ -120,6 +124,7 @@ def test_what_a_project_may_never_set() -> None:
         "provider.headers",
         "provider.allow_insecure",
         "tools.allow_outside_workdir",
+        *(path for path in KEYS if path.startswith("extensions.")),
         *(f"providers.{name.replace('-', '_')}.{field}" for name in VENDORS for field in FORBIDDEN_OF_A_PROVIDER),
     }
 
@@ -137,12 +142,12 @@ def test_every_setting_is_documented_once(key: Key) -> None:
 @pytest.mark.parametrize("path", KEYS)
 def test_units_stand_in_names(path: str) -> None:
     number = "integer" in describe(KEYS[path].type)
-    assert not number or UNITS.search(path) or path.rpartition(".")[2].startswith("max_")
+    assert not number or UNITS.search(path) or path.rpartition(".")[2].startswith("max_") or path in PLACES
 
 
 def test_sections() -> None:
     vendors = {f"providers.{name.replace('-', '_')}" for name in VENDORS}
-    plain = {"provider", "providers", "daemon", "engine", "tools", "prompt", "trace", "session_lock"}
+    plain = {"provider", "providers", "daemon", "engine", "tools", "extensions", "prompt", "trace", "session_lock"}
     assert plain | vendors == SECTIONS
 
 
