@@ -12,7 +12,8 @@ from nous.protocol.schema import documents, render, schema_digest
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.list_settings import PAGE, render_page
+from scripts import list_errors, list_settings
+from scripts.pages import fill_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,8 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 def generated() -> dict[Path, bytes]:
     """Return every generated file, relative to the root, and what it must hold."""
     schemas = {Path("protocol/v1") / name: render(document) for name, document in all_documents().items()}
-    page = render_page((ROOT / PAGE).read_text(encoding="utf-8"))
-    return {**schemas, Path("nous/protocol/digest.py"): digest_module(), PAGE: page.encode()}
+    pages = {
+        list_settings.PAGE: fill_page(list_settings.PAGE, "list_settings.py", list_settings.reference()),
+        list_errors.PAGE: fill_page(list_errors.PAGE, "list_errors.py", list_errors.reference()),
+    }
+    return {**schemas, **pages, Path("nous/protocol/digest.py"): digest_module()}
 
 
 def all_documents() -> dict[str, dict[str, Any]]:

@@ -1,7 +1,4 @@
-"""The reference of all settings and variables, from :mod:`nous.config.settings`, for docs/configuration.md.
-
-``scripts/check_drift.py`` compares the page with this and writes it.
-"""
+"""The reference of all settings and variables, from :mod:`nous.config.settings`, for docs/configuration.md."""
 
 from __future__ import annotations
 
@@ -14,19 +11,9 @@ import msgspec
 from nous.config.keys import KEYS, Key, describe, flatten, is_optional
 from nous.config.layers import PROCESS_VARIABLES
 from nous.config.settings import Settings
+from scripts.pages import table
 
 PAGE: Final = Path("docs/configuration.md")
-BEGIN: Final = "<!-- written by scripts/list_settings.py: begin -->"
-END: Final = "<!-- written by scripts/list_settings.py: end -->"
-
-
-def render_page(page: str) -> str:
-    """Return the page with the reference between its marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{PAGE} has lost its marks")
-    return f"{before}{BEGIN}\n{reference()}\n{END}{after}"
 
 
 def reference() -> str:
@@ -67,8 +54,3 @@ def variables() -> str:
     rows += [(f"`{name}`", f"{text} No setting: it is about one call.") for name, text in PROCESS_VARIABLES.items()]
     listed = table(("variable", "sets"), sorted(rows))
     return f"### Environment variables\n\nA closed list: any other `NOUS_*` is an error.\n\n{listed}"
-
-
-def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [heads, tuple("---" for _ in heads), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

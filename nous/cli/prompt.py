@@ -11,7 +11,7 @@ from contextlib import suppress
 import anyio
 
 from nous.cli.follow import follow_run
-from nous.cli.options import Parser, add_daemon_flags, add_state_flags, daemon_arguments, parse
+from nous.cli.options import Parser, add_daemon_flags, add_state_flags, daemon_arguments, load_settings, parse
 from nous.cli.transcript import standard_writer
 from nous.client import Client, DaemonGoneError
 from nous.client.beside import run_beside
@@ -24,10 +24,20 @@ EXIT_KILLED = 130
 def run(arguments: Sequence[str]) -> int:
     options = parse(make_parser(), arguments)
     text = read_text(options.text)
+    tell_ignored_project(options)
     try:
         return anyio.run(prompt, options, text)
     except DaemonGoneError as gone:
         return report_refusal(gone)
+
+
+def tell_ignored_project(options: argparse.Namespace) -> None:
+    """Say that the project has settings which do not count: the daemon says so in its log, which nobody sees here."""
+    with suppress(NousError):  # the daemon reads the same configuration, and refuses it in its own words
+        project = load_settings(options).ignored_project
+        if project is not None:
+            trust = "changed since it was trusted" if project.verdict == "changed" else "not trusted"
+            write_stderr(f"nous: {project.source.name} does not count: {trust} (nous trust DIR)\n".encode())
 
 
 def make_parser() -> argparse.ArgumentParser:

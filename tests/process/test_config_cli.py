@@ -269,6 +269,18 @@ async def test_a_daemon_takes_a_trusted_file_and_says_when_it_does_not(state: Ho
     assert not [record for record in daemon.log() if record["event"] == "project_config_ignored"]
 
 
+def test_nous_prompt_says_so_too_and_nothing_else(state: Home) -> None:
+    path = write_project(state, "daemon: {max_runs: 3}\n")
+    arguments = ("prompt", "hello", "--provider", "mock", "--state-dir", state.state)
+    done = run_nous(state, *arguments)
+    assert (done.returncode, done.stderr.decode()) == (
+        0,
+        f"nous: {path} does not count: not trusted (nous trust DIR)\n",
+    )
+    trust(state, state.workdir)
+    assert run_nous(state, *arguments).stderr == b""
+
+
 async def test_what_a_trusted_project_sets_a_daemon_does(state: Home) -> None:
     write_project(state, "tools: {active: [read]}\n")
     trust(state, state.workdir)
