@@ -23,7 +23,6 @@ import pytest
 from nous.errors import CATEGORIES, CLI_CODES, CODES, RETRYABLE, WIRE_CODES, NousError
 from nous.store.session_format import Link, encode_line
 from nous.store.sessions import SessionStore
-from tests.interaction.test_commands import UNAVAILABLE
 from tests.process.test_cli_golden import COMMAND_LINES, GOLDEN
 from tests.support.answers import Done
 from tests.support.daemon import run_nous
@@ -39,7 +38,6 @@ HANGS: Final = [{"text": "Hello"}, {"hang": True}]
 ENVIRON: Final = {"NOUS_CORRELATION_ID": "table"}
 
 RESERVED: Final = {
-    "output_invalid": "structured output is still to come",
     "approval_required": "no policy asks a person yet",
     "policy_blocked": "a policy's refusal is a tool's result, which the model reads",
     "dependency_missing": "every dependency is installed with nous",
@@ -155,9 +153,12 @@ async def no_place_for_traces(room: Room) -> Done:
         shutil.move(room.home.state / "elsewhere", room.home.state / "traces")
 
 
-async def not_there_yet(room: Room) -> Done:
-    kind, payload = UNAVAILABLE[0]
-    return await room.ctl(kind, dict(payload))
+async def no_such_extension(room: Room) -> Done:
+    return await room.ctl("extension_command", {"name": "x"})
+
+
+async def text_where_a_number_was_asked_for(room: Room) -> Done:
+    return await room.ctl("prompt", {"text": "hello", "wait": True, "output_schema": {"type": "number"}})
 
 
 async def one_run_too_many(room: Room) -> Done:
@@ -206,11 +207,12 @@ CAUSES: Final[dict[str, tuple[Cause, Setup]]] = {
     "run_not_found": (unknown_run, Setup()),
     "session_error": (session_of_a_newer_version, Setup()),
     "session_corrupt": (damaged_session, Setup()),
+    "output_invalid": (text_where_a_number_was_asked_for, Setup()),
     "timeout": (any_prompt, Setup(script=[HANGS], flags=("--command-timeout", "50ms"))),
     "id_conflict": (same_id_for_another_command, Setup()),
     "state_contention": (held_lock, Setup(environ={"NOUS_SESSION_LOCK_TIMEOUT_MS": "40"})),
     "io_failure": (no_place_for_traces, Setup()),
-    "capability_unavailable": (not_there_yet, Setup()),
+    "capability_unavailable": (no_such_extension, Setup()),
     "overloaded": (one_run_too_many, Setup(script=[HANGS], config={"daemon": {"max_runs": 1}})),
     "shutting_down": (shutting_down, Setup(script=[HANGS], flags=("--drain-timeout", "5s"))),
 }
