@@ -49,6 +49,10 @@ WITHOUT_CONSENT: Final[list[Sequence[str]]] = [
     ("trust", ".", "--forget"),
     ("replay", "absent.trace.ndjson"),
     ("doctor",),
+    ("ext", "list"),
+    ("ext", "check"),
+    ("ext", "trust", "."),
+    ("ext", "run", "."),
     ("doctor", "--repair", "--production-readiness"),
     ("schema",),
 ]

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from nous.cli.config import COMMANDS as CONFIG
+from nous.cli.ext import COMMANDS as EXT
 from nous.cli.main import COMMANDS
 from nous.cli.session import COMMANDS as SESSION
 from nous.cli.trace import COMMANDS as TRACE
@@ -16,7 +17,7 @@ from tests.support.answers import answer
 from tests.support.daemon import run_nous
 from tests.support.home import Home
 
-GROUPS: Final = {"config": CONFIG, "session": SESSION, "trace": TRACE}
+GROUPS: Final = {"config": CONFIG, "ext": EXT, "session": SESSION, "trace": TRACE}
 
 ALL: Final[list[tuple[str, ...]]] = [
     *((name,) for name in COMMANDS if name not in GROUPS),
@@ -28,6 +29,8 @@ READERS: Final = [
     "config check",
     "config schema",
     "trust --list",
+    "ext list",
+    "ext check",
     "session list",
     "session verify",
     "trace list",
@@ -76,18 +79,22 @@ def test_an_unknown_flag_is_never_ignored(home: Home, command: Sequence[str]) ->
 def test_a_wrong_configuration_stops_every_command_that_reads_it(home: Home, command: Sequence[str]) -> None:
     """With the same words, whichever command it is: no setting is ever passed over."""
     done = run_nous(home, *command, "--json", *REQUIRED.get(" ".join(command), ()), environ={"NOUS_TYPO": "1"})
-    if command[0] in ("schema", "ctl", "replay") or command == ("config", "schema"):
+    if " ".join(command) in WITHOUT_CONFIGURATION:
         assert b"NOUS_TYPO" not in done.stdout, "it reads no configuration"
         return
     assert b"NOUS_TYPO: unknown variable" in done.stdout + done.stderr, done
     assert done.returncode == (2 if command[0] == "doctor" else 6)
 
 
+WITHOUT_CONFIGURATION: Final = {"schema", "ctl", "replay", "config schema", "ext check"}
+
 REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "prompt": ("hello",),
     "auth": ("check",),
     "trust": (".",),
     "config get": ("daemon.max_runs",),
+    "ext trust": ("absent",),
+    "ext run": ("absent",),
     "session show": ("ses-1",),
     "session tree": ("ses-1",),
     "session compact": ("ses-1",),

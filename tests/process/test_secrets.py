@@ -164,6 +164,7 @@ def command_lines(run_id: str, session_id: str) -> Iterator[tuple[str, ...]]:
         ("session", "tree", session_id),
         ("session", "export", session_id, "-o", "-"),
         ("prompt", "hello"),
+        ("ext", "list"),
         ("trust", "absent"),
     ]
     for arguments in plain:
