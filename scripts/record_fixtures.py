@@ -26,6 +26,9 @@ from nous.replay.export import export_trace
 ROOT: Final = Path(__file__).resolve().parent.parent
 RUNS: Final = ROOT / "fixtures" / "runs"
 
+DOT: Final = "R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw=="
+"""One pixel."""
+
 NOTES: Final = "bread\nmilk\napples\n"
 
 # -- the stage
@@ -169,6 +172,25 @@ async def talk_on(take: Take) -> None:
         await take.end()
 
 
+async def ask_for_fruit(take: Take) -> None:
+    shape = {"type": "object", "properties": {"fruit": {"type": "array", "minItems": 1}}, "required": ["fruit"]}
+    await take.prompt("What fruit do I need?", output_schema=shape)
+    await take.end()
+
+
+async def show_an_image(take: Take) -> None:
+    await take.prompt("What do you see?", images=[{"mime_type": "image/gif", "data": DOT}])
+    await take.end()
+
+
+async def change_the_model(take: Take) -> None:
+    await take.prompt("What is on the list?")
+    await take.end()
+    await take.client.call("set_model", model="mock-large", thinking="high")
+    await take.prompt("And on the other one?")
+    await take.end()
+
+
 async def talk_on_elsewhere(take: Take) -> None:
     await take.prompt("First question.")
     first_end = await take.until("agent_end")
@@ -268,6 +290,27 @@ SHAPES: Final[dict[str, Shape]] = {
         [[READ], DONE, [{"text": "Three."}], SUMMARY, [{"text": "Apples."}]],
         compact_and_talk_on,
         config=COMPACTING,
+    ),
+    "structured-output": Shape([[{"text": ['{"fruit": ["app', 'les"],\n "count": 1.0}']}]], ask_for_fruit),
+    "structured-output-invalid": Shape([[{"text": ["```json\n", '{"fruit": []}\n```']}]], ask_for_fruit),
+    "structured-output-tools": Shape(
+        [[READ], [{"text": '{"fruit": ["apples"]}'}]],
+        ask_for_fruit,
+        config={"engine": {"structured_output_tools": True}},
+    ),
+    "image": Shape([[{"text": "One dot."}]], show_an_image),
+    "model-of-the-session": Shape(
+        [
+            [{"text": "One."}],
+            [
+                {"thinking": {"text": "First.", "signature": "c2lnMQ=="}},
+                {"text": "Look:"},
+                {"thinking": {"text": "Second.", "signature": "c2lnMg=="}},
+                READ,
+            ],
+            DONE,
+        ],
+        change_the_model,
     ),
     "long-answer": Shape([[{"text_repeat": {"text": "x", "count": 20_000, "chunk": 64}}]], plainly("Go")),
 }

@@ -39,8 +39,15 @@ def results(*blocks: Block, message_id: str = "r") -> ContextMessage:
     return ContextMessage(Message(id=message_id, role="tool_result", text="", created_at="", blocks=blocks))
 
 
-def request(*messages: ContextMessage, system: str = "", tools: tuple[ToolSpec, ...] = ()) -> ModelRequest:
-    return ModelRequest(run_id="r", session_id="s", call=1, system=system, messages=messages, tools=tools)
+def request(
+    *messages: ContextMessage,
+    system: str = "",
+    tools: tuple[ToolSpec, ...] = (),
+    output_schema: dict[str, Any] | None = None,
+) -> ModelRequest:
+    return ModelRequest(
+        run_id="r", session_id="s", call=1, system=system, messages=messages, tools=tools, output_schema=output_schema
+    )
 
 
 def body_of(adapter: Adapter, asked: ModelRequest) -> dict[str, Any]:

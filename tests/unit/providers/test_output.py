@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from nous.ports.model import ModelRequest
 from nous.providers.output import is_closed
 from nous.providers.presets import PRESETS
-from tests.support.vendor_requests import READ, body_of, user
+from tests.support.vendor_requests import READ, body_of, request, user
 from tests.support.vendor_streams import adapter_of
 
 CLOSED: dict[str, Any] = {
@@ -26,16 +25,10 @@ JSON_MODE = ["deepseek", "kimi"]
 
 
 def asked(vendor: str, schema: dict[str, Any] | None, *, tools: bool = False, **settings: object) -> dict[str, Any]:
-    request = ModelRequest(
-        run_id="r",
-        session_id="s",
-        call=1,
-        system="Be nous.",
-        messages=[user()],
-        tools=(READ,) if tools else (),
-        output_schema=schema,
+    tools_offered = (READ,) if tools else ()
+    return body_of(
+        adapter_of(vendor, **settings), request(user(), system="Be nous.", tools=tools_offered, output_schema=schema)
     )
-    return body_of(adapter_of(vendor, **settings), request)
 
 
 def words_for(schema: dict[str, Any]) -> str:
@@ -138,10 +131,8 @@ def test_gemini_is_sent_any_schema_but_not_together_with_tools() -> None:
 @pytest.mark.parametrize("vendor", sorted(PRESETS))
 def test_the_next_request_without_a_schema_is_as_ever(vendor: str) -> None:
     adapter = adapter_of(vendor)
-    plain = ModelRequest(run_id="r", session_id="s", call=1, system="", messages=[user()], tools=())
+    plain = request(user())
     before = adapter.build(plain).body
-    with_schema = ModelRequest(
-        run_id="r", session_id="s", call=1, system="", messages=[user()], tools=(), output_schema=CLOSED
-    )
+    with_schema = request(user(), output_schema=CLOSED)
     assert adapter.build(with_schema).body != before
     assert adapter.build(plain).body == before

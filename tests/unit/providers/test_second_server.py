@@ -27,7 +27,7 @@ from nous.ports.model import ContextMessage, Finish, ModelItem, TextDelta, Think
 from nous.protocol.messages import Block, TextBlock, ThinkingBlock, Usage
 from nous.providers.registry import build_provider
 from nous.providers.settings import ProviderSettings
-from tests.support.vendor_requests import LS, READ, calls, request, result, results, said, user
+from tests.support.vendor_requests import LS, PNG, READ, calls, request, result, results, said, user
 from tests.support.vendor_streams import KEY, grammar_faults
 
 CLI = os.environ.get("AIMOCK_CLI", "")
@@ -59,6 +59,7 @@ USAGE = {
 }
 
 FIXTURES = [
+    {"match": {"userMessage": "as JSON"}, "response": {"content": '{"sum": 42}'}},
     {"match": {"toolResultContains": "contents of a"}, "response": {"content": "Both are read."}},
     {"match": {"userMessage": "speak"}, "response": {"content": SPEECH, "usage": USAGE}},
     {"match": {"userMessage": "think"}, "response": {"content": SPEECH, "reasoning": THOUGHT}},
@@ -115,12 +116,15 @@ async def address_in(log: ByteReceiveStream) -> str:
     return found[1].decode()
 
 
-async def ask(vendor: str, url: str, *messages: ContextMessage, **settings: Any) -> list[ModelItem]:
+async def ask(
+    vendor: str, url: str, *messages: ContextMessage, schema: dict[str, Any] | None = None, **settings: Any
+) -> list[ModelItem]:
     given = ProviderSettings(model=MODELS[vendor], api_base=url + BASES[vendor], api_key=KEY, **settings)
     provider = build_provider(vendor, given)
     items: list[ModelItem] = []
     try:
-        async with provider.stream(request(*messages, system="Be nous.", tools=(READ, LS))) as stream:
+        tools = (READ, LS) if schema is None else ()
+        async with provider.stream(request(*messages, system="Be nous.", tools=tools, output_schema=schema)) as stream:
             async for batch in stream:
                 items += batch
     finally:
@@ -184,6 +188,20 @@ async def test_speaking_thinking_and_using_tools(vendor: str, tmp_path: Path) ->
         back = [result(asked[0].id, "contents of a"), result(asked[1].id, "contents of a", name="ls")]
         ended = await ask(vendor, url, user("use tools"), answer, *map(results, back), thinking="high")
         assert text_of(ended) == "Both are read."
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_images_and_structured_output(vendor: str, tmp_path: Path) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"sum": {"type": "integer"}},
+        "required": ["sum"],
+        "additionalProperties": False,
+    }
+    async with mock_server(tmp_path) as url:
+        assert text_of(await ask(vendor, url, user("speak", PNG))) == SPEECH
+        summed = await ask(vendor, url, user("20 + 22 as JSON"), schema=schema, thinking="high")
+        assert json.loads(text_of(summed)) == {"sum": 42}
 
 
 @pytest.mark.parametrize("vendor", VENDORS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import struct
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from nous.tools.blocking import Stop
 from nous.tools.failure import ToolFailure
 from nous.tools.output import MAX_BYTES, MAX_LINES
-from nous.tools.read import ReadArguments, ReadTool, read_file
+from nous.tools.read import MAX_IMAGE_BYTES, ReadArguments, ReadTool, read_file
 from tests.unit.tools.toolroom import DEADLINE_S, Room
 
 pytestmark = pytest.mark.anyio
@@ -145,6 +146,26 @@ async def test_images_are_named(room: Room) -> None:
     assert await room.text(READ, path="image") == f"[image/png, 640x480 pixels, {len(data)} bytes: an image, not shown]"
     room.write("image", b"\xff\xd8\xff")
     assert await room.text(READ, path="image") == "[image/jpeg, 3 bytes: an image, not shown]"
+
+
+async def test_images_are_shown_to_a_model_that_sees(room: Room) -> None:
+    room.takes_images = True
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 640, 480) + bytes(range(256)) * 4000
+    room.write("image", data)
+    result = await room.run(READ, path="image")
+    assert result.text == f"[image/png, 640x480 pixels, {len(data)} bytes]"
+    [shown] = result.images
+    assert (shown.mime_type, base64.b64decode(shown.data)) == ("image/png", data)
+
+
+async def test_images_of_types_nobody_takes_and_large_ones_are_only_named(room: Room) -> None:
+    room.takes_images = True
+    room.write("image", b"BM" + struct.pack("<IHHIIii", 1000, 0, 0, 54, 40, 10, -20))
+    assert (await room.run(READ, path="image")).images == ()
+    data = b"\x89PNG\r\n\x1a\n" + bytes(MAX_IMAGE_BYTES)
+    room.write("image", data)
+    result = await room.run(READ, path="image")
+    assert (result.images, "too large to be shown" in result.text) == ((), True)
 
 
 @pytest.mark.parametrize("content", [b"ELF\0\0", b"x" * 9000 + b"\n\0\n", "utf-16".encode("utf-16")])

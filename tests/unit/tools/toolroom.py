@@ -26,6 +26,7 @@ class Room:
         self.outputs = self.state / "outputs" / "run1"
         self.outside = root / "outside"
         self.streamed: list[str] = []
+        self.takes_images = False
         for directory in (self.workdir, self.state, self.outside):
             directory.mkdir()
 
@@ -38,7 +39,7 @@ class Room:
             outputs_root=self.state / "outputs",
             outputs_dir=self.outputs,
             allow_outside_workdir=allow_outside_workdir,
-            takes_images=False,
+            takes_images=self.takes_images,
             progress=self.progress,
         )
 
