@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from scripts.bench.parsers import parse_costs
 from scripts.bench.programs import Program, Provider, floor, nous
 from scripts.bench.tracing import tracing_ratio
 
@@ -88,6 +89,30 @@ def paced(provider: Provider) -> Figures:
         out[f"{name} paced p50 ms"] = statistics.median(added)
         out[f"{name} paced p99 ms"] = percentile(added, 0.99)
     return out
+
+
+def first_delta(provider: Provider) -> Figures:
+    """The provider's first byte to the client's first delta, on a warm daemon."""
+    out: Figures = {}
+    for name, make in (("nous", nous), ("floor", floor)):
+        added: list[float] = []
+        with make(provider.base, "stamped") as program:
+            program.line()
+            for number in range(1, 41):
+                prompt(program, number)
+                line = program.until(b'"message_update"')
+                now = time.time_ns()
+                event = json.loads(line)
+                added.append((now - int(event.get("delta") or event["payload"]["delta"])) / 1e6)
+                program.until(b'"agent_end"')
+        out[f"{name} first byte to delta p50 ms"] = statistics.median(added[5:])
+        out[f"{name} first byte to delta p95 ms"] = percentile(added[5:], 0.95)
+    return out
+
+
+def parsers(provider: Provider) -> Figures:
+    """A delta in each vendor's parser, from bytes to items."""
+    return {f"{vendor} parse us": cost for vendor, cost in parse_costs().items()}
 
 
 def unpaced(provider: Provider) -> Figures:
@@ -245,6 +270,8 @@ MEASURES: Final[dict[str, Callable[[Provider], Figures]]] = {
     "start": start,
     "warm": warm,
     "paced": paced,
+    "first_delta": first_delta,
+    "parsers": parsers,
     "unpaced": unpaced,
     "turns": turns,
     "tool_round": tool_round,

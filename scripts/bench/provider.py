@@ -2,7 +2,8 @@
 
 The model's name says what is streamed: ``burst-N-B`` (N deltas of B bytes as fast as the socket takes them),
 ``paced-N-R`` (N deltas at R per second, each holding its send time in microseconds), ``tool`` (one call of ``read``,
-then a short answer), ``late`` (a short answer whose last byte's send time is written to stderr).
+then a short answer), ``stamped`` (one delta that holds when its first byte was sent), ``late`` (a short answer whose
+last byte's send time is written to stderr).
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def answer(conn: socket.socket, body: bytes) -> None:
         conn.sendall(burst(int(numbers[0]), int(numbers[1])))
     elif kind == "paced":
         serve_paced(conn, int(numbers[0]), float(numbers[1]))
+    elif kind == "stamped":
+        conn.sendall(HEAD + chunk(delta(f"{time.time_ns()}")) + chunk(end()) + b"0\r\n\r\n")
     elif kind == "tool":
         told = any(m["role"] == "tool" for m in request["messages"][-1:])
         conn.sendall(burst(3, 8) if told else tool_call())
