@@ -6,7 +6,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
-ALLOWED: Final = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"})
+CORRELATION: Final = "NOUS_CORRELATION_ID"
+
+ALLOWED: Final = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", CORRELATION}
+)
 _ALLOWED_PREFIX: Final = "LC_"
 
 

@@ -11,8 +11,10 @@ from typing import Any, Final
 import pytest
 
 from nous.cli.main import COMMANDS
+from nous.extensions.places import user_directory
 from tests.support.answers import answer
 from tests.support.daemon import run_nous
+from tests.support.extension_programs import ANSWERING, write_extension
 from tests.support.home import Home, Setup
 
 WRONG: Final = b'{"id":"c1","type":"nothing"}\n'
@@ -60,6 +62,15 @@ def test_nous_prompt_hands_its_own_on_to_the_daemon(home: Home) -> None:
     assert done.returncode == 0, done
     (trace,) = (home.state / "traces").glob("*.ndjson")
     assert json.loads(trace.read_bytes().partition(b"\n")[0])["correlation_id"] == "from-the-shell"
+
+
+def test_an_extension_has_it(home: Home) -> None:
+    seen = home.root / "seen"
+    body = f"open({str(seen)!r}, 'w').write(os.environ.get('NOUS_CORRELATION_ID', ''))\n{ANSWERING}"
+    directory = write_extension(user_directory(home.environ()), "mine", body)
+    done = run_nous(home, "ext", "run", directory, "--correlation-id", "ticket-47", "--json")
+    assert answer(done)["correlation_id"] == "ticket-47"
+    assert seen.read_text(encoding="utf-8") == "ticket-47"
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("schema", "prompt")])

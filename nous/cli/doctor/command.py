@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from nous.cli.answer import fail, succeed
-from nous.cli.doctor import home, host, production, records, settings
+from nous.cli.doctor import extensions, home, host, production, records, settings
 from nous.cli.doctor.check import Check, Row, Situation, describe_error, perform
 from nous.cli.doctor.machine import Machine
 from nous.cli.options import Parser, add_daemon_flags, add_state_flags, given_flags, load_settings, parse
@@ -36,6 +36,7 @@ CHECKS: Final = (
     Check("configuration", settings.check_configuration),
     Check("key_sources", settings.check_key_sources),
     Check("provider_key", settings.check_provider_key),
+    Check("extensions", extensions.check_extensions),
 )
 ONLINE_CHECKS: Final = (Check("endpoint", settings.check_endpoint),)
 PRODUCTION_CHECKS: Final = (
@@ -45,6 +46,7 @@ PRODUCTION_CHECKS: Final = (
     Check("production.line_size", production.check_line_size),
     Check("production.sockets", production.check_sockets),
     Check("production.redaction", production.check_redaction),
+    Check("production.extensions", extensions.check_all_trusted),
 )
 
 _STYLES: Final[dict[str, Style]] = {"pass": "green", "warn": "yellow", "fail": "red"}

@@ -10,17 +10,19 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from nous.cli.doctor.check import Check, Situation, Status, perform
 from nous.cli.doctor.command import CHECKS, ONLINE_CHECKS, PRODUCTION_CHECKS
 from nous.cli.doctor.home import LARGE_LEFTOVERS_BYTES
+from nous.extensions.places import project_directory, user_directory
 from nous.store.session_index import INDEX_NAME
 from nous.system.state_dir import EpochLock, state_paths
-from nous.system.trust import TrustStore, digest_bytes
+from nous.system.trust import TrustStore, digest_bytes, digest_tree
 from nous.telemetry.log import flush
+from tests.support.extension_programs import write_extension
 from tests.unit.cli.doctor.room import KEY, Room, cut_last_line, spoil
 
 BY_NAME = {check.name: check for check in (*CHECKS, *ONLINE_CHECKS, *PRODUCTION_CHECKS)}
@@ -210,6 +212,16 @@ CASES: dict[str, dict[Status, Callable[[Room], object]]] = {
         "warn": nothing,
         "fail": with_provider(name="openai", model="m"),
     },
+    "extensions": {
+        "pass": lambda room: write_extension(user_directory(room.environ), "mine"),
+        "warn": lambda room: write_extension(project_directory(room.workdir), "theirs"),
+        "fail": lambda room: write_extension(user_directory(room.environ), "mine", "", command=["false"]),
+    },
+    "production.extensions": {
+        "pass": lambda room: write_extension(user_directory(room.environ), "mine"),
+        "warn": lambda room: room.configure(extensions={"skip": ["other"]}),
+        "fail": lambda room: write_extension(project_directory(room.workdir), "theirs"),
+    },
     "production.profile": {
         "pass": with_daemon(profile="production"),
         "warn": with_daemon(mode=0o622, profile="production"),
@@ -357,3 +369,32 @@ def test_a_check_that_crashes_is_a_check_that_failed(room: Room, capfd: pytest.C
     assert "ZeroDivisionError" in row.message
     assert flush()
     assert '"event":"check_crashed"' in capfd.readouterr().err
+
+
+# -- extensions
+
+
+def test_an_extension_that_is_trusted_is_started_and_one_that_is_not_never_is(room: Room) -> None:
+    directory = write_extension(project_directory(room.workdir), "theirs", "open('ran', 'w').close()")
+    row = perform(BY_NAME["extensions"], room.look())
+    assert (row.status, row.fix) == ("warn", f"nous ext trust {directory}")
+    assert not (directory / "ran").exists()
+    TrustStore(room.state.root).trust(directory, digest_tree(directory))
+    assert perform(BY_NAME["extensions"], room.look()).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("body", "manifest"),
+    [("", {"command": ["{python}", "-c", "pass"]}), ("", {"command": ["./absent"]}), ("", {"hooks": ["no_such_hook"]})],
+)
+def test_what_keeps_an_extension_from_starting_fails(room: Room, body: str, manifest: dict[str, Any]) -> None:
+    write_extension(user_directory(room.environ), "mine", body, **manifest)
+    row = perform(BY_NAME["extensions"], room.look())
+    assert row.status == "fail"
+    assert "mine" in row.message
+
+
+def test_extensions_that_are_switched_off_are_left_alone(room: Room) -> None:
+    write_extension(user_directory(room.environ), "mine", "", command=["false"])
+    room.configure(extensions={"enabled": False})
+    assert perform(BY_NAME["extensions"], room.look()).status == "pass"
