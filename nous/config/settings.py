@@ -239,6 +239,21 @@ class EngineSettings(_Section, frozen=True, kw_only=True):
     ] = 20_000
 
 
+class RetrySettings(_Section, frozen=True, kw_only=True):
+    """Model calls that fail in passing (429, 5xx, a lost connection) are made again, if nothing was shown yet."""
+
+    max_retries: Annotated[
+        Annotated[int, Meta(ge=0, le=100)], about("How many times a model call is made again; 0 never.")
+    ] = 3
+    first_delay_ms: Annotated[
+        TimeoutMs, about("The pause before the first retry; each further one is twice as long.")
+    ] = 500
+    max_delay_ms: Annotated[TimeoutMs, about("Where the doubling ends.")] = 8_000
+    total_ms: Annotated[
+        TimeoutMs, about("How long all pauses may be together; a provider that asks for more is not asked again.")
+    ] = 15_000
+
+
 class ToolsSettings(_Section, frozen=True, kw_only=True):
     """What tools may do."""
 
@@ -348,6 +363,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     providers: ProvidersSettings = ProvidersSettings()
     daemon: DaemonSettings = DaemonSettings()
     engine: EngineSettings = EngineSettings()
+    retry: RetrySettings = RetrySettings()
     tools: ToolsSettings = ToolsSettings()
     extensions: ExtensionsSettings = ExtensionsSettings()
     prompt: PromptSettings = PromptSettings()

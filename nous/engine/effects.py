@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct
 
+from nous.engine.inputs import TimerName
 from nous.ports.extensions import HookName
 from nous.ports.model import Purpose
 from nous.protocol.entries import Compaction
@@ -95,7 +96,7 @@ class TellHook(Struct, frozen=True):
 
 
 class StartTimer(Struct, frozen=True):
-    timer: Literal["abort_grace"]
+    timer: TimerName
     after_ms: int
 
 

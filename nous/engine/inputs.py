@@ -157,8 +157,11 @@ class HookAnswered(Struct, frozen=True, tag="hook_answered"):
     outcome: HookOutcome
 
 
+TimerName = Literal["abort_grace", "provider_retry"]
+
+
 class TimerFired(Struct, frozen=True, tag="timer_fired"):
-    timer: Literal["abort_grace"]
+    timer: TimerName
 
 
 Input = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any
 
 from msgspec import UNSET
 
@@ -31,7 +31,7 @@ from nous.engine.output import OutputPart
 from nous.engine.queues import InputQueues, Queued
 from nous.engine.spec import RunSpec, chain_digest
 from nous.engine.toolround import ToolRound
-from nous.engine.transitions import TRANSITIONS, State
+from nous.engine.transitions import STOPPED_AT_ONCE, TRANSITIONS, State
 from nous.errors import WIRE_CODES, NousError
 from nous.ports.model import ModelItem
 from nous.protocol.events import (
@@ -47,15 +47,6 @@ from nous.protocol.events import (
     encode_json,
 )
 from nous.protocol.messages import ImageBlock, Message, Role, StopReason, TextBlock, TurnKind
-
-_STOPPED_AT_ONCE: Final = (
-    State.ASKING,
-    State.PLANNING,
-    State.SUMMARISING,
-    State.CHECKING_OUTPUT,
-    State.IN_HOOK,
-)
-"""Where an abort ends a run without waiting for anything."""
 
 
 class RunMachine:
@@ -295,7 +286,7 @@ class RunMachine:
             self.calls.stop()
             self.warn("provider_aborted", "The model call was stopped.")
             self.end_aborted()
-        elif self.state in _STOPPED_AT_ONCE:
+        elif self.state in STOPPED_AT_ONCE:
             self.compaction.stop()
             self.hooks.stop()
             self.end_aborted()
@@ -306,7 +297,7 @@ class RunMachine:
             self.effects.append(StartTimer("abort_grace", self.spec.limits.abort_grace_ms))
 
     def on_timer_fired(self, item: TimerFired) -> None:
-        if self.aborting:
+        if self.aborting and item.timer == "abort_grace":
             self.end_aborted()
 
     # -- endings

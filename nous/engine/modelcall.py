@@ -10,7 +10,8 @@ from msgspec import UNSET
 from nous.engine.answer import Answer
 from nous.engine.cost import Costs
 from nous.engine.effects import CallModel, StopModel
-from nous.engine.inputs import EntryStored, ModelDone, ModelFailed, ModelProduced
+from nous.engine.inputs import EntryStored, ModelDone, ModelFailed, ModelProduced, TimerFired
+from nous.engine.retry import RetryPart
 from nous.engine.spec import request_digest, schema_digest
 from nous.engine.transitions import State
 from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
@@ -35,6 +36,7 @@ class ModelCalls:
         self.last_text = ""
         self.costs = Costs(run.spec.prices)
         self._schema_digest = () if run.spec.output_schema is None else (schema_digest(run.spec.output_schema),)
+        self.retries = RetryPart(run)
         self._made = 0
         self._answer: Answer | None = None
         self._template: DeltaTemplate | None = None
@@ -101,6 +103,7 @@ class ModelCalls:
 
     def _open(self, answer: Answer) -> None:
         answer.opened = True
+        self.retries.reset()
         self._template = DeltaTemplate(self._run.spec.run_id, self._run.turn_id, answer.message_id)
         self._run.emit_message_start(answer.message_id, "assistant")
 
@@ -137,7 +140,7 @@ class ModelCalls:
         if answer is None or item.call != self._made:
             return
         if answer.finish is None:
-            run.fail("provider_unavailable", "cut: the stream ended without a finish")
+            self._fail(ModelFailed(item.call, "provider_unavailable", "cut: the stream ended without a finish"))
         elif answer.finish == "refusal":
             run.fail("content_refused", None)
         elif run.output.forbids_tools and (calls := tuple(answer.calls())):
@@ -162,10 +165,22 @@ class ModelCalls:
             self._answer = None
             if run.compaction.begin_after_overflow(self._retry, lambda: run.fail(item.code, item.cause)):
                 return
-        run.fail(item.code, item.cause)
+        self._fail(item)
+
+    def _fail(self, item: ModelFailed) -> None:
+        """Make the call again later if nothing of the answer was shown; else fail the run."""
+        answer = self._answer
+        if answer is not None and not answer.opened and self.retries.begin(item):
+            self._answer = None
+        else:
+            self._run.fail(item.code, item.cause)
+
+    def on_retry_due(self, item: TimerFired) -> None:
+        if item.timer == "provider_retry":
+            self._retry()
 
     def _retry(self) -> None:
-        """Make the call again that did not fit; it counts once for the turn."""
+        """Make the call again that did not fit or did not come through; it counts once for the turn."""
         self.made_in_turn -= 1
         self._run.before_call()
 

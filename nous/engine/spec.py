@@ -23,6 +23,20 @@ INLINE_TEXT_BYTES: Final = 256 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
+class RetryPolicy(Struct, frozen=True, kw_only=True):
+    """How often a model call that failed in passing is made again, after which pauses, and how long they may be in all.
+
+    ``seed`` stands for the run among others that wait (:mod:`nous.engine.retry`).  The default is none at all: so it
+    was when the first traces were recorded.
+    """
+
+    max_retries: int = 0
+    first_delay_ms: int = 500
+    max_delay_ms: int = 8_000
+    total_ms: int = 15_000
+    seed: int = 0
+
+
 class EngineLimits(Struct, frozen=True, kw_only=True):
     """Bounds that decide what a run does; they stand in its trace.  ``compact_at_tokens`` 0: never by size."""
 
@@ -31,6 +45,7 @@ class EngineLimits(Struct, frozen=True, kw_only=True):
     max_message_bytes: int = 32 * 1024 * 1024
     inline_text_bytes: int = INLINE_TEXT_BYTES
     compact_at_tokens: int = 0
+    retry: RetryPolicy = RetryPolicy()
 
 
 class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):

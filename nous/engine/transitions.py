@@ -39,6 +39,7 @@ class State(Enum):
     READY = "ready"
     STORING_INPUT = "storing_input"
     CALLING = "calling"
+    AWAITING_RETRY = "awaiting_retry"
     STORING_ANSWER = "storing_answer"
     ASKING = "asking"
     RUNNING_TOOL = "running_tool"
@@ -63,11 +64,23 @@ class Row(NamedTuple):
 
 _ACTIVE: Final = tuple(s for s in State if s not in (State.READY, State.ENDED))
 
+STOPPED_AT_ONCE: Final = (
+    State.CALLING,
+    State.AWAITING_RETRY,
+    State.ASKING,
+    State.PLANNING,
+    State.SUMMARISING,
+    State.CHECKING_OUTPUT,
+    State.IN_HOOK,
+)
+"""Where an abort ends a run without waiting for anything."""
+
 _STORING: Final = frozenset({State.STORING_INPUT, State.STORING_ANSWER, State.STORING_RESULT, State.STORING_SUMMARY})
 
 # Where a run may stand once the parts of a turn were dealt with.
 _NEXT_TURN: Final = frozenset({State.STORING_INPUT, State.PLANNING, State.IN_HOOK, State.ENDED})
 _NEXT_CALL: Final = _NEXT_TURN | {State.CALLING}
+_NO_ANSWER: Final = frozenset({State.AWAITING_RETRY, State.ENDED})
 _SUMMARY: Final = frozenset({State.SUMMARISING, State.STORING_SUMMARY})
 _NEXT_TOOL: Final = frozenset({State.ASKING, State.IN_HOOK, State.STORING_RESULT})
 
@@ -80,8 +93,9 @@ def _rows() -> list[Row]:
         Row(s.STORING_INPUT, EntryStored, "on_input_stored", _NEXT_CALL),
         Row(s.STORING_INPUT, EntryFailed, "on_entry_failed", ended),
         Row(s.CALLING, ModelProduced, "calls.on_model_produced", frozenset({s.CALLING, s.ENDED})),
-        Row(s.CALLING, ModelDone, "calls.on_model_done", frozenset({s.STORING_ANSWER, s.ENDED})),
-        Row(s.CALLING, ModelFailed, "calls.on_model_failed", frozenset({s.PLANNING, s.IN_HOOK, s.ENDED})),
+        Row(s.CALLING, ModelDone, "calls.on_model_done", _NO_ANSWER | {s.STORING_ANSWER}),
+        Row(s.CALLING, ModelFailed, "calls.on_model_failed", _NO_ANSWER | {s.PLANNING, s.IN_HOOK}),
+        Row(s.AWAITING_RETRY, TimerFired, "calls.on_retry_due", _NEXT_CALL - {s.ENDED}),
         Row(s.STORING_ANSWER, EntryStored, "calls.on_answer_stored", _NEXT_TOOL | _NEXT_TURN | {s.CHECKING_OUTPUT}),
         Row(s.STORING_ANSWER, EntryFailed, "on_entry_failed", ended),
         Row(s.CHECKING_OUTPUT, OutputChecked, "output.on_output_checked", ended),
@@ -103,13 +117,12 @@ def _rows() -> list[Row]:
         Row(s.STORING_SUMMARY, EntryFailed, "on_entry_failed", ended),
         Row(s.IN_HOOK, HookAnswered, "hooks.on_hook_answered", _NEXT_TURN | _NEXT_TOOL),
     ]
-    rows += [Row(state, TimerFired, "on_timer_fired", ended | {state}) for state in State if state in _STORING]
+    rows += [Row(state, TimerFired, "on_timer_fired", ended) for state in State if state in _STORING]
     for state in _ACTIVE:
         same = frozenset({state})
         stopping = frozenset({s.STOPPING_TOOL}) if state is s.RUNNING_TOOL else same
-        at_once = state in (s.CALLING, s.ASKING, s.PLANNING, s.SUMMARISING, s.CHECKING_OUTPUT, s.IN_HOOK)
         rows += [
-            Row(state, AbortRequested, "on_abort_requested", ended if at_once else stopping),
+            Row(state, AbortRequested, "on_abort_requested", ended if state in STOPPED_AT_ONCE else stopping),
             Row(state, Steered, "on_steered", same),
             Row(state, FollowedUp, "on_followed_up", same),
             Row(state, SteeringModeSet, "on_steering_mode_set", same),

@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "7058d05aecdca2ea514e08e79463876c7f80817a39a160ad3d4b8e6c34da06ee"
+SCHEMA_DIGEST: Final = "79db822e3ce447647250c4a0351ed522d867f9fd2025ea9a8b9b41a3b3965bc5"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -153,6 +153,10 @@ class WarningEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_name: str | UnsetType = UNSET
     cause: str | UnsetType = UNSET
     limit: int | UnsetType = UNSET
+    attempt: int | UnsetType = UNSET
+    delay_ms: int | UnsetType = UNSET
+    waited_ms: int | UnsetType = UNSET
+    retry_after_ms: int | UnsetType = UNSET
     extension: str | UnsetType = UNSET
     version: str | UnsetType = UNSET
     hook: str | UnsetType = UNSET

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from nous.config.settings import RetrySettings
 from nous.engine.effects import CallModel, PlanCompaction
 from nous.engine.inputs import CompactionPlanned, CompactionRefused, EntryStored
 from nous.engine.machine import RunMachine
-from nous.engine.spec import EMPTY_CONTEXT, ENGINE_VERSION, INLINE_TEXT_BYTES, EngineLimits, RunSpec, chain_digest
+from nous.engine.spec import (
+    EMPTY_CONTEXT,
+    ENGINE_VERSION,
+    INLINE_TEXT_BYTES,
+    EngineLimits,
+    RetryPolicy,
+    RunSpec,
+    chain_digest,
+)
 from nous.engine.summary import choose_cut, summarise
 from nous.ports.extensions import RUN_HOOKS
 from nous.ports.model import ModelRequest, Provider
@@ -180,6 +190,7 @@ def make_run(
             abort_grace_ms=settings.daemon.abort_grace_ms,
             max_message_bytes=settings.daemon.max_message_bytes,
             compact_at_tokens=settings.engine.compact_at_tokens,
+            retry=retry_policy(settings.retry, run_id),
             inline_text_bytes=min(INLINE_TEXT_BYTES, settings.daemon.max_event_bytes // 4),
         ),
         hooks=tuple(sorted(daemon.extensions.hooks & RUN_HOOKS)),
@@ -197,6 +208,16 @@ def make_run(
         clock=daemon.clock,
         sync_on=frozenset({AgentEnd}) if settings.trace.fsync == "run" else SYNC_EVENTS,
         on_end=on_end,
+    )
+
+
+def retry_policy(settings: RetrySettings, run_id: str) -> RetryPolicy:
+    return RetryPolicy(
+        max_retries=settings.max_retries,
+        first_delay_ms=settings.first_delay_ms,
+        max_delay_ms=settings.max_delay_ms,
+        total_ms=settings.total_ms,
+        seed=zlib.crc32(run_id.encode()),
     )
 
 

@@ -162,6 +162,8 @@ class Waiting:
                 return self.output is None or entry_id != self.output.entry_id
             case HookAnswered(operation):
                 return self.hook is None or operation != self.hook.operation
+            case TimerFired(timer):
+                return self.timer is None or timer != self.timer.timer
             case _:
                 return False
 
@@ -182,6 +184,8 @@ class Waiting:
                 self.output = None
             case HookAnswered():
                 self.hook = None
+            case TimerFired():
+                self.timer = None
 
 
 class Bench:
@@ -260,6 +264,11 @@ class Bench:
         self.give(TimerFired("abort_grace"))
         return self
 
+    def retry(self) -> Bench:
+        """Let the pause before a retry end."""
+        self.give(TimerFired("provider_retry"))
+        return self
+
     def store(self) -> Bench:
         assert self.waiting.entry is not None
         self.give(EntryStored(self.waiting.entry.id))
@@ -301,9 +310,9 @@ class Bench:
         self.give(ModelDone(self.waiting.call))
         return self
 
-    def fail_model(self, code: str, cause: str | None = None) -> Bench:
+    def fail_model(self, code: str, cause: str | None = None, retry_after_ms: int | None = None) -> Bench:
         assert self.waiting.call is not None
-        self.give(ModelFailed(self.waiting.call, code, cause))
+        self.give(ModelFailed(self.waiting.call, code, cause, retry_after_ms))
         return self
 
     def answer(self, *items: ModelItem, finish: FinishReason = "stop") -> Bench:
@@ -353,6 +362,8 @@ class Bench:
         waiting = self.waiting
         if waiting.entry is not None:
             return self.store()
+        if self.state is State.AWAITING_RETRY:
+            return self.retry()
         if waiting.plan is not None:
             return self.plan()
         if waiting.hook is not None:

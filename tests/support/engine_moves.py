@@ -32,7 +32,8 @@ from nous.engine.inputs import (
     ToolProgressed,
     ToolsSet,
 )
-from nous.engine.spec import EngineLimits, RunSpec
+from nous.engine.spec import EngineLimits, RetryPolicy, RunSpec
+from nous.engine.transitions import State
 from nous.errors import WIRE_CODES
 from nous.ports.extensions import HOOKS, RUN_HOOKS, HookOutcome, HookWarning
 from nous.ports.model import Finish, ModelItem, Prices, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
@@ -149,6 +150,8 @@ def good_answer(bench: Bench) -> list[Input]:
     waiting = bench.waiting
     if waiting.entry is not None:
         return [EntryStored(waiting.entry.id)]
+    if bench.state is State.AWAITING_RETRY and waiting.timer is not None:
+        return [TimerFired(waiting.timer.timer)]
     if waiting.plan is not None:
         return [CompactionPlanned(waiting.plan.entry_id, "kept", 100, "model", "the plain summary")]
     if waiting.hook is not None:
@@ -211,6 +214,10 @@ fatal: st.SearchStrategy[Move] = st.one_of(
     codes.map(lambda code: lambda b: [EntryFailed(current_entry(b), code)]),
     st.just(lambda b: [ModelFailed(current_call(b), "context_overflow")]),
     st.just(lambda b: [ModelDone(current_call(b))]),
+    st.builds(
+        lambda ms: lambda b: [ModelFailed(current_call(b), "provider_unavailable", None, ms)],
+        st.sampled_from([None, 0, 900, 60_000]),
+    ),
 )
 untimely: st.SearchStrategy[Move] = st.one_of(
     st.integers(1, 9).map(again),
@@ -228,7 +235,7 @@ untimely: st.SearchStrategy[Move] = st.one_of(
         st.builds(OutputChecked, other_entries),
         st.builds(EntryStored, other_entries),
         st.builds(EntryFailed, other_entries, codes),
-        st.builds(TimerFired, st.just("abort_grace")),
+        st.builds(TimerFired, st.sampled_from(["abort_grace", "provider_retry"])),
         st.builds(HookAnswered, st.integers(0, 12), hook_outcomes),
     ).map(plain),
 )
@@ -256,6 +263,7 @@ specs = st.builds(
         max_message_bytes=st.sampled_from([1 << 25, 1 << 20, 200, 24]),
         inline_text_bytes=st.sampled_from([8, 1 << 18]),
         compact_at_tokens=st.sampled_from([0, 0, 20]),
+        retry=st.builds(RetryPolicy, max_retries=st.integers(0, 3), seed=st.integers(0, 1 << 32)),
     ),
     prices=st.sampled_from([None, Prices(input_usd_per_mtok=1.5, output_usd_per_mtok=10)]),
     output_schema=st.sampled_from([None, None, None, {"type": "object"}]),

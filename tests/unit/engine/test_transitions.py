@@ -11,7 +11,7 @@ import pytest
 
 from nous.engine.inputs import AbortRequested, FollowUpModeSet, Input, RunStarted, SteeringModeSet, ToolsSet
 from nous.engine.machine import RunMachine
-from nous.engine.spec import EngineLimits
+from nous.engine.spec import EngineLimits, RetryPolicy
 from nous.engine.transitions import TRANSITIONS, Row, State
 from nous.ports.model import TextDelta
 from nous.protocol.entries import Compaction
@@ -19,11 +19,12 @@ from nous.protocol.grammar import EventGrammar
 from nous.protocol.messages import Message
 from tests.support.engine import Bench, make_spec, replay, tool_call
 
-LIMITS = EngineLimits(max_model_calls=2, max_message_bytes=512, compact_at_tokens=25)
+ONCE = RetryPolicy(max_retries=1)
+LIMITS = EngineLimits(max_model_calls=2, max_message_bytes=512, compact_at_tokens=25, retry=ONCE)
 TINY = make_spec(limits=LIMITS)
 STRUCTURED = msgspec.structs.replace(TINY, output_schema={"type": "object"})
 HOOKED = make_spec(
-    limits=EngineLimits(max_model_calls=1, max_message_bytes=512, compact_at_tokens=25),
+    limits=EngineLimits(max_model_calls=1, max_message_bytes=512, compact_at_tokens=25, retry=ONCE),
     hooks=("input", "tool_call", "tool_result", "before_compact"),
 )
 
@@ -61,6 +62,7 @@ MOVES = (
     Move("output", lambda b: b.check_output("$: not JSON")),
     Move(None, Bench.abort),
     Move(None, Bench.fire),
+    Move("timer", Bench.retry),
     Move(None, lambda b: b.steer("stop that")),
     Move(None, lambda b: b.follow_up("and then")),
     Move(None, lambda b: b.give(SteeringModeSet("all"))),
@@ -86,6 +88,7 @@ def outline(bench: Bench) -> tuple[object, ...]:
         tuple(c.name for c in bench.waiting.entry.tool_calls) if isinstance(bench.waiting.entry, Message) else (),
         bench.waiting.hook.hook if bench.waiting.hook is not None else "",
         machine.spec.hooks,
+        machine.calls.retries._made,
     )
 
 
