@@ -103,6 +103,7 @@ def call(name: str, **arguments: object) -> dict[str, Any]:
 WAIT: Final = call("bash", command="echo before; read line < gate; echo after")
 READ: Final = call("read", path="notes.txt")
 SUMMARY: Final = {"steps": [{"text": ["A list of ", "three things."]}], "match": {"purpose": "compaction"}}
+HASTY: Final = {"retry": {"max_retries": 2, "first_delay_ms": 20}}
 COMPACTING: Final = {"engine": {"compact_keep_tokens": 20}}
 DONE: Final = [{"text": ["All ", "done."]}, {"usage": {"input_tokens": 90, "output_tokens": 2}}]
 
@@ -148,6 +149,13 @@ async def abort_while_it_talks(take: Take) -> None:
     await take.prompt("Tell me everything.")
     await take.until("message_update")
     await take.client.call("follow_up", text="Nobody will hear this.", run_id=take.run_id)
+    await take.client.call("abort", run_id=take.run_id)
+    await take.end()
+
+
+async def abort_before_the_retry(take: Take) -> None:
+    await take.prompt("Are you there?")
+    await take.until("warning", code="provider_retry")
     await take.client.call("abort", run_id=take.run_id)
     await take.end()
 
@@ -278,6 +286,15 @@ SHAPES: Final[dict[str, Shape]] = {
     ),
     "abort-at-eof": Shape([[WAIT]], leave_while_a_tool_runs, flags=("--on-eof", "abort")),
     "error-before-stream": Shape([[{"error": {"status": 401, "cause": "the key has expired"}}]], plainly("Hello?")),
+    "retried-call": Shape(
+        [[{"error": {"status": 503}}], [{"error": {"status": 429, "retry_after_ms": 30}}], DONE],
+        plainly("Are you there?"),
+        config=HASTY,
+    ),
+    "retries-exhausted": Shape([[{"error": {"status": 503}}]] * 3, plainly("Are you there?"), config=HASTY),
+    "abort-before-retry": Shape(
+        [[{"error": {"status": 429, "retry_after_ms": 9_000}}]], abort_before_the_retry, config=HASTY
+    ),
     "error-in-stream": Shape([[{"text": ["Half an ", "ans"]}, {"cut": True}]], plainly("Hello?")),
     "cut-by-length": Shape(
         [[{"text": "And so on and so"}, {"finish": "length"}, {"usage": {"input_tokens": 8, "output_tokens": 5}}]],

@@ -2,7 +2,7 @@
 
 A failure passes if its category is ``network_transient`` and nothing of the answer was shown.  The pauses double up to
 a bound, each shortened by up to a half, so that many runs that failed together do not come back together; a provider's
-own Retry-After is waited for in full.  What is drawn comes from the policy's seed and the call's number: a replay waits
+own Retry-After is waited for in full.  What is drawn comes from the run's seed and the call's number: a replay waits
 for the same.
 """
 
@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from nous.engine.effects import StartTimer
 from nous.engine.inputs import ModelFailed
-from nous.engine.spec import RetryPolicy
+from nous.engine.spec import EngineLimits
 from nous.engine.transitions import State
 from nous.errors import WIRE_CODES
 
@@ -29,10 +29,10 @@ def is_transient(code: str) -> bool:
     return code in WIRE_CODES and WIRE_CODES[code].category == "network_transient"
 
 
-def backoff_ms(policy: RetryPolicy, attempt: int, call: int) -> int:
+def backoff_ms(limits: EngineLimits, attempt: int, call: int) -> int:
     """Return how long to wait before the ``attempt``-th retry (from 1) of what failed as model call ``call``."""
-    whole_ms = min(policy.first_delay_ms << min(attempt - 1, 32), policy.max_delay_ms)
-    digest = hashlib.sha256(f"{policy.seed}:{call}".encode()).digest()
+    whole_ms = min(limits.retry_first_delay_ms << min(attempt - 1, 32), limits.retry_max_delay_ms)
+    digest = hashlib.sha256(f"{limits.retry_seed}:{call}".encode()).digest()
     drawn = int.from_bytes(digest[:2], "big")
     return whole_ms - whole_ms * drawn // (2 * _DRAWS)
 
@@ -42,7 +42,7 @@ class RetryPart:
 
     def __init__(self, run: RunMachine) -> None:
         self._run = run
-        self._policy = run.spec.limits.retry
+        self._limits = run.spec.limits
         self._made = 0
         self._waited_ms = 0
 
@@ -52,11 +52,11 @@ class RetryPart:
 
     def begin(self, item: ModelFailed) -> bool:
         """Wait before the call is made again.  False: it is not; who asked fails the run."""
-        policy = self._policy
-        if not policy.max_retries or not is_transient(item.code):
+        limits = self._limits
+        if not limits.max_retries or not is_transient(item.code):
             return False
-        delay_ms = max(backoff_ms(policy, self._made + 1, item.call), item.retry_after_ms or 0)
-        if self._made >= policy.max_retries or self._waited_ms + delay_ms > policy.total_ms:
+        delay_ms = max(backoff_ms(limits, self._made + 1, item.call), item.retry_after_ms or 0)
+        if self._made >= limits.max_retries or self._waited_ms + delay_ms > limits.retry_total_ms:
             self._warn(item, "provider_retry_exhausted", "The model call is not made again.")
             return False
         self._made += 1
@@ -73,7 +73,7 @@ class RetryPart:
             message,
             cause=item.code if item.cause is None else f"{item.code}: {item.cause}",
             attempt=self._made,
-            limit=self._policy.max_retries,
+            limit=self._limits.max_retries,
             waited_ms=self._waited_ms,
             retry_after_ms=UNSET if item.retry_after_ms is None else item.retry_after_ms,
             **fields,

@@ -23,29 +23,23 @@ INLINE_TEXT_BYTES: Final = 256 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
-class RetryPolicy(Struct, frozen=True, kw_only=True):
-    """How often a model call that failed in passing is made again, after which pauses, and how long they may be in all.
-
-    ``seed`` stands for the run among others that wait (:mod:`nous.engine.retry`).  The default is none at all: so it
-    was when the first traces were recorded.
-    """
-
-    max_retries: int = 0
-    first_delay_ms: int = 500
-    max_delay_ms: int = 8_000
-    total_ms: int = 15_000
-    seed: int = 0
-
-
 class EngineLimits(Struct, frozen=True, kw_only=True):
-    """Bounds that decide what a run does; they stand in its trace.  ``compact_at_tokens`` 0: never by size."""
+    """Bounds that decide what a run does; they stand in its trace.
+
+    ``compact_at_tokens`` 0: never by size; ``max_retries`` 0: never, as it was when the first traces were recorded.
+    ``retry_seed`` stands for the run among others that wait (:mod:`nous.engine.retry`).
+    """
 
     max_model_calls: int = 64
     abort_grace_ms: int = 2000
     max_message_bytes: int = 32 * 1024 * 1024
     inline_text_bytes: int = INLINE_TEXT_BYTES
     compact_at_tokens: int = 0
-    retry: RetryPolicy = RetryPolicy()
+    max_retries: int = 0
+    retry_first_delay_ms: int = 500
+    retry_max_delay_ms: int = 8_000
+    retry_total_ms: int = 15_000
+    retry_seed: int = 0
 
 
 class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):

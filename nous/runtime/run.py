@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from nous.config.settings import RetrySettings
 from nous.engine.effects import CallModel, PlanCompaction
 from nous.engine.inputs import CompactionPlanned, CompactionRefused, EntryStored
 from nous.engine.machine import RunMachine
@@ -16,7 +15,6 @@ from nous.engine.spec import (
     ENGINE_VERSION,
     INLINE_TEXT_BYTES,
     EngineLimits,
-    RetryPolicy,
     RunSpec,
     chain_digest,
 )
@@ -190,7 +188,11 @@ def make_run(
             abort_grace_ms=settings.daemon.abort_grace_ms,
             max_message_bytes=settings.daemon.max_message_bytes,
             compact_at_tokens=settings.engine.compact_at_tokens,
-            retry=retry_policy(settings.retry, run_id),
+            max_retries=settings.retry.max_retries,
+            retry_first_delay_ms=settings.retry.first_delay_ms,
+            retry_max_delay_ms=settings.retry.max_delay_ms,
+            retry_total_ms=settings.retry.total_ms,
+            retry_seed=zlib.crc32(run_id.encode()),
             inline_text_bytes=min(INLINE_TEXT_BYTES, settings.daemon.max_event_bytes // 4),
         ),
         hooks=tuple(sorted(daemon.extensions.hooks & RUN_HOOKS)),
@@ -208,16 +210,6 @@ def make_run(
         clock=daemon.clock,
         sync_on=frozenset({AgentEnd}) if settings.trace.fsync == "run" else SYNC_EVENTS,
         on_end=on_end,
-    )
-
-
-def retry_policy(settings: RetrySettings, run_id: str) -> RetryPolicy:
-    return RetryPolicy(
-        max_retries=settings.max_retries,
-        first_delay_ms=settings.first_delay_ms,
-        max_delay_ms=settings.max_delay_ms,
-        total_ms=settings.total_ms,
-        seed=zlib.crc32(run_id.encode()),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.harness import OpenPeer
-from tests.support.home import Home, Setup
+from tests.support.home import ONE_TRY, Home, Setup
 from tests.support.lines import joined_deltas, of_type, types
 
 pytestmark = pytest.mark.anyio
@@ -240,7 +240,7 @@ async def test_a_tool_loop_is_limited(nous: OpenPeer) -> None:
 async def test_a_failed_model_call_fails_the_run_in_order(
     nous: OpenPeer, home: Home, steps: list[object], code: str
 ) -> None:
-    async with nous(Setup(script=[steps])) as peer:
+    async with nous(Setup(script=[steps], config=ONE_TRY)) as peer:
         run = await peer.run("hi")
         opened = len(steps) > 1
         assert types(run)[4:] == [

@@ -17,7 +17,7 @@ from anyio.abc import SocketAttribute
 from nous.store.session_format import Link, encode_line
 from tests.support.gates import CHAT_END, chat, chat_delta, chat_setup
 from tests.support.harness import Peer, open_peer, open_process
-from tests.support.home import Home, Setup
+from tests.support.home import ONE_TRY, Home, Setup
 from tests.support.lines import Line, of_type, types
 from tests.support.sse_server import (
     Reply,
@@ -94,7 +94,7 @@ FAULTS: list[tuple[str, Reply, str, str]] = [
 @pytest.mark.behaviour("P8.9", "P8.10", "P8.11", "P8.12", "P8.13", "P3.11", "P5.11", "P5.15")
 async def test_every_fault_of_a_provider_fails_its_run_alone(home: Home) -> None:
     replies = [reply for _, fault, _, _ in FAULTS for reply in (fault, streams(*chat("Whole.")))]
-    config = {"provider": {"stream_idle_timeout_ms": IDLE_MS}}
+    config = {**ONE_TRY, "provider": {"stream_idle_timeout_ms": IDLE_MS}}
     async with serve(*replies) as server:
         async with open_peer("stdio", home, replace(chat_setup(server.url), config=config)) as peer:
             for name, _, code, cause in FAULTS:

@@ -32,7 +32,7 @@ from nous.engine.inputs import (
     ToolProgressed,
     ToolsSet,
 )
-from nous.engine.spec import EngineLimits, RetryPolicy, RunSpec
+from nous.engine.spec import EngineLimits, RunSpec
 from nous.engine.transitions import State
 from nous.errors import WIRE_CODES
 from nous.ports.extensions import HOOKS, RUN_HOOKS, HookOutcome, HookWarning
@@ -263,7 +263,8 @@ specs = st.builds(
         max_message_bytes=st.sampled_from([1 << 25, 1 << 20, 200, 24]),
         inline_text_bytes=st.sampled_from([8, 1 << 18]),
         compact_at_tokens=st.sampled_from([0, 0, 20]),
-        retry=st.builds(RetryPolicy, max_retries=st.integers(0, 3), seed=st.integers(0, 1 << 32)),
+        max_retries=st.integers(0, 3),
+        retry_seed=st.integers(0, 1 << 32),
     ),
     prices=st.sampled_from([None, Prices(input_usd_per_mtok=1.5, output_usd_per_mtok=10)]),
     output_schema=st.sampled_from([None, None, None, {"type": "object"}]),

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import anyio
 
-from tests.support.home import Setup
+from tests.support.home import ONE_TRY, Setup
 from tests.support.sse_server import Reply, Wire, data_lines
 
 
@@ -46,8 +46,8 @@ class Gate:
 
 
 def chat_setup(url: str, *flags: str) -> Setup:
-    """Return the setup of a daemon that asks a server of the test."""
-    return Setup(provider="openai", flags=("--model", "m", "--api-base", url, *flags))
+    """Return the setup of a daemon that asks a server of the test, and each time only once."""
+    return Setup(provider="openai", config=ONE_TRY, flags=("--model", "m", "--api-base", url, *flags))
 
 
 def chat_delta(text: str) -> bytes:

@@ -31,6 +31,10 @@ def bounded(seconds: float = TEST_SECONDS) -> AbstractContextManager[object]:
     return anyio.fail_after(seconds * SCALE)
 
 
+ONE_TRY: Final = {"retry": {"max_retries": 0}}
+"""Configuration of a daemon that makes no model call again."""
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a daemon is started with.

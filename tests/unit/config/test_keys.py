@@ -60,6 +60,10 @@ def test_the_promised_defaults() -> None:
         "engine.compact_at_tokens": 150_000,
         "engine.structured_output_tools": False,
         "engine.compact_keep_tokens": 20_000,
+        "retry.max_retries": 3,
+        "retry.first_delay_ms": 500,
+        "retry.max_delay_ms": 8_000,
+        "retry.total_ms": 15_000,
         **{
             f"providers.{name.replace('-', '_')}.{field}": value
             for name in VENDORS
@@ -147,7 +151,8 @@ def test_units_stand_in_names(path: str) -> None:
 
 def test_sections() -> None:
     vendors = {f"providers.{name.replace('-', '_')}" for name in VENDORS}
-    plain = {"provider", "providers", "daemon", "engine", "tools", "extensions", "prompt", "trace", "session_lock"}
+    rooms = {"provider", "providers", "daemon", "engine", "retry", "tools", "extensions", "prompt"}
+    plain = rooms | {"trace", "session_lock"}
     assert plain | vendors == SECTIONS
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,26 +9,26 @@ from hypothesis import strategies as st
 from nous.engine.effects import CallModel, StartTimer, StopModel
 from nous.engine.inputs import ModelDone, TimerFired
 from nous.engine.retry import backoff_ms, is_transient
-from nous.engine.spec import EngineLimits, RetryPolicy
+from nous.engine.spec import EngineLimits
 from nous.engine.transitions import State
 from nous.errors import WIRE_CODES
 from nous.ports.model import TextDelta
 from tests.support.engine import Bench, make_spec, replay
 
-POLICY = RetryPolicy(max_retries=3, seed=7)
+LIMITS = EngineLimits(max_retries=3, retry_seed=7)
 
-policies = st.builds(
-    RetryPolicy,
+all_limits = st.builds(
+    EngineLimits,
     max_retries=st.integers(0, 6),
-    first_delay_ms=st.integers(1, 5_000),
-    max_delay_ms=st.integers(1, 20_000),
-    total_ms=st.integers(1, 40_000),
-    seed=st.integers(0, 1 << 32),
+    retry_first_delay_ms=st.integers(1, 5_000),
+    retry_max_delay_ms=st.integers(1, 20_000),
+    retry_total_ms=st.integers(1, 40_000),
+    retry_seed=st.integers(0, 1 << 32),
 )
 
 
-def started(policy: RetryPolicy = POLICY, **limits: Any) -> Bench:
-    return Bench(make_spec(limits=EngineLimits(retry=policy, **limits))).start()
+def started(limits: EngineLimits = LIMITS) -> Bench:
+    return Bench(make_spec(limits=limits)).start()
 
 
 def warned(bench: Bench) -> list[tuple[str, int]]:
@@ -41,7 +39,7 @@ def test_a_call_that_failed_in_passing_is_made_again() -> None:
     bench = started().fail_model("provider_unavailable", "HTTP 503")
     [first] = bench.asked(CallModel)
     [timer] = bench.asked(StartTimer)
-    assert (bench.state, timer) == (State.AWAITING_RETRY, StartTimer("provider_retry", backoff_ms(POLICY, 1, 1)))
+    assert (bench.state, timer) == (State.AWAITING_RETRY, StartTimer("provider_retry", backoff_ms(LIMITS, 1, 1)))
     assert bench.payload("warning") == {
         "code": "provider_retry",
         "message": "The model call failed; it is made again.",
@@ -110,7 +108,7 @@ def test_a_provider_that_asks_for_more_than_is_left_is_not_asked_again() -> None
 
 
 def test_what_comes_after_an_answer_began_is_another_failure() -> None:
-    bench = started(RetryPolicy(max_retries=1)).fail_model("provider_unavailable").retry()
+    bench = started(EngineLimits(max_retries=1)).fail_model("provider_unavailable").retry()
     bench.follow_up("and then").say("one")
     bench.store().fail_model("provider_unavailable").retry().say("two")
     assert warned(bench) == [("provider_retry", 1), ("provider_retry", 1)]
@@ -118,7 +116,7 @@ def test_what_comes_after_an_answer_began_is_another_failure() -> None:
 
 
 def test_a_retry_counts_once_for_the_turn() -> None:
-    bench = started(max_model_calls=1).fail_model("provider_unavailable").retry().say()
+    bench = started(EngineLimits(max_retries=1, max_model_calls=1)).fail_model("provider_unavailable").retry().say()
     assert bench.payload("agent_end")["status"] == "completed"
 
 
@@ -143,22 +141,24 @@ def test_timers_and_news_of_others_are_late() -> None:
     assert storing.fire().payload("agent_end")["status"] == "aborted"
 
 
-@given(policies, st.integers(1, 12), st.integers(1, 9))
-def test_pauses_double_up_to_their_bound_and_lose_at_most_half(policy: RetryPolicy, attempt: int, call: int) -> None:
-    whole_ms = min(policy.first_delay_ms * 2 ** (attempt - 1), policy.max_delay_ms)
-    assert whole_ms / 2 <= backoff_ms(policy, attempt, call) <= whole_ms
+@given(all_limits, st.integers(1, 12), st.integers(1, 9))
+def test_pauses_double_up_to_their_bound_and_lose_at_most_half(limits: EngineLimits, attempt: int, call: int) -> None:
+    whole_ms = min(limits.retry_first_delay_ms * 2 ** (attempt - 1), limits.retry_max_delay_ms)
+    assert whole_ms / 2 <= backoff_ms(limits, attempt, call) <= whole_ms
 
 
 def test_runs_that_failed_together_do_not_come_back_together() -> None:
-    delays = {backoff_ms(RetryPolicy(max_retries=3, first_delay_ms=10_000, seed=n), 1, 1) for n in range(100)}
+    delays = {
+        backoff_ms(EngineLimits(max_retries=3, retry_first_delay_ms=10_000, retry_seed=n), 1, 1) for n in range(100)
+    }
     assert len(delays) > 90
 
 
-@given(policies, st.lists(st.none() | st.integers(0, 20_000), min_size=8, max_size=8))
+@given(all_limits, st.lists(st.none() | st.integers(0, 20_000), min_size=8, max_size=8))
 def test_retries_are_bounded_in_number_and_time_and_repeat_themselves(
-    policy: RetryPolicy, asked: list[int | None]
+    limits: EngineLimits, asked: list[int | None]
 ) -> None:
-    bench = started(policy)
+    bench = started(limits)
     for retry_after_ms in asked:
         if bench.machine.ended:
             break
@@ -167,6 +167,6 @@ def test_retries_are_bounded_in_number_and_time_and_repeat_themselves(
             bench.retry()
     assert bench.machine.ended
     delays = [t.after_ms for t in bench.asked(StartTimer)]
-    assert len(delays) <= policy.max_retries
-    assert sum(delays) <= policy.total_ms
+    assert len(delays) <= limits.max_retries
+    assert sum(delays) <= limits.retry_total_ms
     assert replay(bench.machine.spec, bench.inputs).lines() == bench.lines()

@@ -11,7 +11,7 @@ import pytest
 
 from nous.engine.inputs import AbortRequested, FollowUpModeSet, Input, RunStarted, SteeringModeSet, ToolsSet
 from nous.engine.machine import RunMachine
-from nous.engine.spec import EngineLimits, RetryPolicy
+from nous.engine.spec import EngineLimits
 from nous.engine.transitions import TRANSITIONS, Row, State
 from nous.ports.model import TextDelta
 from nous.protocol.entries import Compaction
@@ -19,12 +19,11 @@ from nous.protocol.grammar import EventGrammar
 from nous.protocol.messages import Message
 from tests.support.engine import Bench, make_spec, replay, tool_call
 
-ONCE = RetryPolicy(max_retries=1)
-LIMITS = EngineLimits(max_model_calls=2, max_message_bytes=512, compact_at_tokens=25, retry=ONCE)
+LIMITS = EngineLimits(max_model_calls=2, max_message_bytes=512, compact_at_tokens=25, max_retries=1)
 TINY = make_spec(limits=LIMITS)
 STRUCTURED = msgspec.structs.replace(TINY, output_schema={"type": "object"})
 HOOKED = make_spec(
-    limits=EngineLimits(max_model_calls=1, max_message_bytes=512, compact_at_tokens=25, retry=ONCE),
+    limits=EngineLimits(max_model_calls=1, max_message_bytes=512, compact_at_tokens=25, max_retries=1),
     hooks=("input", "tool_call", "tool_result", "before_compact"),
 )
 
