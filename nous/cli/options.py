@@ -35,7 +35,11 @@ def tool_list(text: str) -> tuple[str, ...]:
 
 
 SETTING_FLAGS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
-    ("--provider", "provider.name", {"metavar": "NAME", "help": "who answers: mock, openai, replay"}),
+    (
+        "--provider",
+        "provider.name",
+        {"metavar": "NAME", "help": "who answers: nous models lists them; or mock, replay"},
+    ),
     ("--model", "provider.model", {"metavar": "NAME", "help": "the model's name"}),
     ("--api-base", "provider.api_base", {"metavar": "URL", "help": "base URL of a compatible server"}),
     ("--script", "provider.script", {"metavar": "FILE", "help": "what the mock provider answers (YAML or NDJSON)"}),
