@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full test-chaos test-replay-deep check schema milestone4-gate bench lock clean
+.PHONY: help setup demo test test-full test-chaos test-replay-deep check schema milestone4-gate bench hooks dist verify-dist lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,15 @@ schema: $(INSTALLED) ## Write protocol/v1 anew from the code
 
 bench: $(INSTALLED) ## Measure, and print the figures
 	$(BIN)/python -m scripts.bench
+
+hooks: ## Have git run make check before each push
+	@sh scripts/install_hooks.sh
+
+dist: $(INSTALLED) ## Build the source archive and the wheel into dist/
+	@sh scripts/dist.sh $(BIN)/python
+
+verify-dist: $(INSTALLED) ## Use what was built as a stranger would
+	@sh scripts/verify_dist.sh $(BIN)/python
 
 lock: ## Make requirements.lock anew from requirements.in (LOCK_FLAGS=--upgrade for newer versions)
 	@sh scripts/lock.sh "$(PYTHON)" $(LOCK_FLAGS)
