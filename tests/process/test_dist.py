@@ -26,9 +26,8 @@ def test_the_wheel_works_far_from_the_checkout_and_a_changed_one_is_noticed(tmp_
         else:
             shutil.copy(source, copy / name)
     subprocess.run(["sh", "scripts/dist.sh", sys.executable], cwd=copy, check=True, capture_output=True)
-    sums = dict(
-        reversed(line.split()) for line in (copy / "dist" / "SHA256SUMS").read_text(encoding="ascii").split("\n")[:-1]
-    )
+    rows = [line.split() for line in (copy / "dist" / "SHA256SUMS").read_text(encoding="ascii").split("\n")[:-1]]
+    sums = {name: digest for digest, name in rows}
     assert {path.name for path in (copy / "dist").iterdir()} == {*sums, "SHA256SUMS"}
     for name, digest in sums.items():
         assert hashlib.sha256((copy / "dist" / name).read_bytes()).hexdigest() == digest
