@@ -95,6 +95,13 @@ MUTATIONS: Final = (
         "self._signal_until_gone(signal.SIGTERM, 600_000)",
     ),
     Mutation(
+        "B2.4",
+        "a blocked tool call runs",
+        "nous/engine/toolround.py",
+        "        if answer.block is not None:\n            self._refuse(",
+        "        if answer.block is None and answer.handled:\n            self._refuse(",
+    ),
+    Mutation(
         "C1",
         "the daemon calls home",
         "nous/cli/serve.py",
