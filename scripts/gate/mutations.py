@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from scripts.gate.checks import CHECK_SECONDS, ROOT
 
-COPIED: Final = ("nous", "protocol", "scripts", "fixtures")
+COPIED: Final = ("nous", "protocol", "scripts", "fixtures", "docs")
 
 
 class Mutation(NamedTuple):
@@ -44,8 +44,8 @@ MUTATIONS: Final = (
         "A1.2",
         "a sync prompt runs another text",
         "nous/runtime/handlers.py",
-        "call.command_id, payload.text, payload.leaf_id",
-        'call.command_id, payload.text + ("" if payload.wait is False else " "), payload.leaf_id',
+        "call.command_id, payload.text, terms",
+        'call.command_id, payload.text + ("" if payload.wait is False else " "), terms',
     ),
     Mutation(
         "A1.3",
@@ -83,8 +83,8 @@ MUTATIONS: Final = (
         "B1.3",
         "something is written before a leaf is refused",
         "nous/runtime/handlers.py",
-        "    session = daemon.session_for_prompt(",
-        "    daemon.create_session()\n    session = daemon.session_for_prompt(",
+        "    terms = await settle_prompt(",
+        "    daemon.create_session()\n    terms = await settle_prompt(",
     ),
     Mutation("B2.1", "a tool has no deadline", "nous/tools/bash.py", "timeout_ms=timeout_ms,", "timeout_ms=600_000,"),
     Mutation(

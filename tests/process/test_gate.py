@@ -13,7 +13,7 @@ import pytest
 from scripts.gate.__main__ import OFFLINE
 from scripts.gate.checks import ROOT
 from scripts.gate.freeze import broken_promises, current
-from scripts.gate.mutations import MUTATIONS, Mutation, mutate, notices, tried
+from scripts.gate.mutations import COPIED, MUTATIONS, Mutation, mutate, notices, tried
 
 CRITERIA = ("A1", "A2", "B1", "B2", "C1")
 NO_NETWORK = ["unshare", "--map-root-user", "--net"]
@@ -69,7 +69,7 @@ def test_every_criterion_has_a_breakage_and_every_breakage_its_place(tmp_path: P
 
 def test_a_breakage_is_noticed_and_an_unbroken_copy_is_not(tmp_path: Path) -> None:
     mutation = next(found for found in MUTATIONS if found.check == "A1.3")
-    for name in ("nous", "protocol", "scripts", "fixtures"):
+    for name in COPIED:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     assert notices(tmp_path, mutation) is None
     assert tried(mutation)
