@@ -12,7 +12,8 @@ import msgspec
 
 from nous.cli.answer import print_json, succeed
 from nous.cli.options import Parser, add_daemon_flags, add_state_flags, load_settings, parse
-from nous.config.keys import KEYS, SECTIONS, find_key, flatten, suggest_key
+from nous.config.checks import check_settings
+from nous.config.keys import KEYS, SECTIONS, build_settings, find_key, flatten, suggest_key
 from nous.config.layers import read_file_layer
 from nous.config.load import Loaded
 from nous.config.provider import resolve_secret
@@ -142,7 +143,9 @@ def check_file(path: Path, *, is_project: bool) -> None:
         source = read_source(path)
     except FileNotFoundError:
         raise NousError("invalid_config", f"{path}: no such file") from None
-    read_file_layer(source, os.environ, is_project=is_project)
+    layer = read_file_layer(source, os.environ, is_project=is_project)
+    settings = build_settings({key: given.value for key, given in layer.items()})
+    check_settings(settings, {key: given.source for key, given in layer.items()})
 
 
 def check_secrets(settings: Settings) -> None:

@@ -159,6 +159,7 @@ def test_check_names_the_files_that_set_something(state: Home) -> None:
         ("provider.name: mock\n", "1: provider.name: a key with a dot"),
         ("- provider\n", "1: expected a mapping"),
         ("daemon: {max_runs: many}\n", "1: daemon.max_runs: expected an integer"),
+        ("provider: {headers: {authorization: x}}\n", "1: provider.headers.authorization: secrets never stand"),
         ("daemon:\n  max_rums: 1\n", "2: daemon.max_rums: unknown key; did you mean daemon.max_runs?"),
     ],
 )

@@ -275,7 +275,7 @@ def check(code: str, done: Done, daemon: Spawned) -> None:
     assert {record["level"] for record in refused} == {"debug" if expected.category == "invalid_input" else "info"}
 
 
-def test_a_full_disk_is_an_io_failure_of_the_command_line_too(home: Home) -> None:
+def test_a_place_that_is_no_directory_is_an_io_failure_of_the_command_line_too(home: Home) -> None:
     assert run_nous(home, "init", "--state-dir", home.state).returncode == 0
     done = run_nous(home, "init", "--state-dir", "/dev/full/state", "--json")
     found = json.loads(done.stdout)
