@@ -175,11 +175,16 @@ def fault_of_exception(error: Exception) -> NousError:
         return NousError("provider_error", "TLS: the provider's certificate is not accepted")
     for cls in type(error).__mro__:
         if cls.__name__ in _FOREIGN and cls.__module__.partition(".")[0] == "httpx":
-            code, cause = _FOREIGN[cls.__name__]
-            return NousError(code, cause)
+            return client_fault(cls.__name__)
     if isinstance(error, OSError):
         return NousError("provider_unavailable", "cut: the connection broke")
     return NousError("internal_error", f"HTTP client: {type(error).__name__}")
+
+
+def client_fault(name: str) -> NousError:
+    """Return the error that stands in the table for an exception's name: nous's own client fails in the same words."""
+    code, cause = _FOREIGN[name]
+    return NousError(code, cause)
 
 
 def malformed(what: str) -> NousError:

@@ -1,4 +1,4 @@
-"""The one room that speaks HTTP: the only importer of httpx, and that at the first call or at ``warm``.
+"""The one room that speaks HTTP.  Its clients are imported when the first call, or ``warm``, makes one.
 
 Plain bodies of known length (Content-Length always), no redirects, no cookies, no compression, no proxy to this
 machine.  What goes wrong leaves as a :class:`nous.errors.NousError`; nothing of the request is in it.
@@ -6,24 +6,29 @@ machine.  What goes wrong leaves as a :class:`nous.errors.NousError`; nothing of
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 from anyio import to_thread
 
-from nous import __version__
 from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
-from nous.providers.faults import MAX_RETRY_AFTER_MS, Reply, fault_of_exception, parse_retry_after
+from nous.providers.answer import Answer
+from nous.providers.faults import MAX_RETRY_AFTER_MS, Reply, parse_retry_after
 from nous.providers.settings import DEFAULT_CONNECT_TIMEOUT_MS, DEFAULT_STREAM_IDLE_TIMEOUT_MS, is_loopback_url
 from nous.telemetry.fields import REDACTED
 from nous.telemetry.log import MIN_SECRET_CHARACTERS
 
 if TYPE_CHECKING:
-    import httpx
+    from nous.providers.direct import DirectClient
+    from nous.providers.proxied import ProxiedClient
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 """How much of an answer that is not a stream is read: error objects are small."""
@@ -31,49 +36,22 @@ MAX_REPLY_BYTES: Final = 64 * 1024
 MAX_DOCUMENT_BYTES: Final = 8 * 1024 * 1024
 """How much of a document that was asked for is read: the longest list of models is a few megabytes."""
 
-KEEPALIVE_MS: Final = 55_000
-"""An idle connection is kept a little shorter than the minute after which most servers close theirs."""
-
 DRAIN_MS: Final = 250
 """How long the end of a finished answer may take, so that its connection can serve the next call."""
 
-CLOSE_MS: Final = 2_000
-"""Closing a connection waits for nothing of the peer; the bound is there for a broken one."""
+_HOST: Final = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?"
+_REST: Final = r"(?:/[A-Za-z0-9_.~!$&'()*+,;=:@%/-]*)?(?:\?[A-Za-z0-9_.~!$&'()*+,;=:@%/?-]*)?"
+_PLAIN_URL: Final = re.compile(f"https?://{_HOST}{_REST}")
+"""Addresses that go into a request as they are; others have to be encoded first.  Source: RFC 3986."""
+
+_PROXY_VARIABLES: Final = ("http_proxy", "https_proxy", "all_proxy")
 
 
 class ByteStream:
-    """The body of one answer, read in a task of its own.
+    """The body of one answer.  ``read`` gives everything that one network read delivered, ``b""`` at the end."""
 
-    ``read`` gives everything that one network read delivered, however many HTTP chunks that was.  The task is at
-    most one network read ahead of the reader: that is the back-pressure.
-    """
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
-        self._parts: list[bytes] = []
-        self._ready = anyio.Event()
-        self._wanted = anyio.Event()
-        self._ended = False
-        self._failure: NousError | None = None
-
-    async def read(self) -> bytes:
-        """Return the next bytes, or ``b""`` at the end.
-
-        Raises:
-            NousError: the connection broke (``cut``) or was silent for too long (``idle``).
-        """
-        self._wanted.set()
-        await self._ready.wait()
-        if self._parts:
-            data = b"".join(self._parts)
-            self._parts.clear()
-            self._wanted = anyio.Event()
-            if not self._ended:
-                self._ready = anyio.Event()
-            return data
-        if self._failure is not None:
-            raise self._failure
-        return b""
+    def __init__(self, answer: Answer) -> None:
+        self.read = answer.read
 
     async def drain(self) -> None:
         """Read to the end, which is near, and throw it away."""
@@ -81,20 +59,13 @@ class ByteStream:
             while await self.read():
                 pass
 
-    async def pump(self) -> None:
-        """Move chunks from the network to the reader until the end.  Never raises but for cancellation."""
-        try:
-            with mapped_errors():
-                async for chunk in self._response.aiter_raw():
-                    self._parts.append(chunk)
-                    self._ready.set()
-                    # All that is already here is taken along; only a reader that has not asked stops it.
-                    if not self._wanted.is_set():
-                        await self._wanted.wait()
-        except NousError as error:
-            self._failure = error
-        self._ended = True
-        self._ready.set()
+
+class Route(NamedTuple):
+    """How a server is reached, and so by which client."""
+
+    is_local: bool
+    is_direct: bool
+    scheme: str
 
 
 _OPEN_HEADERS: Final = frozenset({"accept", "content-type", "anthropic-version"})
@@ -102,7 +73,7 @@ _OPEN_HEADERS: Final = frozenset({"accept", "content-type", "anthropic-version"}
 
 
 class HttpRoom:
-    """Makes the client once and keeps its connections alive between calls.
+    """Makes a client once and keeps its connections alive between calls.
 
     One client serves this machine and one the rest of the world (which may be behind a proxy); a daemon with one
     provider has one.  ``builds`` counts them.
@@ -117,11 +88,11 @@ class HttpRoom:
         self.builds = 0
         self._connect_timeout_s = connect_timeout_ms / 1000
         self._idle_timeout_s = stream_idle_timeout_ms / 1000
-        self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._clients: dict[Route, DirectClient | ProxiedClient] = {}
         self._building = anyio.Lock()
 
     async def warm(self, url: str) -> None:
-        """Make the client for ``url`` now, in a thread: importing it takes longer than a first answer should."""
+        """Make the client for ``url`` now, in a thread: that takes longer than a first answer should."""
         await self._client_for(url)
 
     @asynccontextmanager
@@ -134,19 +105,10 @@ class HttpRoom:
             NousError: what ``fault`` says of an answer that is not an event stream; ``provider_unavailable`` if the
                 provider cannot be reached or breaks off.
         """
-        async with self._answered(request) as response:
-            if not _is_event_stream(response):
-                raise fault(await self._read_reply(response))
-            stream = ByteStream(response)
-            # Not "async with": what the caller raises must come out as it is, not in a group.
-            tasks = anyio.create_task_group()
-            await tasks.__aenter__()
-            tasks.start_soon(stream.pump)
-            try:
-                yield stream
-            finally:
-                tasks.cancel_scope.cancel()
-                await tasks.__aexit__(None, None, None)
+        async with self._answered(request) as answer:
+            if not _is_event_stream(answer):
+                raise fault(await self._read_reply(answer))
+            yield ByteStream(answer)
 
     async def fetch(self, request: HttpRequest, fault: Callable[[Reply], NousError]) -> bytes:
         """Return the body that ``request`` is answered with.
@@ -155,15 +117,14 @@ class HttpRoom:
             NousError: what ``fault`` says of an answer other than 200; ``provider_unavailable`` if the provider
                 cannot be reached or breaks off; ``provider_error`` if the body is longer than a document may be.
         """
-        async with self._answered(request) as response:
-            if response.status_code != 200:
-                raise fault(await self._read_reply(response))
+        async with self._answered(request) as answer:
+            if answer.status != 200:
+                raise fault(await self._read_reply(answer))
             body = bytearray()
-            with mapped_errors():
-                async for chunk in response.aiter_raw():
-                    body += chunk
-                    if len(body) > MAX_DOCUMENT_BYTES:
-                        raise NousError("provider_error", f"the answer is longer than {MAX_DOCUMENT_BYTES} bytes")
+            while data := await answer.read():
+                body += data
+                if len(body) > MAX_DOCUMENT_BYTES:
+                    raise NousError("provider_error", f"the answer is longer than {MAX_DOCUMENT_BYTES} bytes")
             return bytes(body)
 
     async def aclose(self) -> None:
@@ -171,76 +132,70 @@ class HttpRoom:
         clients = [*self._clients.values()]
         self._clients.clear()
         for client in clients:
-            with anyio.move_on_after(CLOSE_MS / 1000, shield=True), suppress(Exception):
-                await client.aclose()
+            await client.aclose()
 
     @asynccontextmanager
-    async def _answered(self, request: HttpRequest) -> AsyncIterator[httpx.Response]:
+    async def _answered(self, request: HttpRequest) -> AsyncIterator[Answer]:
         """Send ``request``; within, also what whoever reads the answer says of it, no error repeats a secret."""
         with without_secrets(request.headers):
-            async with self._sent(request) as response:
-                yield response
+            client = await self._client_for(request.url)
+            answer = await client.open(request)
+            try:
+                yield answer
+            finally:
+                await answer.aclose()
 
-    @asynccontextmanager
-    async def _sent(self, request: HttpRequest) -> AsyncIterator[httpx.Response]:
-        client = await self._client_for(request.url)
-        with mapped_errors():
-            content = request.body if request.method == "POST" else None
-            message = client.build_request(request.method, request.url, headers=request.headers, content=content)
-            response = await client.send(message, stream=True)
-        try:
-            yield response
-        finally:
-            # A connection that cannot be closed properly is gone too.
-            with anyio.move_on_after(CLOSE_MS / 1000, shield=True), suppress(Exception):
-                await response.aclose()
-
-    async def _read_reply(self, response: httpx.Response) -> Reply:
+    async def _read_reply(self, answer: Answer) -> Reply:
         """Read the beginning of the answer; a body that does not come leaves the status to speak for itself."""
         parts: list[bytes] = []
         size = 0
-        with anyio.move_on_after(self._idle_timeout_s), suppress(NousError), mapped_errors():
-            async for chunk in response.aiter_raw():
-                parts.append(chunk)
-                size += len(chunk)
-                if size >= MAX_REPLY_BYTES:
-                    break
+        with anyio.move_on_after(self._idle_timeout_s), suppress(NousError):
+            while size < MAX_REPLY_BYTES and (data := await answer.read()):
+                parts.append(data)
+                size += len(data)
         return Reply(
-            status=response.status_code,
-            content_type=_media_type(response),
+            status=answer.status,
+            content_type=_media_type(answer),
             body=b"".join(parts)[:MAX_REPLY_BYTES],
-            retry_after_ms=_retry_after_ms(response),
+            retry_after_ms=_retry_after_ms(answer),
         )
 
-    async def _client_for(self, url: str) -> httpx.AsyncClient:
-        local = is_loopback_url(url)
+    async def _client_for(self, url: str) -> DirectClient | ProxiedClient:
+        route = route_to(url)
+        client = self._clients.get(route)
+        if client is not None:
+            return client
         async with self._building:
-            if local not in self._clients:
-                self._clients[local] = await to_thread.run_sync(self._build, local)
+            if route not in self._clients:
+                self._clients[route] = await to_thread.run_sync(self._build, route)
                 self.builds += 1
-            return self._clients[local]
+            return self._clients[route]
 
-    def _build(self, local: bool) -> httpx.AsyncClient:
-        from http.cookiejar import CookieJar, DefaultCookiePolicy
-
+    def _build(self, route: Route) -> DirectClient | ProxiedClient:
         try:
-            import httpx
-
-            return httpx.AsyncClient(
-                headers={
-                    "user-agent": f"nous/{__version__}",
-                    "accept": "text/event-stream",
-                    "accept-encoding": "identity",
-                },
-                timeout=httpx.Timeout(self._idle_timeout_s, connect=self._connect_timeout_s, pool=None),
-                limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_MS / 1000),
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-                trust_env=not local,
-                follow_redirects=False,
-            )
+            return self._build_direct(route) if route.is_direct else self._build_proxied(route)
         except Exception as error:
             cause = f"the HTTP client cannot be made ({type(error).__name__}): proxy or certificate variables?"
             raise NousError("provider_error", cause) from None
+
+    def _build_direct(self, route: Route) -> DirectClient:
+        from nous.providers.dial import make_tls_context
+        from nous.providers.direct import DirectClient
+
+        return DirectClient(
+            connect_timeout_s=self._connect_timeout_s,
+            idle_timeout_s=self._idle_timeout_s,
+            context=make_tls_context() if route.scheme == "https" else None,
+        )
+
+    def _build_proxied(self, route: Route) -> ProxiedClient:
+        from nous.providers.proxied import ProxiedClient
+
+        return ProxiedClient(
+            connect_timeout_s=self._connect_timeout_s,
+            idle_timeout_s=self._idle_timeout_s,
+            trust_env=not route.is_local,
+        )
 
 
 @contextmanager
@@ -265,28 +220,41 @@ def _conceal(cause: str | None, headers: Mapping[str, str]) -> str | None:
     return cause
 
 
-@contextmanager
-def mapped_errors() -> Iterator[None]:
-    """The border: whatever is raised inside leaves as a :class:`NousError`; cancellation passes untouched."""
-    try:
-        yield
-    except Exception as error:
-        raise fault_of_exception(error) from None
+def route_to(url: str) -> Route:
+    """Return how ``url`` is reached: by httpx if a proxy may stand in between, or if the address has to be encoded."""
+    is_local, is_plain, scheme = _facts_of(url)
+    return Route(is_local, is_plain and (is_local or not proxies_are_set()), scheme)
 
 
-def _retry_after_ms(response: httpx.Response) -> int | None:
+@lru_cache(maxsize=64)
+def _facts_of(url: str) -> tuple[bool, bool, str]:
+    return is_loopback_url(url), _PLAIN_URL.fullmatch(url) is not None, url.partition(":")[0]
+
+
+def proxies_are_set() -> bool:
+    """Whether there are proxies; which of them count for whom, httpx knows."""
+    if any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXY_VARIABLES):
+        return True
+    if sys.platform == "darwin":
+        from urllib.request import getproxies
+
+        return bool(getproxies())
+    return False
+
+
+def _retry_after_ms(answer: Answer) -> int | None:
     """Return how long the answer asks to wait; some vendors say it more exactly than the standard lets them."""
-    exact_ms = str(response.headers.get("retry-after-ms", ""))
+    exact_ms = answer.headers.get("retry-after-ms", "")
     if exact_ms.isascii() and exact_ms.isdigit() and len(exact_ms) < 10:
         return min(int(exact_ms), MAX_RETRY_AFTER_MS)
-    return parse_retry_after(response.headers.get("retry-after"), response.headers.get("date"), time.time())
+    return parse_retry_after(answer.headers.get("retry-after"), answer.headers.get("date"), time.time())
 
 
-def _media_type(response: httpx.Response) -> str:
-    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+def _media_type(answer: Answer) -> str:
+    return answer.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _is_event_stream(response: httpx.Response) -> bool:
+def _is_event_stream(answer: Answer) -> bool:
     """Return whether this is what was asked for.  A server that names no type at all is believed."""
-    encoding = response.headers.get("content-encoding", "identity")
-    return response.status_code == 200 and encoding == "identity" and _media_type(response) in ("text/event-stream", "")
+    encoding = answer.headers.get("content-encoding", "identity")
+    return answer.status == 200 and encoding == "identity" and _media_type(answer) in ("text/event-stream", "")

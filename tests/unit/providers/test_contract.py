@@ -302,14 +302,11 @@ async def test_leaving_closes_the_connection_at_once(vendor: str, monkeypatch: p
     monkeypatch.setattr(http, "DRAIN_MS", NEVER_MS)
     begun, said = beginning(vendor)
     closed = anyio.Event()
-    async with (
-        serve(watched(begun, closed)) as server,
-        provider_for(vendor, server, NEVER_MS) as provider,
-        provider.stream(ask()) as stream,
-    ):
-        assert await anext(stream) == said
-        assert not closed.is_set()
-    await wait_for(closed)
+    async with serve(watched(begun, closed)) as server, provider_for(vendor, server, NEVER_MS) as provider:
+        async with provider.stream(ask()) as stream:
+            assert await anext(stream) == said
+            assert not closed.is_set()
+        await closed.wait()
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -341,8 +338,3 @@ def watched(begun: bytes, closed: anyio.Event) -> Reply:
         closed.set()
 
     return reply
-
-
-async def wait_for(event: anyio.Event) -> None:
-    with anyio.fail_after(DEADLINE_S):
-        await event.wait()

@@ -1,0 +1,129 @@
+"""httpx as a client: for what :mod:`nous.providers.direct` leaves to it, which is proxies and unusual addresses.
+
+The only importer of httpx, and that when such a client is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from nous import __version__
+from nous.errors import NousError
+from nous.providers.adapter import HttpRequest
+from nous.providers.direct import KEEPALIVE_S
+from nous.providers.faults import fault_of_exception
+
+if TYPE_CHECKING:
+    import httpx
+
+CLOSE_MS: Final = 2_000
+"""Closing a connection waits for nothing of the peer; the bound is there for a broken one."""
+
+
+class ProxiedAnswer:
+    """See :class:`nous.providers.answer.Answer`.  The body is read in a task of its own.
+
+    The task is at most one network read ahead of the reader, and takes along all that is already there, however many
+    HTTP chunks that is: httpx gives each of them on its own.
+    """
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self._response = response
+        self._parts: list[bytes] = []
+        self._ready = anyio.Event()
+        self._wanted = anyio.Event()
+        self._ended = False
+        self._failure: NousError | None = None
+        self._tasks: TaskGroup | None = None
+
+    async def start(self) -> None:
+        # Not "async with": what the reader raises must come out as it is, not in a group.
+        tasks = anyio.create_task_group()
+        await tasks.__aenter__()
+        tasks.start_soon(self._pump)
+        self._tasks = tasks
+
+    async def read(self) -> bytes:
+        self._wanted.set()
+        await self._ready.wait()
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._wanted = anyio.Event()
+            if not self._ended:
+                self._ready = anyio.Event()
+            return data
+        if self._failure is not None:
+            raise self._failure
+        return b""
+
+    async def aclose(self) -> None:
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+            await self._tasks.__aexit__(None, None, None)
+        # A connection that cannot be closed properly is gone too.
+        with anyio.move_on_after(CLOSE_MS / 1000, shield=True), suppress(Exception):
+            await self._response.aclose()
+
+    async def _pump(self) -> None:
+        """Move chunks from the network to the reader until the end.  Never raises but for cancellation."""
+        try:
+            with mapped_errors():
+                async for chunk in self._response.aiter_raw():
+                    self._parts.append(chunk)
+                    self._ready.set()
+                    # All that is already here is taken along; only a reader that has not asked stops it.
+                    if not self._wanted.is_set():
+                        await self._wanted.wait()
+        except NousError as error:
+            self._failure = error
+        self._ended = True
+        self._ready.set()
+
+
+class ProxiedClient:
+    """Making one imports httpx and reads the environment; it takes a while and may fail."""
+
+    def __init__(self, *, connect_timeout_s: float, idle_timeout_s: float, trust_env: bool) -> None:
+        from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+        import httpx
+
+        self._client = httpx.AsyncClient(
+            headers={"user-agent": f"nous/{__version__}", "accept": "text/event-stream", "accept-encoding": "identity"},
+            timeout=httpx.Timeout(idle_timeout_s, connect=connect_timeout_s, pool=None),
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_S),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            trust_env=trust_env,
+            follow_redirects=False,
+        )
+
+    async def open(self, request: HttpRequest) -> ProxiedAnswer:
+        """Send a request and return its answer, as far as the head.  Raises what a failure is mapped to."""
+        client = self._client
+        with mapped_errors():
+            content = request.body if request.method == "POST" else None
+            message = client.build_request(request.method, request.url, headers=request.headers, content=content)
+            answer = ProxiedAnswer(await client.send(message, stream=True))
+        await answer.start()
+        return answer
+
+    async def aclose(self) -> None:
+        with anyio.move_on_after(CLOSE_MS / 1000, shield=True), suppress(Exception):
+            await self._client.aclose()
+
+
+@contextmanager
+def mapped_errors() -> Iterator[None]:
+    """The border: whatever is raised inside leaves as a :class:`NousError`; cancellation passes untouched."""
+    try:
+        yield
+    except Exception as error:
+        raise fault_of_exception(error) from None

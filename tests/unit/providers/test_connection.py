@@ -1,0 +1,221 @@
+"""One HTTP/1.1 connection over a socket pair: what a peer may send, and what becomes of it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nous.errors import NousError
+from nous.providers.connection import MAX_OVERHEAD_BYTES, Connection, Incoming
+
+pytestmark = pytest.mark.anyio
+
+DEADLINE_S = 20
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+
+
+@pytest.fixture
+def peer() -> Iterator[tuple[Connection, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    connection = Connection(ours, 10)
+    yield connection, theirs
+    connection.close()
+    theirs.close()
+
+
+async def read_all(connection: Connection) -> bytes:
+    with anyio.fail_after(DEADLINE_S):
+        await connection.receive_head()
+        out = b""
+        while data := await connection.read():
+            out += data
+        return out
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def test_an_exchange_and_another_one(peer: tuple[Connection, socket.socket]) -> None:
+    connection, theirs = peer
+    for number in (b"1", b"2"):
+        await connection.send(b"GET /", number)
+        assert theirs.recv(100) == b"GET /" + number
+        theirs.send(CHUNKED + chunk(b"a") + chunk(number) + b"0\r\n\r\n")
+        assert await read_all(connection) == b"a" + number
+        assert connection.is_reusable
+        assert await connection.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "body", "reusable"),
+    [
+        (SIZED + b"hello", 200, b"hello", True),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", True),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + SIZED + b"hello", 200, b"hello", True),
+        (b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + SIZED + b"hello", 200, b"hello", True),
+        (CHUNKED + chunk(b"hello") + b"0\r\nx-trailer: 1\r\n\r\n", 200, b"hello", True),
+        (CHUNKED + b"5;name=value\r\nhello\r\n0\r\n\r\n", 200, b"hello", True),
+        (SIZED + b"hello and more", 200, b"hello", False),
+        (SIZED + b"hello" + SIZED + b"again", 200, b"hello", False),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello", 200, b"hello", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, b"hello", False),
+        (b"HTTP/1.1 200 OK\r\n\r\nhello", 200, b"hello", False),
+    ],
+    ids=[
+        "sized",
+        "none",
+        "100",
+        "103",
+        "trailer",
+        "chunk-extension",
+        "surplus",
+        "second",
+        "close",
+        "old",
+        "to-the-end",
+    ],
+)
+async def test_answers(
+    peer: tuple[Connection, socket.socket], raw: bytes, status: int, body: bytes, reusable: bool
+) -> None:
+    connection, theirs = peer
+    theirs.send(raw)
+    theirs.shutdown(socket.SHUT_WR)
+    assert await read_all(connection) == body
+    assert (connection.status, connection.is_reusable) == (status, reusable)
+    assert "x-trailer" not in connection.headers
+    assert "link" not in connection.headers
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"HTTP/1.1 200",
+        b"SSH-2.0-server\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nwhatever",
+        CHUNKED + b"zz\r\n",
+        CHUNKED + chunk(b"hello"),
+        SIZED + b"hell",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * (MAX_OVERHEAD_BYTES + 1),
+        CHUNKED + b"5;" + b"y" * (MAX_OVERHEAD_BYTES + 1),
+    ],
+    ids=[
+        "nothing",
+        "cut-head",
+        "other",
+        "two-sizes",
+        "negative",
+        "upgrade",
+        "bad-chunk",
+        "cut-chunks",
+        "cut",
+        "head",
+        "ext",
+    ],
+)
+async def test_what_is_no_answer_or_only_a_part_of_one(peer: tuple[Connection, socket.socket], raw: bytes) -> None:
+    connection, theirs = peer
+
+    def send() -> None:
+        theirs.sendall(raw)
+        theirs.shutdown(socket.SHUT_WR)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, send)
+        if b" 101 " in raw:
+            assert await read_all(connection) == b""
+            assert connection.status == 101
+        else:
+            with pytest.raises(NousError) as caught:
+                await read_all(connection)
+            assert caught.value.code == "provider_unavailable"
+            assert (caught.value.cause or "").startswith("cut")
+    assert not connection.is_reusable
+
+
+async def test_what_was_good_comes_before_the_failure(peer: tuple[Connection, socket.socket]) -> None:
+    connection, theirs = peer
+    theirs.send(CHUNKED + chunk(b"good") + b"not a chunk\r\n")
+    await connection.receive_head()
+    assert await connection.read() == b"good"
+    for _ in range(2):
+        with pytest.raises(NousError, match="cut"):
+            await connection.read()
+
+
+async def test_a_request_that_is_not_taken_is_answered_all_the_same(peer: tuple[Connection, socket.socket]) -> None:
+    """A server may refuse a body that is too long before it has read it all."""
+    connection, theirs = peer
+    theirs.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+    theirs.shutdown(socket.SHUT_RD)
+    await connection.send(b"x" * 10_000_000)
+    assert await read_all(connection) == b""
+    assert connection.status == 413
+
+
+async def test_a_peer_that_takes_no_request_is_waited_for_no_longer_than_allowed() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with theirs:
+        connection = Connection(ours, 0.05)
+        with pytest.raises(NousError, match="idle: the request was not taken"):
+            await connection.send(b"x" * 10_000_000)
+        connection.close()
+
+
+async def test_a_resting_connection_is_not_used_when_it_is_closed_or_has_something_to_say(
+    peer: tuple[Connection, socket.socket],
+) -> None:
+    connection, theirs = peer
+    connection.rest()
+    assert connection.is_alive(connection.idle_since, 1)
+    assert not connection.is_alive(connection.idle_since + 1.1, 1)
+    theirs.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+    assert not connection.is_alive(connection.idle_since, 1)
+    theirs.close()
+    assert not connection.is_alive(connection.idle_since, 1)
+
+
+def parse(pieces: list[bytes]) -> tuple[int, dict[str, str], bytes, bool, bool, str]:
+    incoming = Incoming()
+    for piece in pieces:
+        if incoming.failure is None and not incoming.is_complete:
+            incoming.feed(piece)
+    incoming.end() if not incoming.is_complete else None
+    failure = incoming.failure.code if incoming.failure is not None and not incoming.is_complete else ""
+    return (
+        incoming.status,
+        incoming.headers,
+        b"".join(incoming.body),
+        incoming.is_complete,
+        incoming.keeps_alive,
+        failure,
+    )
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=8), st.data())
+def test_an_answer_cut_anywhere_is_the_same_answer(chunks: list[bytes], data: st.DataObject) -> None:
+    raw = b"HTTP/1.1 100 Continue\r\n\r\n" + CHUNKED + b"".join(map(chunk, chunks)) + b"0\r\nx: y\r\n\r\n"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=12)))
+    pieces = [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True) if a < b]
+    status, headers, body, complete, keeps_alive, failure = parse(pieces)
+    assert (status, body, complete, keeps_alive, failure) == (200, b"".join(chunks), True, True, "")
+    assert headers == {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_answer_or_a_named_failure(raw: bytes) -> None:
+    for prefix in (b"", CHUNKED, SIZED):
+        _, _, _, complete, _, failure = parse([prefix + raw])
+        assert complete or failure == "provider_unavailable"
