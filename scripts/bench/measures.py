@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from scripts.bench.extensions import hooks, hostile
 from scripts.bench.parsers import parse_costs
 from scripts.bench.programs import Program, Provider, floor, nous
 from scripts.bench.tracing import tracing_ratio
@@ -278,7 +279,18 @@ MEASURES: Final[dict[str, Callable[[Provider], Figures]]] = {
     "sessions": sessions,
     "traces": traces,
     "tracing": tracing,
+    "hooks": hooks,
+    "hostile": hostile,
     "fsyncs": fsyncs,
     "imports": imports,
 }
-REPEATS: Final = {"start": 11, "warm": 3, "paced": 3, "unpaced": 5, "turns": 1, "sessions": 3, "traces": 3}
+REPEATS: Final = {
+    "start": 11,
+    "warm": 3,
+    "paced": 3,
+    "unpaced": 5,
+    "turns": 1,
+    "sessions": 3,
+    "traces": 3,
+    "hostile": 1,
+}
