@@ -156,8 +156,16 @@ class ExtensionHost:
     # -- what they bring
 
     async def _greet(self, extension: Extension, hello: Hello) -> None:
-        """Register what an extension says it has.  What it had before, and has no more, is gone."""
+        """Register what an extension says it has.  What it had before, and has no more, is gone.
+
+        Raises:
+            ProtocolError: a tool's schema is none, or another extension has a tool of the same name.
+        """
         tools = await to_thread.run_sync(self._make_tools, extension, hello)
+        for tool in tools:
+            owner = self._tools.get(tool.name, extension.name)
+            if owner != extension.name:
+                raise ProtocolError(f"the extension {owner} has a tool {tool.name} already")
         self._tools = {name: owner for name, owner in self._tools.items() if owner != extension.name}
         self._tools.update(dict.fromkeys((tool.name for tool in tools), extension.name))
         self._commands = {name: owner for name, owner in self._commands.items() if owner is not extension}
@@ -171,7 +179,7 @@ class ExtensionHost:
         """Return the tools of a hello.  In a thread: the first look at a schema loads a library.
 
         Raises:
-            ProtocolError: a schema is none, or another extension has a tool of the same name.
+            ProtocolError: a schema is none.
         """
         if not hello.tools:
             return []
@@ -179,8 +187,6 @@ class ExtensionHost:
 
         tools: list[Tool] = []
         for declared in hello.tools:
-            if self._tools.get(declared.name, extension.name) != extension.name:
-                raise ProtocolError(f"the extension {self._tools[declared.name]} has a tool {declared.name} already")
             try:
                 validator = make_validator(declared.schema)
             except InvalidSchemaError as error:

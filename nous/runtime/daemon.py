@@ -119,6 +119,7 @@ class Daemon:
         self.steering_mode: QueueMode = "one-at-a-time"
         self.follow_up_mode: QueueMode = "one-at-a-time"
         self.active_tools = self._initial_tools()
+        self._tools_were_set = False
         self.runs: dict[str, RunDriver] = {}
         self.last_ended: EndedRun | None = None
         self._spent: dict[str, Spent] = {}
@@ -133,7 +134,9 @@ class Daemon:
         wanted = self.settings.tools.active
         if wanted is None:
             return tuple(self.tools)
-        return self.check_tools(wanted)
+        # What is not there may still come with an extension.
+        is_all = isinstance(self.extensions, NoExtensions)
+        return self.check_tools(wanted if is_all else (name for name in wanted if name in self.tools))
 
     # -- runs
 
@@ -284,14 +287,16 @@ class Daemon:
         return chosen
 
     def add_tool(self, tool: Tool) -> None:
-        """Register a tool that came up while the daemon was running; it is active unless the settings say otherwise.
+        """Register a tool that came up while the daemon was running, or again.
 
-        Runs under way go on with the tools that they know.
+        A new one is active unless the settings or a client say otherwise.  Runs under way go on with the tools that
+        they know.
         """
+        is_new = tool.name not in self.tools
         self.tools[tool.name] = tool
         self._specs.clear()
         wanted = self.settings.tools.active
-        if (wanted is None or tool.name in wanted) and tool.name not in self.active_tools:
+        if is_new and not self._tools_were_set and (wanted is None or tool.name in wanted):
             self.active_tools = (*self.active_tools, tool.name)
 
     def remove_tools(self, names: Iterable[str]) -> None:
@@ -304,6 +309,7 @@ class Daemon:
 
     def set_active_tools(self, names: tuple[str, ...]) -> None:
         self.active_tools = names
+        self._tools_were_set = True
         self._tell_runs(ToolsSet(names))
 
     def set_steering_mode(self, mode: QueueMode) -> None:

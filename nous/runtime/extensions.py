@@ -79,6 +79,7 @@ async def ask_about_session(daemon: Daemon, hook: HookName, session_id: str, pay
 
     Raises ``policy_blocked`` if an extension does not want it.
     """
+    await daemon.extensions.ready()
     if hook not in daemon.extensions.hooks:
         return
     call = HookCall(hook=hook, operation_id=daemon.ids.entry_id(), session_id=session_id, payload=payload)

@@ -182,6 +182,7 @@ async def abort(call: Call, payload: c.Abort) -> Reply:
 
 async def set_active_tools(call: Call, payload: c.SetActiveTools) -> Accepted:
     daemon = call.connection.daemon
+    await daemon.extensions.ready()
     names = daemon.check_tools(payload.tools)
     daemon.set_active_tools(names)
     return Accepted(command="set_active_tools", count=len(names))
