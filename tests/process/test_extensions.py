@@ -287,7 +287,7 @@ async def test_it_gets_an_allowlist_of_the_environment(home: Home) -> None:
     assert found.pop("NOUS_WORKDIR") == str(home.workdir)
     assert "MY_API_KEY" not in found
     assert set(found) - {"_NOUS_TREE", "LC_CTYPE"} == {
-        "PATH", "HOME", "LANG", "LC_TIME", "WANTED", "PYTHONDONTWRITEBYTECODE",
+        "PATH", "HOME", "LANG", "LC_TIME", "WANTED", "PYTHONDONTWRITEBYTECODE", "NOUS_CORRELATION_ID",
     }  # fmt: skip
 
 
