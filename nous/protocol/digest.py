@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "79db822e3ce447647250c4a0351ed522d867f9fd2025ea9a8b9b41a3b3965bc5"
+SCHEMA_DIGEST: Final = "f714723cae8d128a8b74909d69e310c31e3ffe81cdd0285866fab589025f9329"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -86,6 +86,22 @@ class ExtensionInfo(Struct, frozen=True, kw_only=True):
     last_error: str | UnsetType = UNSET
 
 
+class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the daemon is, all sessions and clients together.
+
+    ``uptime_ms`` since its start.  ``rss_bytes`` is its resident memory, where the system tells.  ``queued_inputs`` are
+    steers and follow-ups that wait for their turn, ``queued_output_bytes`` what event readers have not taken yet.
+    ``loop_lag_ms`` is the longest within the last minute that anything was kept waiting; not known in the first second.
+    """
+
+    uptime_ms: int
+    open_runs: int
+    queued_inputs: int
+    queued_output_bytes: int
+    rss_bytes: int | UnsetType = UNSET
+    loop_lag_ms: int | UnsetType = UNSET
+
+
 class State(Answer, frozen=True):
     """``provider``, ``model`` and ``thinking`` are what the next run on the session uses.
 
@@ -109,6 +125,7 @@ class State(Answer, frozen=True):
     cost_usd: float | UnsetType = UNSET
     thinking: ThinkingLevel | UnsetType = UNSET
     extensions: list[ExtensionInfo] | UnsetType = UNSET
+    health: Health | UnsetType = UNSET
 
 
 class Messages(Answer, frozen=True):

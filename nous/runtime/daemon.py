@@ -36,6 +36,7 @@ from nous.protocol.events import CONNECTION_FEATURES, StatusEvent, WarningEvent,
 from nous.protocol.responses import PROTOCOL_VERSION
 from nous.runtime.driver import RunDriver
 from nous.runtime.extensions import DaemonListener, NoExtensions
+from nous.runtime.health import LoopWatch
 from nous.runtime.hub import Hub
 from nous.runtime.models import OneProvider
 from nous.runtime.order import Order
@@ -102,6 +103,8 @@ class Daemon:
         self.catalogue: Catalogue = catalogue or OneProvider(provider)
         self.tools: dict[str, Tool] = {t.name: t for t in tools}
         self.clock = clock
+        self.started_ns = clock.mono_ns()
+        self.loop_watch = LoopWatch(clock)
         self.ids = ids
         self.epoch = epoch
         self.correlation_id = correlation_id

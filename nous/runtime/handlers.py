@@ -34,6 +34,7 @@ from nous.protocol.responses import (
     Tree,
 )
 from nous.runtime.extensions import ask_about_session
+from nous.runtime.health import measure
 from nous.runtime.model_commands import list_models, set_model
 from nous.runtime.pages import page_messages, page_tree
 from nous.runtime.recorded import export_trace, get_events, list_runs, list_sessions
@@ -241,6 +242,7 @@ async def get_state(call: Call, payload: c.GetState) -> State:
         usage=spent.usage,
         cost_usd=spent.shown_cost,
         extensions=daemon.extensions.states() or UNSET,
+        health=measure(daemon),
     )
 
 

@@ -77,6 +77,11 @@ class Hub:
         return frozenset(x.peer_pid for x in self._listeners if x.peer_pid is not None and not x.catching)
 
     @property
+    def queued_bytes(self) -> int:
+        """How much all listeners together have not taken yet."""
+        return sum(x.outbox.queued_bytes for x in self._listeners)
+
+    @property
     def congested(self) -> bool:
         return any(x.paced and x.outbox.queued_bytes > PACED_BOUND_BYTES for x in self._listeners)
 

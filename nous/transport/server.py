@@ -96,6 +96,7 @@ class Server:
         if self._housekeeping is not None:
             tasks.start_soon(self._keep_house, self._housekeeping)
         tasks.start_soon(self._warm_provider)
+        tasks.start_soon(daemon.loop_watch.run)
         tasks.start_soon(daemon.extensions.run, daemon.listener)
         tasks.start_soon(self._watch_wire)
         if self._serve_stdio:

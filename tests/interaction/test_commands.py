@@ -120,7 +120,7 @@ async def test_the_state_while_a_run_goes_on(nous: OpenPeer) -> None:
         [run] = state["runs"]
         assert (run["run_id"], run["run_state"]) == (accepted["run_id"], "running")
         other = await peer.ok("new_session")
-        assert await peer.ok("get_state") == {
+        assert await peer.ok("get_state") | {"health": state["health"]} == {
             **state,
             "run_state": "idle",
             "run_id": "",
@@ -130,6 +130,26 @@ async def test_the_state_while_a_run_goes_on(nous: OpenPeer) -> None:
         }
         named = await peer.ok("get_state", {"session_id": accepted["session_id"]})
         assert (named["run_state"], named["session_id"]) == ("running", accepted["session_id"])
+
+
+@pytest.mark.behaviour("P6.20")
+async def test_the_state_tells_how_the_daemon_is(nous: OpenPeer) -> None:
+    async with nous(Setup(script=[HANGS])) as peer:
+        idle = (await peer.ok("get_state"))["health"]
+        assert (idle["open_runs"], idle["queued_inputs"]) == (0, 0)
+        assert idle["rss_bytes"] > 1 << 20
+        await peer.ok("prompt", {"text": "hi", "wait": False})
+        await peer.events_until("message_update")
+        await peer.ok("steer", {"text": "a"})
+        await peer.ok("follow_up", {"text": "b"})
+        busy = (await peer.ok("get_state"))["health"]
+        assert (busy["open_runs"], busy["queued_inputs"]) == (1, 2)
+        assert busy["queued_output_bytes"] >= 0
+        assert busy["uptime_ms"] >= idle["uptime_ms"] >= 0
+        assert busy.get("loop_lag_ms", 0) >= 0
+        await peer.ok("abort")
+        await peer.events_until("agent_end")
+        assert (await peer.ok("get_state"))["health"]["open_runs"] == 0
 
 
 UNSAFE_IDS = ["nobody", "", "../sessions/x", "a/b", "x" * 129, "a\u0000b", ".", "\u0663"]
