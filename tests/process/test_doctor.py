@@ -7,7 +7,7 @@ import shlex
 import socket
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio.to_thread
 import pytest
@@ -15,7 +15,8 @@ import pytest
 from nous.cli.doctor.command import CHECKS, PRODUCTION_CHECKS
 from tests.support.answers import Done, answer
 from tests.support.daemon import run_nous
-from tests.support.home import ROOT, Home
+from tests.support.harness import open_process
+from tests.support.home import ROOT, Home, Setup
 from tests.support.pages import read_blocks
 from tests.support.sse_server import Reply, answers, serve
 
@@ -173,3 +174,55 @@ def test_the_commands_of_the_page_run(home: Home) -> None:
         assert command[0] == "nous"
         done = run_nous(home, *command[1:])
         assert done.returncode == (2 if "--production-readiness" in command else 0), done
+
+
+# -- beside daemons
+
+
+HANGS: Final = [{"text": "Half"}, {"hang": True}]
+
+
+async def test_beside_a_daemon_at_work_there_is_nothing_to_repair(home: Home) -> None:
+    script = [[{"text": "Whole."}], HANGS, *[[{"text": f"Answer {n}."}] for n in range(3)]]
+    async with open_process(home, Setup(script=script)) as (peer, daemon):
+        await peer.run("one")
+        hanging = await peer.start("two")
+        await peer.events_until("message_update", run_id=hanging)
+        for n in range(3):
+            await peer.ok("new_session")
+            run = await peer.start(f"more {n}")
+            found = answer(await anyio.to_thread.run_sync(partial(doctor, home, "--json", "--repair")))
+            assert found["repairs"] == []
+            assert f"pid {daemon.pid}" in message_of(found, "locks")
+            await peer.run_events(run)
+        await peer.ok("abort", {"run_id": hanging})
+        await peer.run_events(hanging)
+        await peer.end()
+        await peer.rest()
+        await daemon.wait()
+    found = answer(doctor(home, "--json", "--repair"))
+    assert (found["repairs"], message_of(found, "sessions"), message_of(found, "traces")) == (
+        [],
+        "4 sessions",
+        "5 traces",
+    )
+
+
+async def test_what_a_killed_daemon_left_is_told_and_put_right(home: Home) -> None:
+    async with open_process(home, Setup(script=[HANGS])) as (peer, daemon):
+        run_id = await peer.start("one")
+        await peer.events_until("message_update")
+        daemon.process.kill()
+        await daemon.wait()
+    found = answer(doctor(home, "--json"))
+    assert (statuses(found)["locks"], statuses(found)["traces"]) == ("warn", "warn")
+    assert run_id in message_of(found, "traces")
+    found = answer(doctor(home, "--json", "--repair"))
+    assert len(found["repairs"]) == 2, "the lock and the trace"
+    assert (statuses(found)["locks"], statuses(found)["traces"]) == ("pass", "pass")
+    done = run_nous(home, "trace", "validate", run_id, "--state-dir", home.state, "--json")
+    assert answer(done)["files"][0]["status"] == "interrupted"
+
+
+def message_of(found: dict[str, Any], name: str) -> str:
+    return next(str(row["message"]) for row in found["checks"] if row["name"] == name)
