@@ -99,6 +99,12 @@ def _trace(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def _gc(arguments: Sequence[str]) -> int:
+    from nous.cli.gc import run
+
+    return run(arguments)
+
+
 COMMANDS: Final[dict[str, tuple[str, Command]]] = {
     "serve": ("run the daemon: commands on stdin or a socket, events out", _serve),
     "prompt": ("one run from the shell", _prompt),
@@ -111,6 +117,7 @@ COMMANDS: Final[dict[str, tuple[str, Command]]] = {
     "init": ("make the state directory", _init),
     "config": ("show, look up and check the configuration", _config),
     "trust": ("let a project's configuration count", _trust),
+    "gc": ("remove what is too old", _gc),
     "doctor": ("check everything, and repair what can be", _doctor),
     "replay": ("replay recorded runs and compare", _replay),
     "schema": ("print or write the protocol's JSON Schema", _schema),

@@ -317,6 +317,21 @@ class TraceSettings(_Section, frozen=True, kw_only=True):
     ] = "message"
 
 
+class RetentionSettings(_Section, frozen=True, kw_only=True):
+    """What ``nous gc`` removes: whole units past an age or beyond a count.  Without a setting all of a kind stay."""
+
+    max_session_days: Annotated[
+        Count | None, about("Sessions that were not changed for longer go.", owner_only=True)
+    ] = None
+    max_sessions: Annotated[Count | None, about("So many sessions stay, the last changed.", owner_only=True)] = None
+    max_trace_days: Annotated[Count | None, about("Traces older than that go.", owner_only=True)] = None
+    max_traces: Annotated[Count | None, about("So many traces stay, the newest.", owner_only=True)] = None
+    max_output_days: Annotated[Count | None, about("Long outputs of tools older than that go.", owner_only=True)] = None
+    max_outputs: Annotated[Count | None, about("Long outputs of so many runs stay, the newest.", owner_only=True)] = (
+        None
+    )
+
+
 class SessionLockSettings(_Section, frozen=True, kw_only=True):
     """How long to wait for a session that another process is writing."""
 
@@ -368,4 +383,5 @@ class Settings(_Section, frozen=True, kw_only=True):
     extensions: ExtensionsSettings = ExtensionsSettings()
     prompt: PromptSettings = PromptSettings()
     trace: TraceSettings = TraceSettings()
+    retention: RetentionSettings = RetentionSettings()
     session_lock: SessionLockSettings = SessionLockSettings()

@@ -79,6 +79,7 @@ def test_the_promised_defaults() -> None:
         "prompt.system_file": None,
         "prompt.agents_md": True,
         "trace.fsync": "message",
+        **dict.fromkeys([path for path in KEYS if path.startswith("retention.")]),
         "session_lock.profile": "standard",
         "session_lock.timeout_ms": None,
         "session_lock.retry_ms": None,
@@ -128,7 +129,7 @@ def test_what_a_project_may_never_set() -> None:
         "provider.headers",
         "provider.allow_insecure",
         "tools.allow_outside_workdir",
-        *(path for path in KEYS if path.startswith("extensions.")),
+        *(path for path in KEYS if path.startswith(("extensions.", "retention."))),
         *(f"providers.{name.replace('-', '_')}.{field}" for name in VENDORS for field in FORBIDDEN_OF_A_PROVIDER),
     }
 
@@ -152,7 +153,7 @@ def test_units_stand_in_names(path: str) -> None:
 def test_sections() -> None:
     vendors = {f"providers.{name.replace('-', '_')}" for name in VENDORS}
     rooms = {"provider", "providers", "daemon", "engine", "retry", "tools", "extensions", "prompt"}
-    plain = rooms | {"trace", "session_lock"}
+    plain = rooms | {"trace", "retention", "session_lock"}
     assert plain | vendors == SECTIONS
 
 

@@ -1,0 +1,78 @@
+"""``nous gc``: removes what the retention settings say is too old, and what dead daemons left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from nous.cli.answer import succeed
+from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
+from nous.config.settings import RetentionSettings
+from nous.errors import EXIT_OK
+from nous.store.disk import io_failure
+from nous.store.retention import Collector, Keep, Kind, Plan, Unit
+from nous.system.state_dir import EpochLock, is_dead, list_epochs, state_paths
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        prog="nous gc",
+        description="Remove sessions, traces and tool outputs that the settings under retention call too old. "
+        "Without such settings everything stays. What a living daemon works on is never touched.",
+    )
+    add_state_flags(parser)
+    parser.add_argument("--json", action="store_true", help="answer with one object")
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
+    options = parse(parser, arguments)
+    state = state_paths(state_root(options))
+    collector = Collector(
+        sessions=state.sessions, traces=state.traces, outputs=state.outputs, is_dead=partial(is_dead, state.daemons)
+    )
+    try:
+        plan = collector.plan(rules(load_settings(options).settings.retention))
+        gone = plan.remove if options.dry_run else [unit for unit in plan.remove if collector.remove(unit)]
+        locks = dead_locks(state.daemons, remove=not options.dry_run)
+    except OSError as error:
+        raise io_failure(error, str(error.filename or state.root)) from error
+    return report(plan, gone, locks, is_dry=options.dry_run, as_json=options.json)
+
+
+def rules(settings: RetentionSettings) -> dict[Kind, Keep]:
+    return {
+        "session": Keep(days=settings.max_session_days, count=settings.max_sessions),
+        "trace": Keep(days=settings.max_trace_days, count=settings.max_traces),
+        "output": Keep(days=settings.max_output_days, count=settings.max_outputs),
+    }
+
+
+def dead_locks(daemons: Path, *, remove: bool) -> list[str]:
+    """Return the epochs whose daemons died without removing their lock files; remove those files."""
+    found = []
+    for epoch in list_epochs(daemons):
+        if not remove:
+            if is_dead(daemons, epoch):
+                found.append(epoch)
+            continue
+        lock = EpochLock.claim(daemons, epoch)
+        if lock is not None:
+            lock.release()
+            found.append(epoch)
+    return found
+
+
+def report(plan: Plan, gone: list[Unit], locks: list[str], *, is_dry: bool, as_json: bool) -> int:
+    freed_bytes = sum(unit.size_bytes for unit in gone)
+    left = {
+        kind: count + sum(u.kind == kind for u in plan.remove if u not in gone) for kind, count in plan.kept.items()
+    }
+    if as_json:
+        return succeed(dry_run=is_dry, removed=gone, kept=left, dead_daemons=locks, freed_bytes=freed_bytes)
+    verb = "would go" if is_dry else "removed"
+    for unit in gone:
+        print(f"{verb}: {unit.kind} {unit.name} ({unit.size_bytes} bytes)")
+    for epoch in locks:
+        print(f"{verb}: lock of the dead daemon {epoch}")
+    kept = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in left.items())
+    print(f"{verb}: {len(gone)} of {len(plan.remove)}, {freed_bytes} bytes; kept: {kept}")
+    return EXIT_OK
