@@ -116,9 +116,11 @@ class Prices(Struct, frozen=True, kw_only=True, omit_defaults=True):
     input_usd_per_mtok: float
     output_usd_per_mtok: float
     cached_usd_per_mtok: float | None = None
+    cache_write_usd_per_mtok: float | None = None
     long_prompt_tokens: int | None = None
     long_input_usd_per_mtok: float | None = None
     long_cached_usd_per_mtok: float | None = None
+    long_cache_write_usd_per_mtok: float | None = None
     long_output_usd_per_mtok: float | None = None
 
     def cost_usd(self, usage: Usage) -> float | None:
@@ -130,12 +132,15 @@ class Prices(Struct, frozen=True, kw_only=True, omit_defaults=True):
         read = self.long_input_usd_per_mtok if is_long else self.input_usd_per_mtok
         cached = self.long_cached_usd_per_mtok if is_long else self.cached_usd_per_mtok
         written = self.long_output_usd_per_mtok if is_long else self.output_usd_per_mtok
-        if read is None or written is None:
-            return None
+        kept = self.long_cache_write_usd_per_mtok if is_long else self.cache_write_usd_per_mtok
         from_cache = min(usage.cached_tokens, usage.input_tokens)
+        into_cache = min(usage.cache_write_tokens or 0, usage.input_tokens - from_cache)
+        if read is None or written is None or (into_cache and kept is None):
+            return None
         dollars = (
-            (usage.input_tokens - from_cache) * read
+            (usage.input_tokens - from_cache - into_cache) * read
             + from_cache * (read if cached is None else cached)
+            + into_cache * (kept or 0)
             + usage.output_tokens * written
         )
         return round(dollars / 1_000_000, 9)

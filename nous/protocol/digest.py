@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "f714723cae8d128a8b74909d69e310c31e3ffe81cdd0285866fab589025f9329"
+SCHEMA_DIGEST: Final = "d5ed566f002705cca2b194118b4d9da7cae15144ed5c9e554f2765a1de8b4b92"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

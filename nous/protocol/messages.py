@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 Role = Literal["user", "assistant", "tool_result"]
 TurnKind = Literal["prompt", "steer", "follow_up"]
@@ -59,12 +59,17 @@ Block = TextBlock | ThinkingBlock | ToolCallBlock | ToolResultBlock | ImageBlock
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Tokens of one model call, or of all calls of a run."""
+    """Tokens of one model call, or of all calls of a run.
+
+    Among ``input_tokens`` are ``cached_tokens``, read from the vendor's cache, and ``cache_write_tokens``, written into
+    it, where a vendor counts these; among ``output_tokens`` are ``reasoning_tokens``.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int | UnsetType = UNSET
 
     def plus(self, other: Usage) -> Usage:
         return Usage(
@@ -72,7 +77,14 @@ class Usage(Struct, frozen=True, kw_only=True):
             output_tokens=self.output_tokens + other.output_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cache_write_tokens=_sum(self.cache_write_tokens, other.cache_write_tokens),
         )
+
+
+def _sum(one: int | UnsetType, other: int | UnsetType) -> int | UnsetType:
+    if one is UNSET or other is UNSET:
+        return one if other is UNSET else other
+    return one + other
 
 
 class Message(Struct, frozen=True, kw_only=True, tag="message", omit_defaults=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from nous.errors import NousError
 from nous.ports.model import Finish, FinishReason, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
@@ -212,15 +212,16 @@ class AnthropicParser:
             return
         self._has_usage = False
         used = self._usage
-        cached = used.cache_read_input_tokens or 0
+        cached, written = used.cache_read_input_tokens or 0, used.cache_creation_input_tokens or 0
         details = used.output_tokens_details
         items.append(
             UsageReport(
                 Usage(
-                    input_tokens=(used.input_tokens or 0) + (used.cache_creation_input_tokens or 0) + cached,
+                    input_tokens=(used.input_tokens or 0) + written + cached,
                     output_tokens=used.output_tokens or 0,
                     cached_tokens=cached,
                     reasoning_tokens=(details.thinking_tokens or 0) if details is not None else 0,
+                    cache_write_tokens=written or UNSET,
                 )
             )
         )

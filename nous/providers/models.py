@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -29,7 +30,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
 
     ``efforts`` are the words the model takes for how much to think, least first.  ``always_thinks``: it cannot be
     switched off.  The ``long_`` prices are for calls whose prompt is longer than ``long_prompt_tokens``, all tokens
-    of them.  Cached tokens are those read from the vendor's cache.
+    of them.  Cached tokens are those read from the vendor's cache; some vendors also charge for those written into it.
     """
 
     context_tokens: _Tokens | None = None
@@ -40,10 +41,12 @@ class ModelInfo(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     always_thinks: bool | None = None
     input_usd_per_mtok: _Usd | None = None
     cached_usd_per_mtok: _Usd | None = None
+    cache_write_usd_per_mtok: _Usd | None = None
     output_usd_per_mtok: _Usd | None = None
     long_prompt_tokens: _Tokens | None = None
     long_input_usd_per_mtok: _Usd | None = None
     long_cached_usd_per_mtok: _Usd | None = None
+    long_cache_write_usd_per_mtok: _Usd | None = None
     long_output_usd_per_mtok: _Usd | None = None
 
     @property
@@ -55,9 +58,11 @@ class ModelInfo(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
             input_usd_per_mtok=self.input_usd_per_mtok,
             output_usd_per_mtok=self.output_usd_per_mtok,
             cached_usd_per_mtok=self.cached_usd_per_mtok,
+            cache_write_usd_per_mtok=self.cache_write_usd_per_mtok,
             long_prompt_tokens=self.long_prompt_tokens,
             long_input_usd_per_mtok=self.long_input_usd_per_mtok,
             long_cached_usd_per_mtok=self.long_cached_usd_per_mtok,
+            long_cache_write_usd_per_mtok=self.long_cache_write_usd_per_mtok,
             long_output_usd_per_mtok=self.long_output_usd_per_mtok,
         )
 
@@ -148,8 +153,12 @@ def _row(
     efforts: str = "",
     always: bool = False,
     images: bool = True,
+    cache_write: float | None = None,
 ) -> ModelInfo:
-    """Build a row; ``dollars`` are the prices of input, cached input and output, ``long`` from which length others."""
+    """Build a row; ``dollars`` are the prices of input, cached input and output, ``long`` from which length others.
+
+    ``cache_write``: what writing into the cache costs, as a multiple of the price of input.
+    """
     read, cached, written = dollars
     length, long_read, long_cached, long_written = long or (None, None, None, None)
     return ModelInfo(
@@ -161,10 +170,12 @@ def _row(
         always_thinks=always,
         input_usd_per_mtok=read,
         cached_usd_per_mtok=cached,
+        cache_write_usd_per_mtok=None if cache_write is None else read * cache_write,
         output_usd_per_mtok=written,
         long_prompt_tokens=length,
         long_input_usd_per_mtok=long_read,
         long_cached_usd_per_mtok=long_cached,
+        long_cache_write_usd_per_mtok=None if cache_write is None or long_read is None else long_read * cache_write,
         long_output_usd_per_mtok=long_written,
     )
 
@@ -174,22 +185,29 @@ _M: Final = 1_000_000
 _CLAUDE: Final = "low medium high xhigh max"
 _GPT: Final = "none low medium high xhigh"
 
+_CACHE_WRITE: Final = 1.25
+"""What Anthropic charges for writing into its cache for five minutes, as a multiple of the price of input."""
+
+_claude: Final = partial(_row, cache_write=_CACHE_WRITE)
+
 _TABLE: Final[Rows] = {
     "anthropic": {
-        "claude-fable-5-1": _row(_M, 128 * _K, (10, 0.25, 50), efforts=_CLAUDE, always=True),
-        "claude-fable-5": _row(_M, 128 * _K, (10, 1, 50), efforts=_CLAUDE, always=True),
-        "claude-opus-5-5": _row(_M, 128 * _K, (4, 0.2, 20), efforts=_CLAUDE, always=True),
-        "claude-opus-5": _row(_M, 128 * _K, (5, 0.5, 25), efforts=_CLAUDE),
-        "claude-opus-4-8": _row(_M, 128 * _K, (5, 0.5, 25), efforts=_CLAUDE),
-        "claude-opus-4-7": _row(_M, 128 * _K, (5, 0.5, 25), efforts=_CLAUDE),
-        "claude-opus-4-6": _row(_M, 128 * _K, (5, 0.5, 25), efforts="low medium high max"),
-        "claude-opus-4-5": _row(200 * _K, 64 * _K, (5, 0.5, 25), thinking="budget"),
-        "claude-sonnet-5-5": _row(_M, 128 * _K, (2, 0.1, 10), efforts=_CLAUDE, always=True),
-        "claude-sonnet-5": _row(_M, 128 * _K, (2, 0.2, 10), efforts="low medium high max"),
-        "claude-sonnet-4-6": _row(_M, 64 * _K, (3, 0.3, 15), efforts="low medium high"),
-        "claude-sonnet-4-5": _row(200 * _K, 64 * _K, (3, 0.3, 15), thinking="budget"),
-        "claude-haiku-5-5": _row(_M, 128 * _K, (0.1, 0.01, 0.5), (100 * _K, 0.5, 0.05, 2.5), efforts="low medium high"),
-        "claude-haiku-4-5": _row(200 * _K, 64 * _K, (1, 0.1, 5), thinking="budget"),
+        "claude-fable-5-1": _claude(_M, 128 * _K, (10, 0.25, 50), efforts=_CLAUDE, always=True),
+        "claude-fable-5": _claude(_M, 128 * _K, (10, 1, 50), efforts=_CLAUDE, always=True),
+        "claude-opus-5-5": _claude(_M, 128 * _K, (4, 0.2, 20), efforts=_CLAUDE, always=True),
+        "claude-opus-5": _claude(_M, 128 * _K, (5, 0.5, 25), efforts=_CLAUDE),
+        "claude-opus-4-8": _claude(_M, 128 * _K, (5, 0.5, 25), efforts=_CLAUDE),
+        "claude-opus-4-7": _claude(_M, 128 * _K, (5, 0.5, 25), efforts=_CLAUDE),
+        "claude-opus-4-6": _claude(_M, 128 * _K, (5, 0.5, 25), efforts="low medium high max"),
+        "claude-opus-4-5": _claude(200 * _K, 64 * _K, (5, 0.5, 25), thinking="budget"),
+        "claude-sonnet-5-5": _claude(_M, 128 * _K, (2, 0.1, 10), efforts=_CLAUDE, always=True),
+        "claude-sonnet-5": _claude(_M, 128 * _K, (2, 0.2, 10), efforts="low medium high max"),
+        "claude-sonnet-4-6": _claude(_M, 64 * _K, (3, 0.3, 15), efforts="low medium high"),
+        "claude-sonnet-4-5": _claude(200 * _K, 64 * _K, (3, 0.3, 15), thinking="budget"),
+        "claude-haiku-5-5": _claude(
+            _M, 128 * _K, (0.1, 0.01, 0.5), (100 * _K, 0.5, 0.05, 2.5), efforts="low medium high"
+        ),
+        "claude-haiku-4-5": _claude(200 * _K, 64 * _K, (1, 0.1, 5), thinking="budget"),
     },
     "openai": {
         "gpt-6-astra": _row(

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from msgspec import UNSET, UnsetType
+
 from nous.errors import NousError
 from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.messages import Usage
@@ -22,9 +24,17 @@ FIXTURES: Final = Path(__file__).parents[2] / "fixtures" / "sse"
 KEY: Final = "sk-test-0123456789"
 
 
-def used(input_tokens: int = 19, output: int = 10, cached: int = 0, reasoning: int = 0) -> UsageReport:
+def used(
+    input_tokens: int = 19, output: int = 10, cached: int = 0, reasoning: int = 0, cache_write: int | UnsetType = UNSET
+) -> UsageReport:
     return UsageReport(
-        Usage(input_tokens=input_tokens, output_tokens=output, cached_tokens=cached, reasoning_tokens=reasoning)
+        Usage(
+            input_tokens=input_tokens,
+            output_tokens=output,
+            cached_tokens=cached,
+            reasoning_tokens=reasoning,
+            cache_write_tokens=cache_write,
+        )
     )
 
 
@@ -99,7 +109,7 @@ ANSWERS: Final[dict[str, dict[str, list[ModelItem]]]] = {
         "content-filter": [TextDelta("So"), Finish("refusal")],
     },
     "anthropic": {
-        "text": [*_HELLO, used(30, 10, 8), Finish("stop")],
+        "text": [*_HELLO, used(30, 10, 8, cache_write=3), Finish("stop")],
         "thinking-tools": [
             *thoughts("Two files, ", "two calls.", signature="EqQBCgIYAhIM1gbcDa9GJwZA2b3h"),
             TextDelta("Both at once."),

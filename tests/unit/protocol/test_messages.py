@@ -25,4 +25,6 @@ def test_blocks_name_their_type() -> None:
 def test_usage_adds_up_field_by_field() -> None:
     one = Usage(input_tokens=1, output_tokens=20, cached_tokens=300, reasoning_tokens=4000)
     assert one.plus(Usage()) == one
+    written = Usage(cache_write_tokens=5)
+    assert one.plus(written).plus(one).plus(written).cache_write_tokens == 10
     assert one.plus(one) == Usage(input_tokens=2, output_tokens=40, cached_tokens=600, reasoning_tokens=8000)

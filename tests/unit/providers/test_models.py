@@ -83,6 +83,17 @@ def test_cost_of_long_prompts() -> None:
     assert cost_of(info, Usage(input_tokens=100_001, output_tokens=1000)) == 0.0525005
 
 
+def test_cost_of_writing_into_the_cache() -> None:
+    info = TABLE.rows("anthropic")["claude-haiku-5-5"]
+    written = Usage(input_tokens=100_000, cached_tokens=20_000, cache_write_tokens=40_000)
+    # A quarter more than other input: 40,000 at 0.1, 20,000 at 0.01, 40,000 at 0.125 dollars a million.
+    assert cost_of(info, written) == 0.0092
+    assert cost_of(info, Usage(input_tokens=1, cached_tokens=1, cache_write_tokens=9)) == 0.00000001
+    unpriced = ModelInfo(input_usd_per_mtok=2, output_usd_per_mtok=1)
+    assert cost_of(unpriced, written) is None
+    assert cost_of(unpriced, Usage(input_tokens=1, cache_write_tokens=0)) == 0.000002
+
+
 def test_cost_without_prices() -> None:
     assert cost_of(ModelInfo(), Usage(input_tokens=1)) is None
     assert cost_of(ModelInfo(input_usd_per_mtok=1), Usage(input_tokens=1)) is None
