@@ -168,9 +168,10 @@ class ModelCalls:
         self._fail(item)
 
     def _fail(self, item: ModelFailed) -> None:
-        """Make the call again later if nothing of the answer was shown; else fail the run."""
+        """Make the call again later if nothing of the answer was shown, and there may be another; else fail the run."""
         answer = self._answer
-        if answer is not None and not answer.opened and self.retries.begin(item):
+        is_only = self._run.output.forbids_tools
+        if answer is not None and not answer.opened and not is_only and self.retries.begin(item):
             self._answer = None
         else:
             self._run.fail(item.code, item.cause)

@@ -34,6 +34,7 @@ class OutputPart:
 
     @property
     def forbids_tools(self) -> bool:
+        """Whether the run makes exactly one model call."""
         return self.is_wanted and not self._run.spec.output_tools
 
     def refuse_tools(self, calls: tuple[ToolCallBlock, ...]) -> None:

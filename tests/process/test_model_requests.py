@@ -11,8 +11,9 @@ import pytest
 from nous.providers.history import MISSING_RESULT_TEXT
 from tests.support.gates import Gate, chat, chat_setup
 from tests.support.harness import Peer, open_process
-from tests.support.home import Home
+from tests.support.home import Home, Setup
 from tests.support.sse_server import Server, data_lines, serve, streams
+from tests.support.vendor_streams import recording
 
 pytestmark = pytest.mark.anyio
 
@@ -108,3 +109,20 @@ async def test_a_call_whose_tool_died_with_its_daemon_is_repaired_the_same_each_
     assert first[2]["content"] == MISSING_RESULT_TEXT
     assert first == second
     assert server.exchanges[1].body == server.exchanges[2].body
+
+
+async def test_thinking_goes_back_to_its_model_in_the_order_it_came(home: Home) -> None:
+    replies = [streams(recording("anthropic", name)) for name in ("interleaved", "text", "text")]
+    async with serve(*replies) as server:
+        setup = Setup(provider="anthropic", flags=("--model", "m", "--api-base", server.url))
+        async with open_process(home, setup) as (peer, _):
+            await say(peer, "think twice", wait=True)
+            await say(peer, "and now?", wait=True)
+            await say(peer, "and another?", wait=True, model="n")
+        said = [body["messages"][1]["content"] for body in (json.loads(e.body) for e in server.exchanges[1:])]
+    spoken = [{"type": "text", "text": "First."}, {"type": "text", "text": "Second."}]
+    thought = [
+        {"type": "thinking", "thinking": "One.", "signature": "c2lnMQ=="},
+        {"type": "thinking", "thinking": "Two.", "signature": "c2lnMg=="},
+    ]
+    assert said == [[thought[0], spoken[0], thought[1], spoken[1]], spoken]

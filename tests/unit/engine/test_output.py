@@ -91,6 +91,14 @@ def test_nothing_is_compacted_for_it() -> None:
     assert (large.payload("agent_end")["status"], large.asked(PlanCompaction)) == ("completed", [])
 
 
+def test_a_call_that_does_not_come_through_is_not_made_again() -> None:
+    limits = EngineLimits(max_retries=2)
+    alone = structured(limits=limits).fail_model("provider_unavailable")
+    assert (alone.payload("error")["code"], len(alone.asked(CallModel))) == ("provider_unavailable", 1)
+    with_tools = structured(limits=limits, output_tools=True).fail_model("provider_unavailable")
+    assert with_tools.state is State.AWAITING_RETRY
+
+
 def test_an_abort_while_it_is_checked() -> None:
     bench = structured().say("{}").abort()
     assert (bench.payload("agent_end")["status"], "output" in bench.payload("agent_end")) == ("aborted", False)

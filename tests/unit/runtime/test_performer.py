@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
-from nous.protocol.messages import Usage
-from nous.runtime.performer import group_items, split_items
+from nous.ports.tool import ToolContext, ToolResult
+from nous.protocol.messages import ImageBlock, Usage
+from nous.runtime.performer import UNSEEN_IMAGES, group_items, split_items
+from nous.testing import memory_client, scripted_provider
 
 texts = st.text(min_size=1, max_size=40)
 items = st.one_of(
@@ -64,3 +68,28 @@ def test_no_piece_is_longer_than_was_asked(batch: list[ModelItem], max_bytes: in
     for piece in split_items(batch, max_bytes):
         text = piece.arguments if isinstance(piece, ToolCallDelta) else getattr(piece, "text", "")
         assert len(text.encode()) <= max_bytes
+
+
+class CameraTool:
+    """Gives an image whether anybody can see it or not."""
+
+    name = "camera"
+    description = "Take a picture."
+    source = "test"
+
+    def __init__(self) -> None:
+        self.schema: dict[str, Any] = {"type": "object"}
+
+    async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
+        return ToolResult(text="A picture.", images=(ImageBlock("image/png", "iVBORw0KGgo="),))
+
+
+@pytest.mark.anyio
+async def test_images_nobody_is_known_to_see_are_left_out_in_words() -> None:
+    calls = [{"tool_call": {"name": "camera", "arguments": {}}}], [{"text": "done"}]
+    async with memory_client(scripted_provider(*calls), tools=[CameraTool()]) as client:
+        answer = await client.call("prompt", text="Take a picture.", wait=True)
+        messages = (await client.call("get_messages", session_id=answer["session_id"]))["messages"]
+    [result] = [message for message in messages if message["role"] == "tool_result"]
+    assert result["text"] == f"A picture.\n{UNSEEN_IMAGES}"
+    assert [block["type"] for block in result["blocks"]] == ["tool_result"]
