@@ -49,6 +49,7 @@ WITHOUT_CONSENT: Final[list[Sequence[str]]] = [
     ("trust", ".", "--forget"),
     ("replay", "absent.trace.ndjson"),
     ("doctor",),
+    ("gc",),
     ("ext", "list"),
     ("ext", "check"),
     ("ext", "trust", "."),

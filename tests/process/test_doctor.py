@@ -96,14 +96,18 @@ def test_production_readiness_names_all_that_is_missing(home: Home) -> None:
     found = answer(done)
     assert done.returncode == 2
     failed = {name for name, status in statuses(found).items() if status == "fail"}
-    assert failed >= {"production.profile", "production.provider", "production.consent"}
+    assert failed >= {f"production.{name}" for name in ("profile", "provider", "consent", "retention")}
     assert list(statuses(found))[-len(PRODUCTION_CHECKS) :] == [check.name for check in PRODUCTION_CHECKS]
 
 
 def write_production(home: Home, **daemon: object) -> None:
     path = home.root / ".config" / "nous" / "config.yaml"
     path.parent.mkdir(parents=True)
-    settings = {"provider": {"name": "openai", "model": "m-1"}, "daemon": {"profile": "production", **daemon}}
+    settings = {
+        "provider": {"name": "openai", "model": "m-1"},
+        "daemon": {"profile": "production", **daemon},
+        "retention": {"max_session_days": 365, "max_trace_days": 30, "max_output_days": 30},
+    }
     path.write_text(json.dumps(settings), encoding="utf-8")
     path.chmod(0o600)
 

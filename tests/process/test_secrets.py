@@ -52,9 +52,12 @@ REPLIES: Final[list[Reply]] = [
     streams(chat_delta("Half"), data_lines(SAYS_KEY)),
     streams(data_lines("{" + KEY)),
     cuts(chat_delta("Half")),
-    sends(f"HTTP/1.1 {KEY}\r\n\r\n".encode()),
+    # What passes by itself is asked for once more, and the warning about that names the cause.
+    *[answers(429, SAYS_KEY)] * 2,
+    *[sends(f"HTTP/1.1 {KEY}\r\n\r\n".encode())] * 2,
 ]
-PROMPTS: Final = len(REPLIES) - 1
+PROMPTS: Final = len(REPLIES) - 3
+"""One reply is to a tool's result, two are to retries."""
 
 
 def forms(secret: str) -> Iterator[bytes]:
@@ -86,7 +89,7 @@ def setup_of(server: Server) -> Setup:
     }
     return Setup(
         provider="openai",
-        config={"provider": provider},
+        config={"provider": provider, "retry": {"max_retries": 1, "first_delay_ms": 1}},
         flags=("--log-level", "debug"),
         environ={"MY_CREDENTIAL": KEY},
     )
@@ -132,7 +135,7 @@ async def export_all(peer: Peer, run_ids: list[str]) -> None:
 
 
 async def test_no_command_shows_it(home: Home) -> None:
-    async with serve(*REPLIES, *[answers(401, SAYS_KEY)] * 8) as server:
+    async with serve(*REPLIES, *[answers(401, SAYS_KEY)] * 12) as server:
         run_ids = await run_everything(home, server)
         sessions = json.loads((await shell(home, "session", "list", "--json")).stdout)["sessions"]
         said = {
@@ -165,6 +168,7 @@ def command_lines(run_id: str, session_id: str) -> Iterator[tuple[str, ...]]:
         ("session", "export", session_id, "-o", "-"),
         ("prompt", "hello"),
         ("ext", "list"),
+        ("gc", "--dry-run"),
         ("trust", "absent"),
     ]
     for arguments in plain:

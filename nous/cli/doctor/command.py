@@ -44,6 +44,7 @@ PRODUCTION_CHECKS: Final = (
     Check("production.provider", production.check_provider),
     Check("production.consent", production.check_consent),
     Check("production.line_size", production.check_line_size),
+    Check("production.retention", production.check_retention),
     Check("production.sockets", production.check_sockets),
     Check("production.redaction", production.check_redaction),
     Check("production.extensions", extensions.check_all_trusted),

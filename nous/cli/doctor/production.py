@@ -67,6 +67,23 @@ def check_line_size(situation: Situation) -> Finding:
     return warned(f"{shown}: a lot per client", fix) if size > COMMON_LINE_BYTES else passed(shown)
 
 
+def check_retention(situation: Situation) -> Finding:
+    """Nothing grows for ever: ``nous gc`` bounds each kind of record, by age or by count."""
+    kept = situation.settings.retention
+    bounds = {
+        "sessions": (kept.max_session_days, kept.max_sessions),
+        "traces": (kept.max_trace_days, kept.max_traces),
+        "outputs": (kept.max_output_days, kept.max_outputs),
+    }
+    unbounded = [kind for kind, limits in bounds.items() if limits == (None, None)]
+    fix = "Set retention in the user's configuration, and run nous gc every day."
+    if len(unbounded) == len(bounds):
+        return failed("retention is not set: everything stays for ever", fix)
+    if unbounded:
+        return warned(f"kept for ever: {enumerate_names(unbounded)}", fix)
+    return passed("sessions, traces and outputs are bounded")
+
+
 def check_sockets(situation: Situation) -> Finding:
     """The sockets named with ``--socket`` are ours, and closed to others, as is where they lie."""
     if not situation.sockets:

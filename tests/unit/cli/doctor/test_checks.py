@@ -133,6 +133,10 @@ def with_daemon(mode: int = 0o600, **settings: object) -> Callable[[Room], None]
     return lambda room: room.configure(daemon=settings).chmod(mode)
 
 
+def with_retention(**limits: int) -> Callable[[Room], object]:
+    return lambda room: room.configure(retention=limits)
+
+
 def with_variable(name: str, value: str) -> Callable[[Room], None]:
     return lambda room: room.environ.update({name: value})
 
@@ -241,6 +245,11 @@ CASES: dict[str, dict[Status, Callable[[Room], object]]] = {
         "pass": nothing,
         "warn": with_daemon(max_line_bytes=16 << 20),
         "fail": with_daemon(max_line_bytes=1 << 30),
+    },
+    "production.retention": {
+        "pass": with_retention(max_sessions=100, max_trace_days=30, max_outputs=100),
+        "warn": with_retention(max_sessions=100, max_trace_days=30),
+        "fail": nothing,
     },
     "production.sockets": {"pass": listen(0o700), "warn": name_absent_socket, "fail": listen(0o755)},
     "production.redaction": {
