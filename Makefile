@@ -8,10 +8,10 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full test-chaos test-replay-deep check schema milestone4-gate bench hooks dist verify-dist lock clean
+.PHONY: help setup demo test test-full test-chaos test-replay-deep check schema milestone4-gate bench bench-budgets hooks dist verify-dist lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Make .venv: pinned dependencies, then nous itself
 
@@ -51,6 +51,9 @@ schema: $(INSTALLED) ## Write protocol/v1 anew from the code
 
 bench: $(INSTALLED) ## Measure, and print the figures
 	$(BIN)/python -m scripts.bench
+
+bench-budgets: $(INSTALLED) ## Measure, and fail if something became several times slower than it was
+	$(BIN)/python -m scripts.bench --budgets
 
 hooks: ## Have git run make check before each push
 	@sh scripts/install_hooks.sh

@@ -29,6 +29,8 @@ install() {
 }
 install --require-hashes --requirement requirements.lock
 install --no-deps --no-build-isolation --editable .
+# What pip compiles of other packages: without it each start would, where byte code may not be written.
+"$venv/bin/python" -m compileall -q nous
 "$venv/bin/python" -m pip check --disable-pip-version-check >/dev/null ||
     fail "requirements.lock does not hold all that pyproject.toml needs (make lock)."
 echo "$venv is ready: Python $version, $("$venv/bin/python" -c 'import nous; print("nous", nous.__version__)')."

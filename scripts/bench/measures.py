@@ -66,6 +66,9 @@ def warm(provider: Provider) -> Figures:
                 last.append((ended - provider.last_byte_ns(answered + number)) / 1e6)
         out[f"{name} prompt to first delta ms"] = statistics.median(first[5:])
         out[f"{name} last byte to end ms"] = statistics.median(last[5:])
+    disk = fsyncs(provider)["fsync p50 ms"]
+    out["nous prompt to first delta less fsync ms"] = out["nous prompt to first delta ms"] - disk
+    out["nous last byte to end less fsync ms"] = out["nous last byte to end ms"] - disk
     return out
 
 
@@ -140,24 +143,47 @@ def unpaced(provider: Provider) -> Figures:
 
 
 def turns(provider: Provider) -> Figures:
-    """CPU of a turn of 20 deltas, the n-th of one session: averaged over the ten turns around it."""
+    """CPU of a turn of 20 deltas, the n-th of one session: the mean of the turns that end with it."""
     out: Figures = {}
     with nous(provider.base, "burst-20-8") as program:
         program.line()
         number = 0
-        for upto, name in ((10, "1"), (60, "50"), (210, "200"), (1010, "1000")):
-            while number < upto - 10:
+        for upto, name, count in ((1, "1", 1), (50, "50", 20), (200, "200", 20), (1000, "1000", 20)):
+            while number < upto - count:
                 number += 1
                 prompt(program, number)
                 program.until(b'"agent_end"')
             cpu = program.cpu_s()
             begun = time.perf_counter()
-            for _ in range(10):
+            for _ in range(count):
                 number += 1
                 prompt(program, number)
                 program.until(b'"agent_end"')
-            out[f"nous turn {name} cpu ms"] = (program.cpu_s() - cpu) / 10 * 1e3
-            out[f"nous turn {name} wall ms"] = (time.perf_counter() - begun) / 10 * 1e3
+            out[f"nous turn {name} cpu ms"] = (program.cpu_s() - cpu) / count * 1e3
+            out[f"nous turn {name} wall ms"] = (time.perf_counter() - begun) / count * 1e3
+    out["nous turn 1000 over 50 ratio"] = out["nous turn 1000 cpu ms"] / out["nous turn 50 cpu ms"]
+    return out
+
+
+def commands(provider: Provider) -> Figures:
+    """What a client waits for an answer, in a session of 100 turns; and what a turn writes to disk and wire."""
+    out: Figures = {}
+    with nous(provider.base, "burst-20-8") as program:
+        program.line()
+        written = program.written_bytes()
+        for number in range(1, 101):
+            prompt(program, number)
+            program.until(b'"agent_end"')
+        out["nous bytes written per turn kB"] = (program.written_bytes() - written) / 100 / 1000
+        for name in ("ping", "get_state", "get_messages", "list_sessions"):
+            times = []
+            for number in range(200):
+                begun = time.perf_counter()
+                program.send(json.dumps({"id": f"{name}-{number}", "type": name}))
+                program.until(b'"ok":true')
+                times.append((time.perf_counter() - begun) * 1e3)
+            for share in (50, 95, 99):
+                out[f"nous {name} p{share} ms"] = percentile(times, share / 100)
     return out
 
 
@@ -275,6 +301,7 @@ MEASURES: Final[dict[str, Callable[[Provider], Figures]]] = {
     "parsers": parsers,
     "unpaced": unpaced,
     "turns": turns,
+    "commands": commands,
     "tool_round": tool_round,
     "sessions": sessions,
     "traces": traces,
