@@ -141,6 +141,14 @@ def target_of(url: str) -> Target:
 
 def encode_head(request: HttpRequest, target: Target) -> bytes:
     """Return a request's first line and headers.  Raises ``provider_error`` for what would break out of its line."""
+    head = _fixed_head(request.method, target, tuple(request.headers.items()))
+    length = b"content-length: %d\r\n" % len(request.body) if request.method == "POST" else b""
+    return head + length + b"\r\n"
+
+
+@lru_cache(maxsize=16)
+def _fixed_head(method: str, target: Target, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Return what is the same in every request of an adapter: all but its length."""
     own = {
         "host": target.authority,
         "user-agent": f"nous/{__version__}",
@@ -148,10 +156,8 @@ def encode_head(request: HttpRequest, target: Target) -> bytes:
         "accept-encoding": "identity",
         "connection": "keep-alive",
     }
-    if request.method == "POST":
-        own["content-length"] = str(len(request.body))
-    lines = [f"{name}: {value}" for name, value in (own | request.headers).items()]
-    head = "\r\n".join([f"{request.method} {target.path} HTTP/1.1", *lines])
+    lines = [f"{name}: {value}" for name, value in (own | dict(headers)).items()]
+    head = "\r\n".join([f"{method} {target.path} HTTP/1.1", *lines])
     if head.count("\n") != len(lines) or head.count("\r") != len(lines) or not head.isascii():
         raise client_fault("LocalProtocolError")
-    return head.encode("ascii") + b"\r\n\r\n"
+    return head.encode("ascii") + b"\r\n"
