@@ -17,6 +17,7 @@ MAX_ID_CHARACTERS: Final = 256
 
 QueueMode = Literal["one-at-a-time", "all"]
 Text = Annotated[str, Meta(min_length=1)]
+ModelName = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
 class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -47,7 +48,7 @@ class Prompt(Payload, frozen=True):
     output_schema: dict[str, Any] | None = None
     images: list[Image] | None = None
     provider: str | None = None
-    model: Text | None = None
+    model: ModelName | None = None
     thinking: ThinkingLevel | None = None
 
 
@@ -159,7 +160,7 @@ class SetModel(Payload, frozen=True):
     """Choose who answers in a session from its active leaf on.  What is left out follows from what is in force."""
 
     kind = "set_model"
-    model: Text | None = None
+    model: ModelName | None = None
     provider: str | None = None
     thinking: ThinkingLevel | None = None
     session_id: str | None = None

@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "d5ed566f002705cca2b194118b4d9da7cae15144ed5c9e554f2765a1de8b4b92"
+SCHEMA_DIGEST: Final = "b6a27c7d7f10f92684cc1de30b70fad79657abcd6403af784b6bb68c0b54f7a1"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-import anyio.to_thread
-
 from nous.engine.effects import AskPolicy, CheckOutput, StartTimer
 from nous.engine.inputs import Input, OutputChecked, Stamp
 from nous.engine.spec import RunSpec
+from nous.errors import NousError, as_nous_error
 from nous.ports.extensions import Extensions
 from nous.ports.system import Clock
 from nous.protocol.entries import Compaction
@@ -103,7 +102,11 @@ class LiveSeams:
         return effect.after_ms
 
     async def check_output(self, effect: CheckOutput, schema: dict[str, Any]) -> OutputChecked:
-        from nous.runtime.output_schema import find_fault
+        from nous.runtime.output_check import check_answer
 
-        fault = await anyio.to_thread.run_sync(find_fault, schema, effect.text, abandon_on_cancel=True)
+        try:
+            fault = await check_answer(schema, effect.text)
+        except (NousError, OSError) as error:
+            # Nothing is taken for valid that was not found to be.
+            fault = f"$: it could not be checked ({as_nous_error(error).code})"
         return OutputChecked(effect.entry_id, fault)

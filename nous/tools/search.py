@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
-from functools import cache
 from pathlib import Path
 from typing import Final
 
-import nous
 from nous.ports.tool import Outcome, ToolContext, ToolResult
 from nous.system.process import find_program, spawn
+from nous.system.python import own_program
 from nous.system.supervise import Stopped, supervise
 from nous.tools.blocking import Stop, off_the_loop
 from nous.tools.failure import ToolFailure, describe, quoted
@@ -21,8 +19,6 @@ from nous.tools.search_request import GrepQuery, SearchRequest, SearchSummary, e
 
 SEARCH_TIMEOUT_MS: Final = 30_000
 SEARCH_MEMORY_BYTES: Final = 1024 * 1024 * 1024
-
-_PROGRAM: Final = "import sys; sys.path[:0] = {paths!r}; from nous.tools.search_worker import main; main()"
 
 
 async def run_search(
@@ -35,7 +31,7 @@ async def run_search(
         output.extend(data)
 
     child = spawn(
-        [sys.executable, "-I", "-S", "-W", "ignore", "-X", "utf8", "-c", _program(), encode_request(request)],
+        own_program("nous.tools.search_worker", encode_request(request)),
         cwd=Path("/"),
         env={"PATH": os.environ.get("PATH", os.defpath)},
         stderr="null",
@@ -97,13 +93,6 @@ async def plan_search(
 
 def find_ripgrep() -> str | None:
     return find_program("rg", os.environ)
-
-
-@cache
-def _program() -> str:
-    """Return the child's program: it runs without site, so it is told where its modules are."""
-    package_parent = str(Path(nous.__file__).parent.parent)
-    return _PROGRAM.format(paths=[package_parent, *(path for path in sys.path if path.startswith("/"))])
 
 
 def _notes(summary: SearchSummary | None, stopped: Stopped | None, limit: int, what: str, timeout_ms: int) -> list[str]:

@@ -122,6 +122,7 @@ async def test_what_cannot_answer_is_refused_before_anything_is_written(nous: Op
                 ({"provider": "openai", "model": "gpt-5.4"}, "provider_auth: OPENAI_API_KEY: not set"),
                 ({"thinking": "huge"}, "invalid_payload: thinking"),
                 ({"model": ""}, "invalid_payload: model"),
+                ({"model": "x" * 257}, "invalid_payload: model"),
             ):
                 assert (await peer.refused(kind, {"text": "x", **payload})).startswith(refusal), payload
         asked = {"text": "x", "provider": "anthropic", "model": "claude-fable-5"}

@@ -195,14 +195,14 @@ async def test_cancelling_leaves_no_process(room: Room) -> None:
 
 
 async def test_a_worker_that_dies_is_said(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nous.tools.search._program", lambda: "raise SystemExit(3)")
+    monkeypatch.setattr("nous.system.python._program", lambda module: "raise SystemExit(3)")
     assert await room.failure(RIPGREP, pattern="x") == "The search failed: the process that searched died."
 
 
 async def test_the_child_knows_nothing_of_the_environment(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     program = "import os; print(sorted(os.environ)); print(end='\\0' + '1 0 0.')"
-    monkeypatch.setattr("nous.tools.search._program", lambda: program)
+    monkeypatch.setattr("nous.system.python._program", lambda module: program)
     names = await room.text(RIPGREP, pattern="x")
     assert "OPENAI_API_KEY" not in names
     assert "PATH" in names
