@@ -278,7 +278,8 @@ class ExtensionProcess:
 
     async def _pause(self) -> None:
         """Look again soon while something is under way; else now and then, and soon after a call begins."""
-        if not self._pending and not self._abandoned:
+        is_idle = self._hello is not None and not self._pending and not self._abandoned
+        if is_idle:
             self._has_calls = anyio.Event()
             with anyio.move_on_after(_IDLE_LOOK_S):
                 await self._has_calls.wait()

@@ -78,14 +78,13 @@ class ProcessTree:
     def observe(self) -> int:
         """Remember who belongs to the tree now; return their resident memory in bytes (shared memory counted twice).
 
-        Costs a few small reads per process of the tree, whatever else runs on the machine.  Reaps dead orphans: a
-        long command may leave thousands.
+        Costs a few small reads per process of the tree and per orphan, whatever else runs on the machine.  Reaps dead
+        orphans: a long command may leave thousands.
         """
         if not procfs.lists_children():
             return sum(procfs.resident_bytes(member.pid) for member in self.members())
-        _reap_orphans()
         found: dict[int, int] = {}
-        waiting = [self._root_pid, *self._seen]
+        waiting = [self._root_pid, *self._seen, *self._adopted()]
         while waiting:
             pid = waiting.pop()
             stat = None if pid in found else procfs.read_stat(pid)
@@ -136,6 +135,11 @@ class ProcessTree:
             or self._claims(stat, roots)
         }
 
+    def _adopted(self) -> list[int]:
+        """Return the orphans of ours that were not seen before their parents died."""
+        orphans, roots = _living_orphans()
+        return [stat.pid for stat in orphans if stat.pid not in self._seen and self._claims(stat, roots)]
+
     def _claims(self, stat: ProcessStat, roots: Mapping[int, ProcessTree]) -> bool:
         """Return whether this is an orphan of ours.  Where no one adopts them, only the mark can tell."""
         if stat.started < self._started or stat.pid in roots or stat.is_dead:
@@ -156,13 +160,21 @@ def _children_by_parent(processes: Mapping[int, ProcessStat]) -> defaultdict[int
     return children
 
 
-def _reap_orphans() -> None:
-    if FAMILY.adopts_orphans and FAMILY.lock.acquire(blocking=False):
-        try:
-            orphans = (pid for pid in procfs.children_of(os.getpid()) if pid not in FAMILY.roots)
-            _reap(stat for stat in map(procfs.read_stat, orphans) if stat is not None)
-        finally:
-            FAMILY.lock.release()
+def _living_orphans() -> tuple[list[ProcessStat], dict[int, ProcessTree]]:
+    """Return the orphans we have adopted, the dead ones reaped, and the trees there are; nothing while a child starts.
+
+    A child that is being started is not in ``roots`` yet and would look like an orphan.
+    """
+    if not FAMILY.adopts_orphans or not FAMILY.lock.acquire(blocking=False):
+        return [], {}
+    try:
+        roots = dict(FAMILY.roots)
+        stats = [procfs.read_stat(pid) for pid in procfs.children_of(os.getpid()) if pid not in roots]
+        orphans = [stat for stat in stats if stat is not None]
+        _reap(orphans)
+        return [stat for stat in orphans if not stat.is_dead], roots
+    finally:
+        FAMILY.lock.release()
 
 
 def _reap(stats: Iterable[ProcessStat]) -> None:

@@ -70,6 +70,12 @@ FAILING = {
         "(max_processes)",
         LONG,
     ),
+    "forks and lets go": Case(
+        "for call in calls():\n    while True: subprocess.run(['sh', '-c', 'setsid sleep 1000 < /dev/null &'])",
+        "extension_error",
+        "(max_processes)",
+        LONG,
+    ),
     "allocates": Case(
         "kept = []\nfor call in calls():\n    while True: kept.append(b'x' * (1 << 20)); time.sleep(.001)",
         "extension_error",

@@ -88,6 +88,20 @@ async def test_who_was_seen_before_its_parent_died_belongs() -> None:
         assert not is_running(int(pid))
 
 
+async def test_who_let_go_before_anybody_looked_is_counted() -> None:
+    with adopting_orphans():
+        child, [pid] = await start("sh -c 'setsid sh -c \"echo \\$\\$; exec sleep 300\" &'; sleep 300")
+        try:
+            wait_for_program(int(pid), "sleep")
+            wait_for(lambda: (stat := procfs.read_stat(int(pid))) is not None and stat.parent == os.getpid())
+            child.tree.observe()
+            # The root, which has become its last command, and the one that let go.
+            assert child.tree.size() == 2
+        finally:
+            await finish(child)
+        assert not is_running(int(pid))
+
+
 async def test_another_process_that_got_the_pid_does_not_belong() -> None:
     child, _ = await start("echo up; sleep 300")
     with python("import sys; sys.stdin.read()") as innocent:
