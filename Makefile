@@ -8,10 +8,11 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full test-chaos test-replay-deep check schema milestone4-gate bench bench-budgets hooks dist verify-dist lock clean
+.PHONY: help setup demo test test-full test-chaos test-replay-deep test-hardening test-hardening-acceptance check schema \
+	milestone4-gate bench bench-budgets hooks dist verify-dist lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-25s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Make .venv: pinned dependencies, then nous itself
 
@@ -37,6 +38,12 @@ milestone4-gate: $(INSTALLED) ## What a milestone needs: a PASS line per require
 
 test-chaos: $(INSTALLED) ## Kill daemons 500 times, break disks, a million lines of garbage, 2,000 runs in one daemon
 	CHAOS_KILLS=500 FUZZ_LINES=1000000 SOAK_RUNS=2000 $(BIN)/pytest tests/chaos
+
+test-hardening: $(INSTALLED) ## Fault injection, contention, atomic writes, exit codes, secrets, consent
+	$(BIN)/python -m scripts.hardening
+
+test-hardening-acceptance: milestone4-gate test-hardening test-chaos bench-budgets ## What a release needs: the gate, hardening, chaos, budgets, many processes on one store
+	bash scripts/test_session_soak.sh
 
 check: $(INSTALLED) ## Lint, types, the floors, generated files
 	$(BIN)/ruff check

@@ -46,6 +46,7 @@ SETTING_FLAGS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
     ("--replay-from", "provider.replay_from", {"metavar": "PATH", "help": "a recorded run for the provider replay"}),
     ("--replay-speed", "provider.replay_speed", {"choices": ("full", "recorded"), "help": "how fast it is replayed"}),
     ("--replay-drive", "provider.replay_drive", {"choices": ("recording", "client"), "help": argparse.SUPPRESS}),
+    ("--faults", "daemon.faults", {"metavar": "FILE", "help": "what goes wrong on purpose: a plan, for tests"}),
     ("--tools", "tools.active", {"metavar": "LIST", "type": tool_list, "help": "tools active at start: read,bash"}),
     ("--on-eof", "daemon.on_eof", {"choices": ("finish", "abort"), "help": "what the end of stdin means for runs"}),
     ("--drain-timeout", "daemon.drain_timeout_ms", {"metavar": "TIME", "type": duration_ms, "help": "30s, 500ms"}),

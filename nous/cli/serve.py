@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
@@ -41,6 +41,9 @@ from nous.telemetry.log import configure, get_log
 from nous.transport.descriptors import DescriptorEndpoint
 from nous.transport.server import Server
 from nous.transport.wire import claim_stdio
+
+if TYPE_CHECKING:
+    from nous.runtime.faults import FaultySeams
 
 log = get_log("cli")
 
@@ -188,7 +191,8 @@ def find_workdir(given: Path | None) -> Path:
 
 
 def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World, epoch: str) -> Daemon:
-    return Daemon(
+    faulty = make_faulty_seams(settings)
+    daemon = Daemon(
         settings=settings,
         state_root=state.root,
         workdir=workdir,
@@ -197,7 +201,7 @@ def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World
         tools=world.tools,
         clock=SystemClock(),
         ids=world.ids,
-        seams=world.seams,
+        seams=faulty or world.seams,
         lock_profile=lock_profile(settings),
         epoch=epoch,
         version=__version__,
@@ -207,6 +211,25 @@ def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World
         correlation_id=os.environ.get(CORRELATION_VARIABLE),
         extensions=None if world.seams is not None else find_extensions(settings, state, workdir),
     )
+    if faulty is not None:
+        faulty.abort = daemon.lose_client
+    return daemon
+
+
+def make_faulty_seams(settings: Settings) -> FaultySeams | None:
+    """Return the seams of a daemon that is to meet faults, if it is.
+
+    Raises:
+        NousError: ``invalid_config`` for a plan that is none.
+    """
+    if settings.daemon.faults is None:
+        return None
+    from nous.config.faults import read_fault_plan
+    from nous.runtime.faults import FaultySeams
+
+    plan = read_fault_plan(Path(settings.daemon.faults))
+    log.warning("faults_injected", seed=plan.seed)
+    return FaultySeams(SystemClock(), settings.tools.policy, plan)
 
 
 def find_extensions(settings: Settings, state: StateDir, workdir: Path) -> Extensions | None:

@@ -47,6 +47,10 @@ def find_faults(settings: Settings) -> Iterator[Fault]:
         yield from _find_secrets(f"providers.{field}", section.api_base, section.headers)
     if settings.daemon.profile == "production" and settings.provider.name in FAKE_PROVIDERS:
         yield Fault("provider.name", "not under the profile production: its answers are not a model's")
+    if settings.daemon.faults is not None and settings.daemon.profile == "production":
+        yield Fault("daemon.faults", "not under the profile production: faults on purpose are for tests")
+    if settings.daemon.faults is not None and settings.provider.name == "replay":
+        yield Fault("daemon.faults", "not in a replay: it repeats the faults that were recorded")
     if settings.prompt.system is not None and settings.prompt.system_file is not None:
         yield Fault("prompt.system_file", "prompt.system is set too; only one of them can be the prompt")
 

@@ -218,6 +218,15 @@ class DaemonSettings(_Section, frozen=True, kw_only=True):
     subscriber_buffer_bytes: Annotated[
         SizeBytes, about("How far a subscriber of the event socket may fall behind before it is disconnected.")
     ] = 8 << 20
+    faults: Annotated[
+        Text | None,
+        about(
+            "A plan of faults that are injected on purpose, for tests (docs/faults.md). Never in production.",
+            flag="--faults",
+            path=True,
+            owner_only=True,
+        ),
+    ] = None
     log_level: Annotated[
         LogLevel, about("The least important records on stderr.", env="NOUS_LOG_LEVEL", flag="--log-level")
     ] = "info"

@@ -25,9 +25,9 @@ from nous.engine.inputs import (
 from nous.engine.spec import RunSpec
 from nous.errors import NousError
 from nous.ports.extensions import Extensions, HookCall, HookOutcome
-from nous.ports.model import ModelItem, ModelRequest
+from nous.ports.model import ModelItem, ModelRequest, Provider
 from nous.ports.system import Clock, Ids
-from nous.ports.tool import ToolContext, ToolResult
+from nous.ports.tool import Tool, ToolContext, ToolResult
 from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
 from nous.replay.recording import Header, read_header
@@ -117,6 +117,17 @@ class ReplaySeams:
 
     def extensions(self, live: Extensions) -> Extensions:
         return ReplayExtensions(self)
+
+    def provider(self, live: Provider) -> Provider:
+        return live
+
+    def tool(self, live: Tool) -> Tool:
+        return live
+
+    @property
+    def faults(self) -> None:
+        """None: those that were injected were recorded like all others."""
+        return
 
     def delay_ms(self, effect: StartTimer) -> int:
         return 0

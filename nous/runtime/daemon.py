@@ -270,6 +270,11 @@ class Daemon:
             return None
         return last
 
+    def lose_client(self, run_id: str) -> None:
+        """Abort a run as if whoever asked had gone."""
+        if run_id in self.runs:
+            self.runs[run_id].abort("", "client_gone")
+
     def abort_all(self, reason: AbortReason) -> None:
         for driver in tuple(self.runs.values()):
             driver.abort("", reason)

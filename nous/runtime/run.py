@@ -34,7 +34,7 @@ from nous.runtime.performer import Performer
 from nous.runtime.publisher import Publisher
 from nous.runtime.recorder import Recorder
 from nous.runtime.system_prompt import build_system_prompt
-from nous.runtime.terms import STRUCTURED_OUTPUT_TOOLS, RunTerms
+from nous.runtime.terms import FAULT_INJECTION, STRUCTURED_OUTPUT_TOOLS, RunTerms
 from nous.store.session_path import PathView
 from nous.store.sessions import Session
 from nous.store.trace_file import TraceWriter
@@ -52,7 +52,7 @@ class Resources:
     """What one run's effects are performed with."""
 
     def __init__(self, daemon: Daemon, session: Session, run_id: str, path: PathView, terms: RunTerms) -> None:
-        self.provider: Provider = terms.provider
+        self.provider: Provider = daemon.seams.provider(terms.provider)
         self.terms = terms
         self.session = session
         self.seams = daemon.seams
@@ -119,7 +119,8 @@ class Resources:
         return self.terms.facts.takes_images is True
 
     def tool(self, name: str) -> Tool | None:
-        return self._daemon.tools.get(name)
+        tool = self._daemon.tools.get(name)
+        return None if tool is None else self.seams.tool(tool)
 
     def tool_context(self, tool_call_id: str, progress: Callable[[str], Awaitable[None]]) -> ToolContext:
         daemon = self._daemon
@@ -220,6 +221,8 @@ def syncs(policy: str, recorder: Recorder, session: Session) -> tuple[Callable[[
 def trace_header(daemon: Daemon, spec: RunSpec, path: PathView) -> dict[str, object]:
     """Return the fields of ``trace.header`` (docs/runtime-trace.md)."""
     entries = len(path)
+    faults = daemon.seams.faults
+    capabilities = ((STRUCTURED_OUTPUT_TOOLS,) if spec.output_tools else ()) + ((FAULT_INJECTION,) if faults else ())
     given_id = {} if daemon.correlation_id is None else {"correlation_id": daemon.correlation_id}
     return {
         "trace_version": TRACE_VERSION,
@@ -237,7 +240,8 @@ def trace_header(daemon: Daemon, spec: RunSpec, path: PathView) -> dict[str, obj
         "provider": {"name": spec.provider, "model": spec.model},
         "active_tools": spec.active_tools,
         "limits": spec.limits,
-        "capabilities": (STRUCTURED_OUTPUT_TOOLS,) if spec.output_tools else (),
+        "capabilities": capabilities,
+        **({} if faults is None else {"faults": faults}),
         "spec": spec,
         "context": {"entries": entries, "digest": spec.context_digest, "compaction_id": path.compaction_id},
         "capture": {**dict.fromkeys(RECORDED_SEAMS, "recorded"), "context": "referenced" if entries else "recorded"},

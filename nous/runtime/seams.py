@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from nous.engine.effects import AskPolicy, CheckOutput, StartTimer
 from nous.engine.inputs import Input, OutputChecked, Stamp
 from nous.engine.spec import RunSpec
 from nous.errors import NousError, as_nous_error
 from nous.ports.extensions import Extensions
+from nous.ports.model import Provider
 from nous.ports.system import Clock
+from nous.ports.tool import Tool
 from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
+
+if TYPE_CHECKING:
+    from nous.config.faults import FaultPlan
 
 
 class Admitted(NamedTuple):
@@ -57,6 +62,19 @@ class Seams(Protocol):
         """Return what a run asks its hooks of; ``live`` are the daemon's own."""
         ...
 
+    def provider(self, live: Provider) -> Provider:
+        """Return what a run's model calls go to."""
+        ...
+
+    def tool(self, live: Tool) -> Tool:
+        """Return what a run's tool calls go to."""
+        ...
+
+    @property
+    def faults(self) -> FaultPlan | None:
+        """What goes wrong on purpose, if anything does."""
+        ...
+
     def delay_ms(self, effect: StartTimer) -> int: ...
 
     async def check_output(self, effect: CheckOutput, schema: dict[str, Any]) -> OutputChecked:
@@ -97,6 +115,16 @@ class LiveSeams:
 
     def extensions(self, live: Extensions) -> Extensions:
         return live
+
+    def provider(self, live: Provider) -> Provider:
+        return live
+
+    def tool(self, live: Tool) -> Tool:
+        return live
+
+    @property
+    def faults(self) -> FaultPlan | None:
+        return None
 
     def delay_ms(self, effect: StartTimer) -> int:
         return effect.after_ms

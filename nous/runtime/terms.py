@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 STRUCTURED_OUTPUT_TOOLS: Final = "structured_output_tools"
 """The capability of runs with an output schema that may use tools all the same."""
 
+FAULT_INJECTION: Final = "fault_injection"
+"""The capability of runs that faults may have been injected into."""
+
 
 class RunTerms(NamedTuple):
     """``provider`` answers for ``choice``, about whose model ``facts`` are known."""

@@ -55,6 +55,7 @@ def test_the_promised_defaults() -> None:
         "daemon.max_runs": 64,
         "daemon.abort_grace_ms": 2_000,
         "daemon.subscriber_buffer_bytes": 8_388_608,
+        "daemon.faults": None,
         "daemon.log_level": "info",
         "engine.max_model_calls": 64,
         "engine.compact_at_tokens": 150_000,
@@ -117,6 +118,7 @@ def test_the_flags() -> None:
         "--max-line-bytes": "daemon.max_line_bytes",
         "--log-level": "daemon.log_level",
         "--tools": "tools.active",
+        "--faults": "daemon.faults",
     }
 
 
@@ -124,6 +126,7 @@ def test_what_a_project_may_never_set() -> None:
     assert {key.path for key in KEYS.values() if key.owner_only} == {
         "state_dir",
         "daemon.profile",
+        "daemon.faults",
         "provider.api_base",
         "provider.api_key_env",
         "provider.headers",
