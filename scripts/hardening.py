@@ -19,7 +19,7 @@ MAX_SECONDS: Final = 900
 
 REQUIREMENTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "H1": (
-        "a seeded plan of faults: every run ends in order, every trace replays",
+        "a seeded plan of faults: runs end in order, traces replay",
         ("tests/process/test_fault_plan.py",),
     ),
     "H2": ("faults of providers fail their run alone", ("tests/process/test_faults.py",)),
