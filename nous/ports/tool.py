@@ -60,7 +60,10 @@ class Tool(Protocol):
 
     name: str
     description: str
-    schema: dict[str, Any]
+
+    @property
+    def schema(self) -> dict[str, Any]: ...
+
     source: str
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult: ...

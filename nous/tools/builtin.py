@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any, ClassVar, Final, Generic
 
 from nous.ports.tool import ToolContext, ToolResult
@@ -25,7 +26,11 @@ class BuiltinTool(ABC, Generic[ArgumentsT]):
         self.name: str = self.tool_name
         self.description: str = self.summary
         self.source: str = "builtin"
-        self.schema: dict[str, Any] = schema_of(self.shape)
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """Made when a model is first told of the tool: no start waits for it."""
+        return schema_of(self.shape)
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
         try:
