@@ -18,7 +18,7 @@ from nous.cli.answer import fail, succeed
 from nous.cli.difference import summary, write_comparison
 from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
 from nous.cli.timeline import STATUS_STYLES, Ink, Style, duration, snippet, timeline_json, write_timeline
-from nous.config.keys import flatten
+from nous.config.keys import flatten, hidden_values
 from nous.config.provider import KEY_VARIABLES
 from nous.config.settings import Settings
 from nous.engine.inputs import RunStarted
@@ -223,9 +223,7 @@ def held_secrets(settings: Settings, environ: Mapping[str, str]) -> tuple[str, .
     Those the configuration names, and of the other variables those whose name says so, as for the tools' environment.
     """
     named = {str(value) for path, value in flatten(settings).items() if path.endswith("_env") and value}
-    values = {environ.get(name, "") for name in (*named, *KEY_VARIABLES.values())} | {
-        *settings.provider.headers.values()
-    }
+    values = {environ.get(name, "") for name in (*named, *KEY_VARIABLES.values())} | hidden_values(settings)
     for name, value in environ.items():
         is_closed = any(word in name.upper() for word in SECRET_WORDS)
         # Not every such variable holds a secret: a path or a word is left alone.

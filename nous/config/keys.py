@@ -114,6 +114,12 @@ def flatten(settings: Settings) -> dict[str, object]:
     return flat
 
 
+def hidden_values(settings: Settings) -> set[str]:
+    """Return the values that are never shown."""
+    flat = flatten(settings)
+    return {str(value) for path, value in flat.items() if value and (key := find_key(path)) is not None and key.hidden}
+
+
 def build_settings(values: Mapping[str, object]) -> Settings:
     """Return the settings with ``values`` (checked, by dotted path) in place of the defaults."""
     root: dict[str, Any] = {}

@@ -165,7 +165,8 @@ class EndpointSettings(_Section, frozen=True, kw_only=True):
         about("Name of the environment variable that holds its key; by default the one the vendor documents."),
     ] = None
     headers: Annotated[
-        dict[str, Text], about("Further headers of every request to it. Keys do not belong here.", owner_only=True)
+        dict[str, Text],
+        about("Further headers of every request to it. Keys do not belong here.", owner_only=True, hidden=True),
     ] = {}
     allow_insecure: Annotated[
         bool, about("Whether plain http to it may leave this machine; to loopback it always may.", owner_only=True)

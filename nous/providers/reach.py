@@ -12,6 +12,7 @@ from nous.config.settings import EndpointSettings, ProviderName, Settings
 from nous.config.settings import ProviderSettings as ProviderSection
 from nous.errors import NousError
 from nous.providers.settings import ProviderSettings
+from nous.telemetry.log import hide_value
 
 
 class KeyMissingError(NousError):
@@ -58,6 +59,8 @@ def reach(settings: Settings, name: ProviderName, environ: Mapping[str, str]) ->
         key = resolve_key(section, environ)
     except NousError as error:
         raise KeyMissingError(error.code, error.cause, hint=error.hint) from None
+    for value in section.headers.values():
+        hide_value(value)
     return ProviderSettings(
         api_base=section.api_base,
         api_key=key,

@@ -27,10 +27,14 @@ from tests.support.sse_server import Reply, Server, answers, cuts, data_lines, s
 
 pytestmark = pytest.mark.anyio
 
-KEY: Final = "sk-proj/3141592653+589793=ab"
+KEY: Final = "sk-proj-3141592653.589793_ab"
 HEADER: Final = "team-2718281828459045"
-HELD: Final = (KEY, HEADER)
-SAYS_KEY: Final = json.dumps({"error": {"message": f"bad key {KEY} of {HEADER}", "code": KEY, "type": HEADER}}).encode()
+OTHER_HEADER: Final = "tenant-1414213562373095"
+HELD: Final = (KEY, HEADER, OTHER_HEADER)
+SAYS_KEY: Final = json.dumps(
+    {"error": {"message": f"bad {KEY} of {HEADER}", "code": KEY, "type": HEADER, "status": OTHER_HEADER}}
+).encode()
+SAYS_HEADER: Final = json.dumps({"error": {"message": "", "code": OTHER_HEADER, "type": "refused"}}).encode()
 READS_OURS: Final = "" if os.geteuid() == 0 else "; cat /proc/$PPID/environ 2>&1"  # nothing is closed to root
 ASKS_ENV: Final = json.dumps({"command": f"env{READS_OURS}"})
 CALLS_BASH: Final = {
@@ -49,6 +53,7 @@ REPLIES: Final[list[Reply]] = [
     streams(*chat("Your environment.")),
     answers(401, SAYS_KEY, headers={"x-echo": KEY}),
     answers(400, SAYS_KEY),
+    answers(400, SAYS_HEADER),
     streams(chat_delta("Half"), data_lines(SAYS_KEY)),
     streams(data_lines("{" + KEY)),
     cuts(chat_delta("Half")),
@@ -89,7 +94,11 @@ def setup_of(server: Server) -> Setup:
     }
     return Setup(
         provider="openai",
-        config={"provider": provider, "retry": {"max_retries": 1, "first_delay_ms": 1}},
+        config={
+            "provider": provider,
+            "providers": {"openai": {"headers": {"x-tenant": OTHER_HEADER}}},
+            "retry": {"max_retries": 1, "first_delay_ms": 1},
+        },
         flags=("--log-level", "debug"),
         environ={"MY_CREDENTIAL": KEY},
     )
@@ -105,7 +114,8 @@ async def test_nothing_that_nous_holds_is_written_anywhere(home: Home) -> None:
     async with serve(*REPLIES) as server:
         run_ids = await run_everything(home, server)
         assert [e.headers["authorization"] for e in server.exchanges] == [f"Bearer {KEY}"] * len(REPLIES)
-        assert {e.headers["x-team"] for e in server.exchanges} == {HEADER}
+        sent = {(e.headers["x-team"], e.headers["x-tenant"]) for e in server.exchanges}
+        assert sent == {(HEADER, OTHER_HEADER)}
     assert len(run_ids) == PROMPTS
     written = {
         path: path.read_bytes() for path in home.root.rglob("*") if path.is_file() and path.name != "config.yaml"
@@ -153,6 +163,7 @@ def command_lines(run_id: str, session_id: str) -> Iterator[tuple[str, ...]]:
         ("config", "show"),
         ("config", "get", "provider"),
         ("config", "get", "provider.headers.x-team"),
+        ("config", "get", "providers.openai"),
         ("config", "check"),
         ("auth", "check"),
         ("doctor", "--production-readiness"),

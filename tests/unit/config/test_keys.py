@@ -17,6 +17,7 @@ from nous.config.keys import (
     describe,
     find_key,
     flatten,
+    hidden_values,
     parse_text,
 )
 from nous.config.settings import MAX_TIMEOUT_MS, ProviderName, ProvidersSettings, SessionLockSettings, Settings
@@ -326,3 +327,11 @@ def test_text_that_does_not_fit(path: str, text: str) -> None:
 )
 def test_timing_of_session_locks(lock: SessionLockSettings, timing_ms: tuple[int, int]) -> None:
     assert lock.timing_ms() == timing_ms
+
+
+def test_what_is_sent_with_every_request_is_never_shown() -> None:
+    headers = [key for key in KEYS.values() if key.path.endswith(".headers")]
+    assert len(headers) > 10
+    assert all(key.hidden and key.owner_only for key in headers)
+    settings = build_settings({"provider.headers.x-a": "one", "providers.openai.headers.x-b": "two"})
+    assert hidden_values(settings) == {"one", "two"}
