@@ -103,7 +103,7 @@ async def test_events_survive_the_daemon(nous: OpenPeer) -> None:
 
 @pytest.mark.behaviour("P6.3")
 async def test_runs_are_listed_newest_first(nous: OpenPeer) -> None:
-    async with nous(Setup(script=[[{"text": "One."}], [{"cut": True}], HANGS])) as peer:
+    async with nous(Setup(script=[[{"text": "One."}], [{"text": "Tw"}, {"cut": True}], HANGS])) as peer:
         first = await peer.run("one")
         second = await peer.run("two")
         session = (await peer.ok("new_session"))["session_id"]

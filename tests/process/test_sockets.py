@@ -148,6 +148,8 @@ async def test_events_on_a_command_connection_that_asked(home: Home) -> None:
             run = await peer.run("hello")
             assert types(run)[-1] == "agent_end"
             await peer.ok("hello", {"features": []})
+            # ``ready`` follows the answer of ``hello``: it has come once the next answer has.
+            await peer.ok("ping")
             before = len(peer.lines)
             assert (await peer.ok("prompt", {"text": "again"}))["output"] == "mock response: again"
             assert len(peer.lines) == before + 1
