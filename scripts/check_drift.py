@@ -8,6 +8,7 @@ from typing import Any
 
 from nous.extensions.schema import DOCUMENT_NAME, host_schema
 from nous.protocol.schema import documents, render, schema_digest
+from nous.telemetry import operations
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -30,7 +31,7 @@ def generated() -> dict[Path, bytes]:
 
 def all_documents() -> dict[str, dict[str, Any]]:
     """Return every schema of protocol/v1 by file name."""
-    return {**documents(), DOCUMENT_NAME: host_schema()}
+    return {**documents(), DOCUMENT_NAME: host_schema(), operations.DOCUMENT_NAME: operations.operations_schema()}
 
 
 def digest_module() -> bytes:

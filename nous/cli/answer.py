@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from nous.errors import EXIT_OK, NousError
+from nous.telemetry.operations import operations
 
 CORRELATION_VARIABLE: Final = "NOUS_CORRELATION_ID"
 
@@ -39,6 +40,7 @@ def correlation_id() -> str:
 
 def fail(error: NousError, *, as_json: bool, **fields: object) -> int:
     """Report a failure and return its exit code.  ``fields`` stand in the object too."""
+    operations.note(error)
     if as_json:
         print_json(
             {

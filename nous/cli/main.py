@@ -11,6 +11,7 @@ from nous import __version__
 from nous.cli.answer import fail, settle_correlation_id
 from nous.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, NousError, as_nous_error
 from nous.telemetry.log import get_log
+from nous.telemetry.operations import operations
 
 Command = Callable[[Sequence[str]], int]
 
@@ -135,7 +136,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if argv[0] in ("-V", "--version"):
         print(f"nous {__version__}")
         return EXIT_OK
-    name, rest = argv[0], argv[1:]
+    exit_code = EXIT_RUNTIME
+    operations.call(argv[0])
+    try:
+        exit_code = _run(argv[0], argv[1:])
+    finally:
+        operations.end(exit_code)
+    return exit_code
+
+
+def _run(name: str, rest: list[str]) -> int:
+    """Run a subcommand; whatever goes wrong becomes its one answer and its exit code."""
     found = COMMANDS.get(name)
     as_json = "--json" in rest
     try:

@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from nous import __version__
+from nous.cli.answer import correlation_id
 from nous.config.durations import parse_duration_ms
 from nous.config.load import Loaded, load
 from nous.errors import NousError
+from nous.system.state_dir import read_bootstrap_record
+from nous.telemetry.operations import operations
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,12 +106,15 @@ def _as_argument(flag: str, value: object) -> str:
 def load_settings(options: argparse.Namespace) -> Loaded:
     """Return the configuration of this call: all layers, the project's file of ``--workdir`` or of here."""
     workdir: Path | None = vars(options).get("workdir")
-    return load(
+    loaded = load(
         environ=os.environ,
         flags=given_flags(options),
         config_file=options.config,
         workdir=Path.cwd() if workdir is None else workdir,
     )
+    if loaded.settings.operations.log and read_bootstrap_record(loaded.state_root) is not None:
+        operations.start(loaded.state_root, correlation_id(), __version__)
+    return loaded
 
 
 def state_root(options: argparse.Namespace) -> Path:

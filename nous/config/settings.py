@@ -327,6 +327,19 @@ class TraceSettings(_Section, frozen=True, kw_only=True):
     ] = "message"
 
 
+class OperationsSettings(_Section, frozen=True, kw_only=True):
+    """What is kept for whoever operates nous."""
+
+    log: Annotated[
+        bool,
+        about(
+            "Whether each command's start and end (exit code, category of the error, time taken) is appended to "
+            "operations.ndjson in the state directory.",
+            owner_only=True,
+        ),
+    ] = False
+
+
 class RetentionSettings(_Section, frozen=True, kw_only=True):
     """What ``nous gc`` removes: whole units past an age or beyond a count.  Without a setting all of a kind stay."""
 
@@ -394,4 +407,5 @@ class Settings(_Section, frozen=True, kw_only=True):
     prompt: PromptSettings = PromptSettings()
     trace: TraceSettings = TraceSettings()
     retention: RetentionSettings = RetentionSettings()
+    operations: OperationsSettings = OperationsSettings()
     session_lock: SessionLockSettings = SessionLockSettings()

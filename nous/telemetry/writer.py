@@ -156,7 +156,7 @@ def _arrange(_logger: object, level: str, event_dict: MutableMapping[str, Any]) 
     """Put what every record has first, then its own fields (a structlog processor)."""
     record: Record = event_dict["record"]
     own = {f"{name}_" if name in _FIRST else name: value for name, value in record.fields.items()}
-    first = (_format_time(record.time_ns), level, record.room, record.event)
+    first = (format_time(record.time_ns), level, record.room, record.event)
     return dict(zip(_FIRST, first, strict=True)) | own
 
 
@@ -168,6 +168,7 @@ def _encode_line(fields: dict[str, Any], **_options: object) -> bytes:
     return msgspec.json.encode(kept | {"fields_omitted": len(fields) - len(kept)}) + b"\n"
 
 
-def _format_time(time_ns: int) -> str:
+def format_time(time_ns: int) -> str:
+    """Return nanoseconds since 1970 as RFC 3339 UTC with milliseconds."""
     second, rest_ns = divmod(time_ns, _NS_PER_S)
     return time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)) + f"{rest_ns // _NS_PER_MS:03d}Z"
