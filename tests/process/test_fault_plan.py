@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from nous.config.faults import FaultPlan, read_fault_plan
 from nous.replay.engine_mode import replay_in_engine
 from tests.support.answers import answer
 from tests.support.daemon import run_nous
 from tests.support.harness import open_peer
-from tests.support.home import Home, Setup
+from tests.support.home import ROOT, Home, Setup
 from tests.support.lines import Line, of_type
+from tests.support.pages import read_blocks
 
 pytestmark = pytest.mark.anyio
 
@@ -79,6 +81,18 @@ async def test_every_run_ends_in_order_and_every_trace_replays(home: Home, tmp_p
     again.mkdir()
     other = Home(again)
     assert outcomes(await live_through(other, faulty(other, PLAN))) == outcomes(runs)
+
+
+def test_the_plan_that_the_page_shows_is_one(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    [shown] = [block for block in read_blocks(page) if block.language == "yaml"]
+    path = tmp_path / "plan.yaml"
+    path.write_text(shown.text, encoding="utf-8")
+    assert read_fault_plan(path).seed == 7
+    for part in ("provider", "tool", "disk", "client"):
+        [row] = [line for line in page.split("\n") if line.startswith(f"| `{part}` |")]
+        kinds = getattr(FaultPlan(seed=0), part).kinds
+        assert all(f"`{kind}`" in row for kind in kinds), part
 
 
 async def test_without_a_plan_a_trace_speaks_of_none(home: Home) -> None:
