@@ -82,6 +82,7 @@ def test_the_promised_defaults() -> None:
         "prompt.agents_md": True,
         "trace.fsync": "message",
         **dict.fromkeys([path for path in KEYS if path.startswith("retention.")]),
+        "operations.log": False,
         "session_lock.profile": "standard",
         "session_lock.timeout_ms": None,
         "session_lock.retry_ms": None,
@@ -133,7 +134,7 @@ def test_what_a_project_may_never_set() -> None:
         "provider.headers",
         "provider.allow_insecure",
         "tools.allow_outside_workdir",
-        *(path for path in KEYS if path.startswith(("extensions.", "retention."))),
+        *(path for path in KEYS if path.startswith(("extensions.", "operations.", "retention."))),
         *(f"providers.{name.replace('-', '_')}.{field}" for name in VENDORS for field in FORBIDDEN_OF_A_PROVIDER),
     }
 
@@ -157,7 +158,7 @@ def test_units_stand_in_names(path: str) -> None:
 def test_sections() -> None:
     vendors = {f"providers.{name.replace('-', '_')}" for name in VENDORS}
     rooms = {"provider", "providers", "daemon", "engine", "retry", "tools", "extensions", "prompt"}
-    plain = rooms | {"trace", "retention", "session_lock"}
+    plain = rooms | {"trace", "retention", "operations", "session_lock"}
     assert plain | vendors == SECTIONS
 
 
