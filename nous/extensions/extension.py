@@ -32,6 +32,9 @@ PYTHON: Final = "{python}"
 
 MAX_REASON_BYTES: Final = 500
 
+Trial = Literal["half_open", "recovered"]
+"""What a listener is told after a cool-down: that one call tries again, and that it went well."""
+
 State = Literal["starting", "up", "down", "disabled", "half_open"]
 T = TypeVar("T")
 
@@ -73,6 +76,10 @@ class Launch:
         self.is_trusted = is_trusted
 
 
+def ignore_trial(extension: Extension, trial: Trial) -> None:
+    """Do nothing with the news: for who watches nobody."""
+
+
 class Extension:
     """An installed extension as the daemon sees it.
 
@@ -87,6 +94,7 @@ class Extension:
         launch: Launch,
         clock: Clock,
         on_hello: OnHello,
+        on_trial: OnTrial = ignore_trial,
     ) -> None:
         self.name = manifest.name
         self.manifest = manifest
@@ -98,6 +106,7 @@ class Extension:
         self._launch = launch
         self._clock = clock
         self._on_hello = on_hello
+        self._on_trial = on_trial
         self._breaker = Breaker(policy.cooldown_ms)
         self._slots = anyio.Semaphore(policy.max_concurrency)
         self._process: ExtensionProcess | None = None
@@ -159,8 +168,11 @@ class Extension:
             ExtensionFailedError: there is no answer, or none that does.
         """
         started_ns = self._clock.mono_ns()
+        was_disabled = self._breaker.state == "open"
         if not self._breaker.admits(started_ns):
             raise self._refusal(question.timeout_ms)
+        if was_disabled:
+            self._on_trial(self, "half_open")
         try:
             answer = question.read(await self._ask(question))
         except CallFailedError as error:
@@ -191,6 +203,7 @@ class Extension:
     def _note_success(self) -> None:
         if self._breaker.succeed():
             log.info("extension_recovered", extension=self.name)
+            self._on_trial(self, "recovered")
 
     def _note_failure(self, error: CallFailedError, started_ns: int, timeout_ms: int) -> ExtensionFailedError:
         now_ns = self._clock.mono_ns()
@@ -334,6 +347,7 @@ class Extension:
 
 
 OnHello = Callable[[Extension, Hello], Awaitable[None]]
+OnTrial = Callable[["Extension", Trial], None]
 """What is told of each hello before any call is made; may refuse it with a :class:`ProtocolError`."""
 
 

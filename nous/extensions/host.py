@@ -18,7 +18,15 @@ from nous.errors import NousError
 from nous.extensions.answers import read_answer
 from nous.extensions.discovery import Installed, check_trust, find_installed
 from nous.extensions.environment import extension_environment
-from nous.extensions.extension import Extension, ExtensionFailedError, Launch, OnHello
+from nous.extensions.extension import (
+    Extension,
+    ExtensionFailedError,
+    Launch,
+    OnHello,
+    OnTrial,
+    Trial,
+    ignore_trial,
+)
 from nous.extensions.manifest import Manifest
 from nous.extensions.pending import Question
 from nous.extensions.policy import policy_in_force
@@ -40,6 +48,12 @@ MESSAGES: Final = {
     "extension_timeout": "An extension took too long.",
     "extension_error": "An extension failed.",
     "extension_disabled": "An extension failed too often and is left alone for a while.",
+}
+
+
+TRIALS: Final[dict[Trial, str]] = {
+    "half_open": "An extension that was left alone is tried again.",
+    "recovered": "An extension that was left alone is well again.",
 }
 
 
@@ -69,7 +83,9 @@ def find_distrust(one: Installed, store: TrustStore) -> NousError | None:
     return NousError("unsafe_operation", f"{one.directory} {state}", hint=f"Type: nous ext trust {one.directory}")
 
 
-def make_extension(around: Surroundings, one: Installed, manifest: Manifest, on_hello: OnHello) -> Extension:
+def make_extension(
+    around: Surroundings, one: Installed, manifest: Manifest, on_hello: OnHello, on_trial: OnTrial = ignore_trial
+) -> Extension:
     """Return an extension with the limits in force.  Its trust is looked at anew whenever it is started."""
     settings = around.settings
     override = settings.on_failure.get(manifest.name)
@@ -85,6 +101,7 @@ def make_extension(around: Surroundings, one: Installed, manifest: Manifest, on_
         ),
         around.clock,
         on_hello,
+        on_trial,
     )
 
 
@@ -140,7 +157,7 @@ class ExtensionHost:
             if fault is not None or one.manifest is None:
                 self._refuse(one, fault)
             else:
-                self._extensions.append(make_extension(around, one, one.manifest, self._greet))
+                self._extensions.append(make_extension(around, one, one.manifest, self._greet, self._tell_trial))
         self._extensions.sort(key=self._place)
         self._hooks = frozenset(hook for extension in self._extensions for hook in extension.manifest.hooks)
 
@@ -198,6 +215,10 @@ class ExtensionHost:
         self._tell_listener(
             structs.replace(warning, tool=tool, operation_id=call_id) for warning in warnings_of(extension, failed)
         )
+
+    def _tell_trial(self, extension: Extension, trial: Trial) -> None:
+        if self._listener is not None:
+            self._listener.tell(f"extension_{trial}", TRIALS[trial], extension.name)
 
     def _tell_listener(self, warnings: Iterable[HookWarning]) -> None:
         for warning in warnings:

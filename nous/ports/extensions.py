@@ -96,6 +96,10 @@ class ExtensionListener(Protocol):
         """Tell everyone who watches, outside any run."""
         ...
 
+    def tell(self, code: str, message: str, extension: str) -> None:
+        """Tell everyone who watches how an extension is doing."""
+        ...
+
 
 class Extensions(Protocol):
     """All extensions of a daemon.  Nothing here raises but what is said to; cancelling a call ends it at once."""

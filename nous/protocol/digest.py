@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "b6a27c7d7f10f92684cc1de30b70fad79657abcd6403af784b6bb68c0b54f7a1"
+SCHEMA_DIGEST: Final = "9c2565dd56b67899ff42441a5e818f16e43c48aa96d13545543a19f289b27702"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -130,6 +130,7 @@ class StatusEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     turn_id: str | UnsetType = UNSET
     code: str | UnsetType = UNSET
     reason: str | UnsetType = UNSET
+    extension: str | UnsetType = UNSET
     protocol: str | UnsetType = UNSET
     server: str | UnsetType = UNSET
     version: str | UnsetType = UNSET

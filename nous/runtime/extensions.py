@@ -11,7 +11,7 @@ from msgspec import structs
 from nous.errors import NousError
 from nous.ports.extensions import ExtensionListener, Extensions, HookCall, HookName, HookOutcome, HookWarning
 from nous.ports.tool import Tool
-from nous.protocol.events import WarningEvent
+from nous.protocol.events import StatusEvent, WarningEvent
 from nous.protocol.responses import ExtensionInfo
 from nous.telemetry.log import get_log
 
@@ -72,6 +72,10 @@ class DaemonListener:
     def warn(self, warning: HookWarning) -> None:
         daemon = self._daemon
         daemon.hub.announce(daemon.event_line(WarningEvent(**structs.asdict(warning))))
+
+    def tell(self, code: str, message: str, extension: str) -> None:
+        daemon = self._daemon
+        daemon.hub.announce(daemon.event_line(StatusEvent(message=message, code=code, extension=extension)))
 
 
 async def ask_about_session(daemon: Daemon, hook: HookName, session_id: str, payload: dict[str, Any]) -> None:

@@ -229,6 +229,27 @@ async def test_three_failures_disable_a_guard_and_still_nothing_passes(home: Hom
     check_replays(home)
 
 
+async def test_a_guard_that_is_well_again_is_tried_and_told_of(home: Home) -> None:
+    body = """
+for n, call in enumerate(calls()):
+    send(type="result", id=call["id"], **({"error": "no"} if n < 3 else {}))
+"""
+    install(home, body, hooks=["tool_call"], **{**LONG, "cooldown_ms": 1})
+    async with open_process(home, Setup(script=TOUCH * 4)) as (peer, spawned):
+        for _ in range(3):
+            await peer.run("go")
+        assert not (home.workdir / "ran").exists()
+        await peer.run("go")
+        assert (home.workdir / "ran").exists()
+        tried = (await peer.events_until("status", code="extension_half_open"))[-1]
+        well = (await peer.events_until("status", code="extension_recovered"))[-1]
+        assert {tried.payload["extension"], well.payload["extension"]} == {"one"}
+        [info] = (await peer.ok("get_state"))["extensions"]
+        assert info["state"] == "up"
+        await end(peer, spawned)
+    check_replays(home)
+
+
 async def test_a_slow_guard_keeps_no_other_session_waiting(home: Home) -> None:
     install(home, "for call in calls(): time.sleep(1000)", hooks=["tool_call"], **{**LONG, "hook_timeout_ms": 60_000})
     script: list[Any] = [{"match": {"text": "slow"}, "steps": TOUCH[0]}]

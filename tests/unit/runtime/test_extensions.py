@@ -124,6 +124,7 @@ async def test_an_input_that_was_handled_needs_no_model(home: Home) -> None:
     assert ended(events)["status"] == "completed"
 
 
+@pytest.mark.behaviour("P8.20")
 @pytest.mark.parametrize("hook", ["input", "before_agent_start", "run_start", "turn_start"])
 async def test_what_is_blocked_on_the_way_in_fails_the_run(home: Home, hook: str) -> None:
     async with daemon_with(answering(**{hook: HookOutcome(block="not on Sundays")}), home) as peer:
