@@ -78,12 +78,16 @@ Play = Callable[[Take], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Shape:
-    """How to record one fixture: what the model says, what the client does, what the daemon is started with."""
+    """How to record one fixture: what the model says, what the client does, what the daemon is started with.
+
+    ``guard`` is the body of an extension's ``tool_call`` hook, which sees ``call``; without it there is no extension.
+    """
 
     script: Sequence[object]
     play: Play
     config: dict[str, Any] | None = None
     flags: tuple[str, ...] = ()
+    guard: str | None = None
 
 
 def plainly(text: str) -> Play:
@@ -106,6 +110,25 @@ SUMMARY: Final = {"steps": [{"text": ["A list of ", "three things."]}], "match":
 HASTY: Final = {"retry": {"max_retries": 2, "first_delay_ms": 20}}
 COMPACTING: Final = {"engine": {"compact_keep_tokens": 20}}
 DONE: Final = [{"text": ["All ", "done."]}, {"usage": {"input_tokens": 90, "output_tokens": 2}}]
+
+CLEAN: Final = call("bash", command="rm notes.txt")
+
+GUARD: Final = """\
+import time
+from nous.extension import hook, run
+
+@hook("tool_call")
+def guard(call):
+    {body}
+
+run("guard", "1.0")
+"""
+GUARD_MANIFEST: Final = {
+    "name": "guard",
+    "command": ["{python}", "guard.py"],
+    "hooks": ["tool_call"],
+    "hook_timeout_ms": 1000,
+}
 
 # -- what clients do
 
@@ -272,6 +295,11 @@ SHAPES: Final[dict[str, Shape]] = {
     "blocked-tool": Shape(
         [[call("bash", command="true")], DONE], plainly("Run it."), config={"tools": {"policy": {"bash": "deny"}}}
     ),
+    "hook-blocks": Shape([[CLEAN], DONE], plainly("Clean up."), guard="return {'block': 'the notes stay'}"),
+    "hook-changes-arguments": Shape(
+        [[CLEAN], DONE], plainly("Clean up."), guard="return {'arguments': {'command': 'wc -l < notes.txt'}}"
+    ),
+    "hook-times-out": Shape([[CLEAN], DONE], plainly("Clean up."), guard="time.sleep(1000)"),
     "tool-loop-limit": Shape([[READ], [READ], [READ]], plainly("Read on."), config={"engine": {"max_model_calls": 3}}),
     "steer-between-tools": Shape([[WAIT, READ], DONE], steer_between_tools),
     "follow-up-one-at-a-time": Shape([[WAIT], DONE, DONE, DONE], follow_up_twice),
@@ -334,6 +362,14 @@ SHAPES: Final[dict[str, Shape]] = {
 """Every shape by the name of its fixture; of several runs the last one is kept."""
 
 
+def install_guard(home: Path, body: str) -> None:
+    """Write the extension into the user's own place below ``home``, where it needs no trust."""
+    directory = home / ".config" / "nous" / "extensions" / "guard"
+    directory.mkdir(parents=True)
+    (directory / "extension.yaml").write_bytes(msgspec.json.encode(GUARD_MANIFEST))
+    (directory / "guard.py").write_text(GUARD.format(body=body), encoding="utf-8")
+
+
 async def record(name: str, shape: Shape, root: Path) -> Path:
     """Record one shape with a daemon that lives below ``root``; return the fixture."""
     state, workdir = root / "state", root / "work"
@@ -341,6 +377,8 @@ async def record(name: str, shape: Shape, root: Path) -> Path:
     (workdir / "notes.txt").write_text(NOTES, encoding="utf-8")
     (root / "script.ndjson").write_bytes(b"".join(msgspec.json.encode(call) + b"\n" for call in shape.script))
     (root / "config.yaml").write_bytes(msgspec.json.encode(shape.config or {}))
+    if shape.guard is not None:
+        install_guard(root, shape.guard)
     gate = Gate(workdir)
     arguments = [
         *("--provider", "mock", "--script", str(root / "script.ndjson"), "--config", str(root / "config.yaml")),
