@@ -21,9 +21,10 @@ def user_place(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
 
 
-def install(home: Home, body: str, **manifest: object) -> None:
+def install(home: Home, body: str, hook_timeout_ms: int = 20_000) -> None:
     """Write an extension into the user's own place, where it needs no trust."""
-    write_extension(home.root / ".config" / "nous" / "extensions", "guard", body, hooks=["tool_call"], **manifest)
+    place = home.root / ".config" / "nous" / "extensions"
+    write_extension(place, "guard", body, hooks=["tool_call"], hook_timeout_ms=hook_timeout_ms)
 
 
 @pytest.mark.usefixtures("user_place")
