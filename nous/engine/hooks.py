@@ -13,6 +13,7 @@ from msgspec import UNSET, structs
 
 from nous.engine.effects import CallHook, StopHook, TellHook
 from nous.engine.inputs import HookAnswered
+from nous.engine.queues import Queued
 from nous.engine.transitions import State
 from nous.ports.extensions import HookName, HookOutcome
 from nous.protocol.events import StatusEvent, WarningEvent
@@ -34,6 +35,7 @@ class HookPart:
         self._made = 0
         self._then: Then | None = None
         self._has_begun = False
+        self._offered: tuple[TurnKind, list[Queued]] | None = None
 
     def ask(self, hook: HookName, payload: dict[str, Any], then: Then) -> None:
         """Ask the extensions of a hook and go on with ``then``: at once if there are none."""
@@ -69,21 +71,29 @@ class HookPart:
 
     # -- the way into a turn
 
-    def offer_input(self, kind: TurnKind, text: str, begin: Callable[[str], None], skip: Callable[[], None]) -> None:
+    def offer_input(
+        self, kind: TurnKind, inputs: list[Queued], text: str, begin: Callable[[str], None], skip: Callable[[], None]
+    ) -> None:
         """Offer what was said to the extensions, then tell them that the run and the turn begin.
 
         ``begin`` is called with the text as they left it, ``skip`` if one of them has handled it; who blocks anything
-        on the way fails the run.
+        on the way fails the run.  Inputs whose turn has not begun when the run ends are its ``discarded`` ones.
         """
+        self._offered = (kind, inputs)
 
         def take_input(answer: HookOutcome) -> None:
             if answer.block is not None:
                 self._refuse(answer.block)
             elif answer.handled:
-                self._say_handled(answer.text)
+                self._offered = None
+                self._say_handled(answer.text, kind, inputs)
                 skip()
             else:
-                self._begin_run(kind, text if answer.text is None else answer.text, begin)
+                self._begin_run(kind, text if answer.text is None else answer.text, take_up)
+
+        def take_up(changed: str) -> None:
+            self._offered = None
+            begin(changed)
 
         self.ask("input", {"text": text, "turn_kind": kind}, take_input)
 
@@ -112,7 +122,25 @@ class HookPart:
     def _refuse(self, reason: str) -> None:
         self._run.fail("policy_blocked", reason)
 
-    def _say_handled(self, text: str | None) -> None:
+    def _say_handled(self, text: str | None, kind: TurnKind, inputs: list[Queued]) -> None:
         run = self._run
-        message = text or "An extension has handled the input."
-        run.emitter.emit(StatusEvent(message=message, run_id=run.spec.run_id, code="input_handled"))
+        ids = tuple(queued.command_id for queued in inputs)
+        run.emitter.emit(
+            StatusEvent(
+                message=text or "An extension has handled the input.",
+                run_id=run.spec.run_id,
+                code="input_handled",
+                reason=kind,
+                command_id=ids[0],
+                command_ids=ids if len(ids) > 1 else UNSET,
+            )
+        )
+
+    def give_back(self) -> None:
+        """Put back what was queued, and was offered to the extensions when the run came to its end."""
+        offered, self._offered = self._offered, None
+        if offered is None:
+            return
+        kind, inputs = offered
+        if kind != "prompt":
+            self._run.queues.put_back(kind, inputs)

@@ -141,7 +141,7 @@ class RunMachine:
             self._open_turn(kind, inputs, text, images)
             return
         self.hooks.offer_input(
-            kind, text, lambda changed: self._open_turn(kind, inputs, changed, images), self._take_turn
+            kind, inputs, text, lambda changed: self._open_turn(kind, inputs, changed, images), self._take_turn
         )
 
     def _open_turn(self, kind: TurnKind, inputs: list[Queued], text: str, images: tuple[ImageBlock, ...]) -> None:
@@ -345,6 +345,7 @@ class RunMachine:
     def _end(self, status: RunStatus) -> None:
         self.state = State.ENDED
         self.status = status
+        self.hooks.give_back()
         total_usd = self.calls.costs.total_usd
         self.emitter.emit(
             AgentEnd(

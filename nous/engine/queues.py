@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from nous.protocol.commands import QueueMode
@@ -39,6 +40,10 @@ class InputQueues:
                 count = len(queue) if self.modes[kind] == "all" else 1
                 return kind, [queue.popleft() for _ in range(count)]
         return None
+
+    def put_back(self, kind: QueueKind, inputs: Sequence[Queued]) -> None:
+        """Put inputs that were taken back where they stood: before all others of their kind."""
+        self._queues[kind].extendleft(reversed(inputs))
 
     def discard(self, inline_bytes: int) -> tuple[Discarded, ...]:
         """Empty both queues and hand their inputs back, texts inline up to ``inline_bytes`` of JSON in all."""

@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "9c2565dd56b67899ff42441a5e818f16e43c48aa96d13545543a19f289b27702"
+SCHEMA_DIGEST: Final = "54ea736c1a436ddcd092e79d60a5908cc483262fcb138a41320e2c1c29fa712c"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -131,6 +131,8 @@ class StatusEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     extension: str | UnsetType = UNSET
+    command_id: str | UnsetType = UNSET
+    command_ids: tuple[str, ...] | UnsetType = UNSET
     protocol: str | UnsetType = UNSET
     server: str | UnsetType = UNSET
     version: str | UnsetType = UNSET

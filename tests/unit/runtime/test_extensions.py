@@ -121,6 +121,8 @@ async def test_an_input_that_was_handled_needs_no_model(home: Home) -> None:
         assert (await peer.ok("get_messages"))["messages"] == []
     assert [event.type for event in events] == ["agent_start", "status", "agent_end"]
     assert (events[1].payload["code"], events[1].payload["message"]) == ("input_handled", "It is noon.")
+    assert events[1].payload["reason"] == "prompt"
+    assert events[1].payload["command_id"]
     assert ended(events)["status"] == "completed"
 
 
