@@ -39,7 +39,10 @@ def branch_content(tree: SessionTree, leaf_id: str, new_id: str, created_at: str
     pruned: dict[str, str] = {}
     entries = [*tied[root_id]]
     if root_id:
-        covering = tree.compactions[tree.pruned[root_id]]
+        # Compacted anew since it was pruned: the summary in force there is that one.
+        made = tree.made_at(root_id)
+        is_newer = made is not None and not made.first_kept_entry_id
+        covering = made if made is not None and is_newer else tree.compactions[tree.pruned[root_id]]
         pruned[root_id] = covering.id
         if covering not in tied[covering.parent_id]:
             entries.append(_moved(covering, root_id))
