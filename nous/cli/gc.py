@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from nous.cli.answer import succeed
 from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
@@ -12,7 +11,7 @@ from nous.config.settings import RetentionSettings
 from nous.errors import EXIT_OK
 from nous.store.disk import io_failure
 from nous.store.retention import Collector, Keep, Kind, Plan, Unit
-from nous.system.state_dir import EpochLock, is_dead, list_epochs, state_paths
+from nous.system.state_dir import is_dead, list_epochs, remove_dead_locks, state_paths
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,7 +31,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         plan = collector.plan(rules(load_settings(options).settings.retention))
         gone = plan.remove if options.dry_run else [unit for unit in plan.remove if collector.remove(unit)]
-        locks = dead_locks(state.daemons, remove=not options.dry_run)
+        dead = [epoch for epoch in list_epochs(state.daemons) if is_dead(state.daemons, epoch)]
+        locks = dead if options.dry_run else remove_dead_locks(state.daemons)
     except OSError as error:
         raise io_failure(error, str(error.filename or state.root)) from error
     return report(plan, gone, locks, is_dry=options.dry_run, as_json=options.json)
@@ -44,21 +44,6 @@ def rules(settings: RetentionSettings) -> dict[Kind, Keep]:
         "trace": Keep(days=settings.max_trace_days, count=settings.max_traces),
         "output": Keep(days=settings.max_output_days, count=settings.max_outputs),
     }
-
-
-def dead_locks(daemons: Path, *, remove: bool) -> list[str]:
-    """Return the epochs whose daemons died without removing their lock files; remove those files."""
-    found = []
-    for epoch in list_epochs(daemons):
-        if not remove:
-            if is_dead(daemons, epoch):
-                found.append(epoch)
-            continue
-        lock = EpochLock.claim(daemons, epoch)
-        if lock is not None:
-            lock.release()
-            found.append(epoch)
-    return found
 
 
 def report(plan: Plan, gone: list[Unit], locks: list[str], *, is_dry: bool, as_json: bool) -> int:

@@ -247,6 +247,17 @@ def is_dead(daemons: Path, epoch: str) -> bool:
             os.close(fd)
 
 
+def remove_dead_locks(daemons: Path) -> list[str]:
+    """Remove the lock files of daemons that died without doing so; return their epochs."""
+    removed = []
+    for epoch in list_epochs(daemons):
+        lock = EpochLock.claim(daemons, epoch)
+        if lock is not None:
+            lock.release()
+            removed.append(epoch)
+    return removed
+
+
 def list_epochs(daemons: Path) -> list[str]:
     """Return the epochs that have a lock file, living and dead, sorted."""
     with suppress(FileNotFoundError):

@@ -17,7 +17,8 @@ from nous.cli.doctor.check import Finding, Situation, enumerate_names, failed, p
 from nous.store.disk import Disk
 from nous.store.locks import Owner, read_owner
 from nous.store.sweep import sweep_temps
-from nous.system.state_dir import EpochLock, is_dead, list_epochs, read_bootstrap_record
+from nous.system import state_dir
+from nous.system.state_dir import is_dead, list_epochs, read_bootstrap_record
 
 LEFT_AFTER_S: Final = 600
 """Nobody takes ten minutes to replace a file: a temporary one that is older was left behind."""
@@ -127,13 +128,7 @@ def check_locks(situation: Situation) -> Finding:
 
 
 def remove_dead_locks(situation: Situation) -> list[str]:
-    done = []
-    for epoch in list_epochs(situation.state.daemons):
-        lock = EpochLock.claim(situation.state.daemons, epoch)
-        if lock is not None:
-            lock.release()
-            done.append(f"removed the lock of {epoch}")
-    return done
+    return [f"removed the lock of {epoch}" for epoch in state_dir.remove_dead_locks(situation.state.daemons)]
 
 
 def read_owner_pid(path: Path) -> str:
