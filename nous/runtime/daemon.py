@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
 
@@ -44,6 +43,7 @@ from nous.runtime.run import make_run
 from nous.runtime.seams import LiveSeams, Seams
 from nous.runtime.spent import NOTHING_SPENT, Spent
 from nous.runtime.stop import StopRequest
+from nous.runtime.syncs import Syncs
 from nous.runtime.system_prompt import read_agents_file
 from nous.runtime.terms import RunTerms, settle
 from nous.store.locks import STANDARD, LockProfile
@@ -117,6 +117,7 @@ class Daemon:
         self.listener = DaemonListener(self)
         self.hub = Hub()
         self.order = Order()
+        self.syncs = Syncs()
         self.sessions = SessionStore(state_root / "sessions", profile=lock_profile)
         self.active_session_id = ""
         self.steering_mode: QueueMode = "one-at-a-time"
@@ -341,20 +342,19 @@ class Daemon:
 
     # -- sessions
 
-    def session_for_prompt(self, session_id: str | None, leaf_id: str | None) -> Session:
-        """Return the session a prompt means: the named one, the active one, or a new one that becomes active.
+    def session_for_prompt(self, found: Session | None, leaf_id: str | None) -> Session:
+        """Return the session a prompt means: the one that was found for it, or a new one that becomes active.
 
-        Raises as :meth:`session`; ``invalid_payload`` for a leaf that the session does not have.
+        Raises ``invalid_payload`` for a leaf that the session does not have.
         """
-        session = self.named_or_active_session(session_id)
         if leaf_id:
-            if session is None:
+            if found is None:
                 raise NousError("invalid_payload", "leaf_id: there is no session yet")
-            session.path(leaf_id)
-        if session is None:
-            session = self.create_session()
-            self.active_session_id = session.id
-        return session
+            found.path(leaf_id)
+        if found is None:
+            found = self.create_session()
+            self.active_session_id = found.id
+        return found
 
     def named_or_active_session(self, session_id: str | None) -> Session | None:
         """Return the named session, or the active one if there is one.  Raises as :meth:`session`."""
@@ -399,7 +399,7 @@ class Daemon:
 
     async def sync_session(self, session: Session) -> None:
         if self.settings.trace.fsync != "off":
-            await anyio.to_thread.run_sync(session.sync)
+            await self.syncs.finish(session.begin_sync())
 
     # -- facts
 

@@ -126,7 +126,7 @@ class RunDriver:
         try:
             async with anyio.create_task_group() as tasks:
                 self._performer.bind(self.submit, tasks)
-                self._publisher.bind(tasks, before_last=lambda: self._on_end(self), on_failure=self._break)
+                self._publisher.bind(before_last=lambda: self._on_end(self), on_failure=self._break)
                 self._begin(first)
                 task_status.started()
                 await self._publisher.finished.wait()

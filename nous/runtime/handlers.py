@@ -101,8 +101,9 @@ async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
     daemon = conn.daemon
     if not daemon.accepting:
         raise NousError("shutting_down")
-    terms = await settle_prompt(daemon, daemon.named_or_active_session(payload.session_id), payload)
-    session = daemon.session_for_prompt(payload.session_id, payload.leaf_id)
+    found = daemon.named_or_active_session(payload.session_id)
+    terms = await settle_prompt(daemon, found, payload)
+    session = daemon.session_for_prompt(found, payload.leaf_id)
     driver = await daemon.start_run(session, call.command_id, payload.text, terms, payload.leaf_id)
     wait = conn.prompt_wait if payload.wait is None else payload.wait
     if not wait:

@@ -1,7 +1,8 @@
 """Between a run's trace and its listeners: events leave only once they are as durable as promised.
 
 Events that call for a sync, and all that come after them, wait until session and trace were synced, side by side;
-whatever queues up meanwhile shares the next sync.  Everything else leaves at once.
+whatever queues up meanwhile shares the next sync.  Everything else leaves at once.  A sync begins when it is called
+for, also while the run is not open yet: asking the model takes about as long.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import anyio
-import anyio.to_thread
-from anyio.abc import TaskGroup
 
 from nous.engine.emitter import Event
-from nous.errors import NousError, as_nous_error
+from nous.errors import NousError
 from nous.runtime.hub import Hub
+from nous.runtime.syncs import Syncs
+from nous.store.sync_job import SyncJob
 
 HELD_BOUND_BYTES: Final = 1024 * 1024
 """A disk that syncs slowly may hold this much of a run's output before the run is held back."""
 
+BeginSync = Callable[[], SyncJob | None]
+"""Returns what makes a file durable as it is now, or ``None`` if it is; raises ``io_failure``."""
+
 
 class _Batch(NamedTuple):
+    number: int
     events: Sequence[Event]
     offset: int
     sync: bool
@@ -35,60 +40,53 @@ class Publisher:
     Nothing leaves before :meth:`open`.
     """
 
-    def __init__(self, run_id: str, hub: Hub, syncs: Sequence[Callable[[], None]]) -> None:
+    def __init__(self, run_id: str, hub: Hub, syncs: Syncs, files: Sequence[BeginSync]) -> None:
         self.offset = 0
         self.seq = 0
         self.finished = anyio.Event()
         self._run_id = run_id
         self._hub = hub
         self._syncs = syncs
+        self._files = files
         self._held: deque[_Batch] = deque()
         self._held_bytes = 0
+        # Batches are numbered from 1: so many were put, so many are durable.
+        self._put = 0
+        self._durable = 0
         self._syncing = False
         self._opened = False
+        self._failed = False
         self._settled = anyio.Event()
-        self._tasks: TaskGroup | None = None
         self._before_last: Callable[[], None] = lambda: None
         self._on_failure: Callable[[NousError], None] = lambda error: None
 
-    def bind(
-        self,
-        tasks: TaskGroup,
-        *,
-        before_last: Callable[[], None],
-        on_failure: Callable[[NousError], None],
-    ) -> None:
+    def bind(self, *, before_last: Callable[[], None], on_failure: Callable[[NousError], None]) -> None:
         """``before_last`` is called just before the last event leaves; ``on_failure`` if a sync fails."""
-        self._tasks = tasks
         self._before_last = before_last
         self._on_failure = on_failure
 
     def put(self, events: Sequence[Event], offset: int, *, sync: bool, last: bool) -> None:
-        batch = _Batch(events, offset, sync and bool(self._syncs), last)
-        if self._opened and not batch.sync and not self._syncing:
-            self._release(batch)
+        self._put += 1
+        batch = _Batch(self._put, events, offset, sync and bool(self._files), last)
+        if self._opened and not self._held and not batch.sync:
+            self._release([batch])
             return
         self._held.append(batch)
         self._held_bytes += sum(len(e.line) for e in events)
-        if self._opened:
-            self._start_sync()
+        if batch.sync and not self._syncing:
+            self._sync()
 
     def open(self) -> None:
         """Begin to publish; what came up before has waited."""
         self._opened = True
-        if self._held:
-            self._start_sync()
-
-    def _start_sync(self) -> None:
-        if not self._syncing and self._tasks is not None:
-            self._syncing = True
-            self._tasks.start_soon(self._sync)
+        self._release_ready()
 
     def put_untraced(self, lines: Sequence[bytes]) -> None:
         """Send the end of a run whose trace broke; what was held was never durable and is dropped.
 
         Nothing is sent of a run that was never opened: its prompt is answered with the error instead.
         """
+        self._failed = True
         self._held.clear()
         self._before_last()
         if self._opened:
@@ -102,49 +100,59 @@ class Publisher:
         if self._hub.congested:
             await self._hub.room()
 
-    async def _sync(self) -> None:
-        while self._held:
-            batches = list(self._held)
-            self._held.clear()
-            if any(b.sync for b in batches):
-                try:
-                    await run_side_by_side(self._syncs)
-                except OSError as error:
-                    self._on_failure(as_nous_error(error))
-                    return
-                except NousError as error:
-                    self._on_failure(error)
-                    return
-            for batch in batches:
-                self._held_bytes -= sum(len(e.line) for e in batch.events)
-                self._release(batch)
-            settled, self._settled = self._settled, anyio.Event()
-            settled.set()
+    def _sync(self) -> None:
+        """Begin to make durable what was put so far."""
+        number = self._put
+        jobs: list[SyncJob] = []
+        errors: list[NousError] = []
+        for begin in self._files:
+            try:
+                job = begin()
+            except NousError as error:
+                errors.append(error)
+            else:
+                jobs += [] if job is None else [job]
+        self._syncing = True
+        self._syncs.start(jobs, lambda: self._take_note(jobs, errors, number))
+
+    def _take_note(self, jobs: Sequence[SyncJob], errors: list[NousError], number: int) -> None:
+        """A sync of all up to ``number`` has ended."""
         self._syncing = False
+        for job in jobs:
+            try:
+                job.settle()
+            except NousError as error:
+                errors.append(error)
+        if self._failed:
+            return
+        if errors:
+            self._on_failure(errors[0])
+            return
+        self._durable = number
+        if any(batch.sync and batch.number > number for batch in self._held):
+            self._sync()
+        self._release_ready()
+        settled, self._settled = self._settled, anyio.Event()
+        settled.set()
 
-    def _release(self, batch: _Batch) -> None:
-        self.offset = batch.offset
-        if batch.events:
-            self.seq = batch.events[-1].seq
-        if batch.last:
+    def _release_ready(self) -> None:
+        """Publish, in one piece, what is held and waits for nothing."""
+        ready: list[_Batch] = []
+        while self._opened and self._held and (self._held[0].number <= self._durable or not self._held[0].sync):
+            batch = self._held.popleft()
+            self._held_bytes -= sum(len(e.line) for e in batch.events)
+            ready.append(batch)
+        if ready:
+            self._release(ready)
+
+    def _release(self, batches: Sequence[_Batch]) -> None:
+        last = batches[-1]
+        events = last.events if len(batches) == 1 else [e for batch in batches for e in batch.events]
+        self.offset = last.offset
+        if events:
+            self.seq = events[-1].seq
+        if last.last:
             self._before_last()
-        self._hub.publish(self._run_id, batch.events)
-        if batch.last:
+        self._hub.publish(self._run_id, events)
+        if last.last:
             self.finished.set()
-
-
-async def run_side_by_side(calls: Sequence[Callable[[], None]]) -> None:
-    """Run blocking calls in worker threads at the same time; the first failure is raised, alone."""
-    errors: list[Exception] = []
-
-    async def run(call: Callable[[], None]) -> None:
-        try:
-            await anyio.to_thread.run_sync(call)
-        except (OSError, NousError) as error:
-            errors.append(error)
-
-    async with anyio.create_task_group() as tasks:
-        for call in calls:
-            tasks.start_soon(run, call)
-    if errors:
-        raise errors[0]

@@ -14,6 +14,7 @@ from nous.engine.effects import Effect
 from nous.engine.emitter import Event
 from nous.engine.inputs import Input, Stamp
 from nous.engine.record import effect_line, input_line
+from nous.store.sync_job import SyncJob
 from nous.store.trace_file import TraceWriter
 from nous.store.trace_lines import TraceCounts, TraceEnd
 
@@ -52,8 +53,12 @@ class Recorder:
             self._sink.append(b"".join(parts))
 
     def sync(self) -> None:
-        """Make what was written durable.  May run in a worker thread."""
+        """Make what was written durable.  Blocks."""
         self._sink.sync()
+
+    def begin_sync(self) -> SyncJob:
+        """Return what makes durable what was written."""
+        return self._sink.begin_sync()
 
     def finish(self, status: str, ended_at: str) -> None:
         """Write the last line.  Not yet synced."""

@@ -31,7 +31,7 @@ from nous.runtime.compaction import compaction_request
 from nous.runtime.driver import SYNC_EVENTS, RunDriver
 from nous.runtime.extensions import RunHooks
 from nous.runtime.performer import Performer
-from nous.runtime.publisher import Publisher
+from nous.runtime.publisher import BeginSync, Publisher
 from nous.runtime.recorder import Recorder
 from nous.runtime.system_prompt import build_system_prompt
 from nous.runtime.terms import FAULT_INJECTION, STRUCTURED_OUTPUT_TOOLS, RunTerms
@@ -201,7 +201,7 @@ def make_run(
     spec = daemon.seams.spec(spec)
     recorder = Recorder(TraceWriter.create(daemon.traces_root, run_id))
     recorder.header(trace_header(daemon, spec, path))
-    publisher = Publisher(run_id, daemon.hub, syncs(settings.trace.fsync, recorder, session))
+    publisher = Publisher(run_id, daemon.hub, daemon.syncs, synced_files(settings.trace.fsync, recorder, session))
     return RunDriver(
         machine=RunMachine(spec),
         gate=daemon.seams.gate(run_id),
@@ -214,8 +214,8 @@ def make_run(
     )
 
 
-def syncs(policy: str, recorder: Recorder, session: Session) -> tuple[Callable[[], None], ...]:
-    return () if policy == "off" else (recorder.sync, session.sync)
+def synced_files(policy: str, recorder: Recorder, session: Session) -> tuple[BeginSync, ...]:
+    return () if policy == "off" else (recorder.begin_sync, session.begin_sync)
 
 
 def trace_header(daemon: Daemon, spec: RunSpec, path: PathView) -> dict[str, object]:

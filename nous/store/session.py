@@ -23,6 +23,7 @@ from nous.store.session_format import MAX_LINE_BYTES, Checkpoint, Entry, encode_
 from nous.store.session_log import SessionLog, read_log
 from nous.store.session_path import PathView
 from nous.store.session_tree import SessionTree, TreeError
+from nous.store.sync_job import SyncJob, finish
 from nous.store.torn import TornTail, keep_torn_tail
 
 
@@ -194,7 +195,7 @@ class Session:
         return reports[0]
 
     def sync(self) -> None:
-        """Return once all that was appended by this process would survive a power cut.  Blocks; for a worker thread.
+        """Return once all that was appended by this process would survive a power cut.  Blocks; for any thread.
 
         If it fails, what was not synced is taken out of the file again unless others already appended to it: what
         was never acknowledged does not come back.
@@ -202,18 +203,35 @@ class Session:
         Raises:
             NousError: ``io_failure``, also for every further sync until the session was used again.
         """
-        target, log = self._written, self._log
-        if target == self._synced:
-            return
+        finish(self.begin_sync())
+
+    def begin_sync(self) -> SyncJob | None:
+        """Return what makes durable all that was appended by this process so far, or ``None`` if all of it is.
+
+        Fails, here or when it is settled, as :meth:`sync` does.
+        """
+        if self._written == self._synced:
+            return None
+        written, log = self._written, self._log
         end = log.own_end
         try:
-            self._sync_file()
+            if self._sync_failed:
+                # The system reports a lost write once: a second sync would call durable what is not there.
+                raise OSError(errno.EIO, "an earlier sync failed")
+            fd = self._disk.open(self._path, os.O_WRONLY)
         except OSError as error:
-            self._sync_failed = True
-            self._take_back(log)
-            raise io_failure(error, self._path) from error
-        self._synced = max(self._synced, target)
-        log.synced_end = max(log.synced_end, end)
+            raise self._fail_sync(log, error) from error
+        inode = os.fstat(fd).st_ino
+        directory = None if inode == self._listed_inode else os.path.dirname(self._path)  # noqa: PTH120 (text here)
+
+        def settle(error: OSError | None) -> None:
+            if error is not None:
+                raise self._fail_sync(log, error) from error
+            self._listed_inode = inode
+            self._synced = max(self._synced, written)
+            log.synced_end = max(log.synced_end, end)
+
+        return SyncJob(self._disk, fd, directory, settle)
 
     def take_recovered(self) -> list[TornTail]:
         """Return, once, the torn tails that appending here has cut and kept aside: each is worth a warning."""
@@ -298,19 +316,10 @@ class Session:
                 raise OSError(errno.EIO, "what it follows could not be made durable") from None
             raise NousError("session_error", str(error)) from None
 
-    def _sync_file(self) -> None:
-        if self._sync_failed:
-            # The system reports a lost write once: a second sync would call durable what is not there.
-            raise OSError(errno.EIO, "an earlier sync failed")
-        fd = self._disk.open(self._path, os.O_WRONLY)
-        try:
-            self._disk.sync(fd)
-            inode = os.fstat(fd).st_ino
-        finally:
-            self._disk.close(fd)
-        if inode != self._listed_inode:
-            self._disk.sync_directory(str(Path(self._path).parent))
-            self._listed_inode = inode
+    def _fail_sync(self, log: SessionLog, error: OSError) -> NousError:
+        self._sync_failed = True
+        self._take_back(log)
+        return io_failure(error, self._path)
 
     def _take_back(self, log: SessionLog) -> None:
         """Take out of the file what was appended here and is not durable, if nothing follows it and nobody is writing.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nous.errors import NousError
 from nous.store.disk import Disk, io_failure, write_all
+from nous.store.sync_job import SyncJob, finish
 from nous.store.trace_lines import TraceEnd, end_line_head
 
 
@@ -73,15 +74,20 @@ class TraceWriter:
         Raises:
             NousError: ``io_failure``.
         """
+        finish(self.begin_sync())
+
+    def begin_sync(self) -> SyncJob:
+        """Return what makes durable everything appended so far.  Fails, here or when it is settled, as :meth:`sync`."""
         if self._failure is not None:
             raise self._failure
+        directory = None if self._is_listed else os.path.dirname(self._path)  # noqa: PTH120 (paths are text here)
         try:
-            self._sync_copy()
-            if not self._is_listed:
-                self._disk.sync_directory(str(Path(self._path).parent))
-                self._is_listed = True
+            # A copy of the descriptor, so that closing the trace meanwhile cannot hand its number to another file.
+            with self._closing:
+                fd = os.dup(self._fd)
         except OSError as error:
             raise self._fail(error) from error
+        return SyncJob(self._disk, fd, directory, self._settle_sync)
 
     def write_end(self, end: TraceEnd) -> None:
         """Append the ``trace.end`` line.  Not yet synced."""
@@ -109,14 +115,10 @@ class TraceWriter:
         finally:
             self.release()
 
-    def _sync_copy(self) -> None:
-        # A copy of the descriptor, so that closing the trace meanwhile cannot hand its number to another file.
-        with self._closing:
-            fd = os.dup(self._fd)
-        try:
-            self._disk.sync(fd)
-        finally:
-            self._disk.close(fd)
+    def _settle_sync(self, error: OSError | None) -> None:
+        if error is not None:
+            raise self._fail(error) from error
+        self._is_listed = True
 
     def _fail(self, error: OSError) -> NousError:
         self._failure = io_failure(error, self._path)

@@ -75,6 +75,7 @@ class Server:
                 listener.close()
             with anyio.CancelScope(shield=True):
                 await daemon.catalogue.aclose()
+            daemon.syncs.close()
 
     def _listen(self) -> list[UnixListener]:
         if self._socket_path is None:

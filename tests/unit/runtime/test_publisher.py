@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -15,7 +16,10 @@ from nous.errors import NousError
 from nous.protocol.events import MessageEnd, MessageUpdate
 from nous.runtime.hub import Hub, Listener
 from nous.runtime.outbox import Outbox
-from nous.runtime.publisher import HELD_BOUND_BYTES, Publisher, run_side_by_side
+from nous.runtime.publisher import HELD_BOUND_BYTES, BeginSync, Publisher
+from nous.runtime.syncs import Syncs
+from nous.store import disk as store
+from nous.store.sync_job import SyncJob
 from nous.transport.memory import memory_pair
 from tests.support.home import bounded
 
@@ -30,30 +34,39 @@ def end(seq: int) -> Event:
     return Event(MessageEnd, seq, None, b"%d.\n" % seq)
 
 
-class Disk:
-    """A sync that takes until the test lets it go."""
+class Disk(store.Disk):
+    """A disk whose syncs take until the test lets them go; ``error`` is what they come to."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.calls = 0
+        self.settled = 0
         self.go = threading.Event()
         self.error = error
 
-    def sync(self) -> None:
+    def sync(self, fd: int) -> None:
         self.calls += 1
         assert self.go.wait(20)
         self.go.clear()
-        if self.error is not None:
+        if isinstance(self.error, OSError):
             raise self.error
+
+    def begin(self) -> SyncJob:
+        return SyncJob(self, os.open(os.devnull, os.O_RDONLY), None, self.settle)
+
+    def settle(self, error: OSError | None) -> None:
+        self.settled += 1
+        if self.error is not None:
+            raise NousError("io_failure", str(self.error))
 
 
 class Bench:
     """A publisher, what came out of it, and what it called."""
 
-    def __init__(self, syncs: Sequence[Callable[[], None]]) -> None:
+    def __init__(self, files: Sequence[BeginSync]) -> None:
         self.hub = Hub()
         self.client, theirs = memory_pair(1 << 22)
         self.hub.add(Listener(Outbox(theirs), paced=False, bound_bytes=1 << 30, on_overrun=lambda: None))
-        self.publisher = Publisher("r", self.hub, syncs)
+        self.publisher = Publisher("r", self.hub, Syncs(), files)
         self.failures: list[NousError] = []
         self.before_last: list[int] = []
 
@@ -65,16 +78,14 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(*syncs: Callable[[], None]) -> AsyncIterator[Bench]:
-    made = Bench(syncs)
+async def bench(*files: BeginSync) -> AsyncIterator[Bench]:
+    made = Bench(files)
     with bounded():
-        async with anyio.create_task_group() as tasks:
-            made.publisher.bind(
-                tasks,
-                before_last=lambda: made.before_last.append(made.publisher.seq),
-                on_failure=made.failures.append,
-            )
-            yield made
+        made.publisher.bind(
+            before_last=lambda: made.before_last.append(made.publisher.seq),
+            on_failure=made.failures.append,
+        )
+        yield made
 
 
 async def test_nothing_leaves_before_the_run_is_open() -> None:
@@ -90,7 +101,7 @@ async def test_nothing_leaves_before_the_run_is_open() -> None:
 
 async def test_an_event_that_must_be_durable_waits_and_so_does_all_behind_it() -> None:
     disk = Disk()
-    async with bench(disk.sync) as b:
+    async with bench(disk.begin) as b:
         b.publisher.open()
         b.publisher.put([delta(1)], 10, sync=False, last=False)
         b.publisher.put([end(2)], 20, sync=True, last=False)
@@ -104,7 +115,7 @@ async def test_an_event_that_must_be_durable_waits_and_so_does_all_behind_it() -
 
 async def test_what_queues_up_meanwhile_shares_the_next_sync() -> None:
     disk = Disk()
-    async with bench(disk.sync) as b:
+    async with bench(disk.begin) as b:
         b.publisher.open()
         b.publisher.put([end(1)], 10, sync=True, last=False)
         while not disk.calls:
@@ -132,7 +143,7 @@ async def test_the_last_event_is_announced_just_before_it_leaves() -> None:
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), NousError("io_failure", "gone")])
 async def test_what_could_not_be_made_durable_is_never_sent(error: Exception) -> None:
     disk = Disk(error)
-    async with bench(disk.sync) as b:
+    async with bench(disk.begin) as b:
         b.publisher.open()
         b.publisher.put([end(1)], 10, sync=True, last=False)
         disk.go.set()
@@ -146,7 +157,7 @@ async def test_what_could_not_be_made_durable_is_never_sent(error: Exception) ->
 
 async def test_a_disk_that_syncs_slowly_holds_the_run_back() -> None:
     disk = Disk()
-    async with bench(disk.sync) as b:
+    async with bench(disk.begin) as b:
         b.publisher.open()
         await b.publisher.room()
         b.publisher.put([end(1)], 10, sync=True, last=False)
@@ -166,22 +177,68 @@ async def test_a_disk_that_syncs_slowly_holds_the_run_back() -> None:
             await held.wait()
 
 
-async def test_syncs_run_side_by_side() -> None:
-    both = threading.Barrier(2, timeout=20)
-    with bounded():
-        await run_side_by_side([lambda: (both.wait(), None)[1], lambda: (both.wait(), None)[1]])
+async def test_a_sync_begins_before_the_run_is_open_and_nothing_leaves_for_it() -> None:
+    disk = Disk()
+    async with bench(disk.begin) as b:
+        b.publisher.put([delta(1)], 10, sync=False, last=False)
+        b.publisher.put([end(2)], 20, sync=True, last=False)
+        disk.go.set()
+        while not disk.settled:
+            await checkpoint()
+        b.publisher.put([delta(3)], 30, sync=False, last=False)
+        assert (b.publisher.seq, b.publisher.offset) == (0, 0)
+        b.publisher.open()
+        assert (b.publisher.seq, b.publisher.offset) == (3, 30)
+        assert await b.heard(7) == b"1\n2.\n3\n"
 
 
-async def test_of_two_failed_syncs_one_is_raised_and_both_were_waited_for() -> None:
-    ended: list[str] = []
+async def test_what_waits_for_no_sync_leaves_when_the_run_is_opened() -> None:
+    disk = Disk()
+    async with bench(disk.begin) as b:
+        b.publisher.put([delta(1)], 10, sync=False, last=False)
+        b.publisher.put([end(2)], 20, sync=True, last=False)
+        b.publisher.open()
+        assert await b.heard(2) == b"1\n"
+        disk.go.set()
+        assert await b.heard(3) == b"2.\n"
 
-    def fail(name: str) -> Callable[[], None]:
-        def sync() -> None:
-            ended.append(name)
-            raise OSError(28, name)
 
-        return sync
+async def test_one_of_two_files_that_cannot_be_synced_is_enough_and_both_are_settled() -> None:
+    good, bad = Disk(), Disk(OSError(28, "No space left on device"))
+    async with bench(good.begin, bad.begin) as b:
+        b.publisher.open()
+        b.publisher.put([end(1)], 10, sync=True, last=False)
+        bad.go.set()
+        good.go.set()
+        while not b.failures:
+            await checkpoint()
+        assert (good.settled, bad.settled, b.publisher.seq) == (1, 1, 0)
 
-    with bounded(), pytest.raises(OSError, match="Errno 28"):
-        await run_side_by_side([fail("a"), fail("b")])
-    assert sorted(ended) == ["a", "b"]
+
+async def test_a_sync_that_cannot_even_begin_is_a_failure_too() -> None:
+    disk = Disk()
+
+    def refuse() -> SyncJob:
+        raise NousError("io_failure", "gone")
+
+    async with bench(refuse, disk.begin) as b:
+        b.publisher.open()
+        b.publisher.put([end(1)], 10, sync=True, last=False)
+        assert not b.failures
+        disk.go.set()
+        while not b.failures:
+            await checkpoint()
+        assert (disk.settled, b.publisher.seq) == (1, 0)
+
+
+async def test_nothing_leaves_any_more_once_a_run_was_broken_off() -> None:
+    disk = Disk()
+    async with bench(disk.begin) as b:
+        b.publisher.open()
+        b.publisher.put([end(1)], 10, sync=True, last=False)
+        b.publisher.put_untraced([b"untraced\n"])
+        disk.go.set()
+        while not disk.settled:
+            await checkpoint()
+        assert await b.heard(9) == b"untraced\n"
+        assert (b.publisher.seq, b.failures) == (0, [])

@@ -1,0 +1,159 @@
+"""Makes files durable while the loop goes on: by the kernel itself where it offers that, else in threads.
+
+A sync stands between every message and its ``message_end``, so it begins at once.  anyio's worker threads would begin
+it only after several turns of the loop, behind all that a run's first steps have to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from nous.store.sync_job import SyncJob
+
+if TYPE_CHECKING:
+    from nous.system.kernel_sync import KernelSync
+
+MAX_THREADS: Final = 16
+"""So many syncs may wait for disks at once where threads do; the others wait for a thread."""
+
+
+class _Group:
+    """Jobs that were begun together: how much of them is under way, and what happens when nothing is."""
+
+    __slots__ = ("left", "on_done")
+
+    def __init__(self, left: int, on_done: Callable[[], None]) -> None:
+        self.left = left
+        self.on_done = on_done
+
+    def end_one(self) -> None:
+        self.left -= 1
+        if not self.left:
+            self.on_done()
+
+
+class Syncs:
+    """Belongs to the loop's thread.  ``use_kernel``: false to do without it, as on a system that does not offer it."""
+
+    def __init__(self, *, use_kernel: bool = True) -> None:
+        self._threads = _Threads()
+        self._kernel: KernelSync | None = None
+        self._may_ask_kernel = use_kernel
+        self._tickets = 0
+        self._taken: dict[int, tuple[SyncJob, _Group]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self, jobs: Sequence[SyncJob], on_done: Callable[[], None]) -> None:
+        """Sync side by side from now on; call ``on_done`` in the loop, later, once all of it has ended."""
+        loop = asyncio.get_running_loop()
+        if not jobs:
+            loop.call_soon(on_done)
+            return
+        group = _Group(len(jobs), on_done)
+        left = self._hand_over(jobs, group) if self._may_ask_kernel else jobs
+        for job in left:
+            self._threads.start(job.run, group.end_one, loop)
+
+    async def finish(self, job: SyncJob | None) -> None:
+        """Sync, if there is something to do, and settle it.  Raises as :meth:`SyncJob.settle`.
+
+        Once begun it is waited for, cancelled or not: what it came to has to be taken note of.
+        """
+        if job is None:
+            return
+        done = anyio.Event()
+        self.start([job], done.set)
+        with anyio.CancelScope(shield=True):
+            await done.wait()
+        job.settle()
+
+    def close(self) -> None:
+        """Give back what the system lent; what is under way is left to it.  Nothing may be started any more."""
+        if self._kernel is not None:
+            assert self._loop is not None
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._kernel.fd)
+            self._kernel.close()
+            self._kernel = None
+        self._may_ask_kernel = False
+        self._threads.close()
+
+    def _hand_over(self, jobs: Sequence[SyncJob], group: _Group) -> list[SyncJob]:
+        """Let the kernel sync; return the jobs of which it did not take everything."""
+        kernel = self._find_kernel()
+        if kernel is None:
+            return list(jobs)
+        parts = [(job, *part) for job in jobs for part in job.descriptors()]
+        taken = kernel.submit([(fd, data_only) for _, fd, data_only in parts], self._tickets)
+        for ticket, (job, *_) in enumerate(parts[:taken], self._tickets):
+            self._taken[ticket] = (job, group)
+        self._tickets += taken
+        whole = {id(job) for job, *_ in parts} - {id(job) for job, *_ in parts[taken:]}
+        left = [job for job in jobs if id(job) not in whole]
+        group.left = taken + len(left)
+        return left
+
+    def _find_kernel(self) -> KernelSync | None:
+        if self._kernel is None:
+            from nous.system.kernel_sync import KernelSync
+
+            try:
+                self._kernel = KernelSync()
+            except OSError:
+                self._may_ask_kernel = False
+                return None
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._kernel.fd, self._collect)
+        return self._kernel
+
+    def _collect(self) -> None:
+        assert self._kernel is not None
+        for ticket, error in self._kernel.collect():
+            job, group = self._taken.pop(ticket)
+            job.note(error)
+            group.end_one()
+
+
+class _Threads:
+    """Calls what blocks in threads, as many as are needed.
+
+    They are kept for the next calls, and never keep the process alive: a disk that hangs may.
+    """
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._count = 0
+        self._under_way = 0
+
+    def start(self, work: Callable[[], None], on_done: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        def note() -> None:
+            self._under_way -= 1
+            on_done()
+
+        def run() -> None:
+            work()
+            # The loop may have ended meanwhile: then nobody wants to know any more.
+            with suppress(RuntimeError):
+                # Not by way of anyio.from_thread, which has the thread wait until the loop has done it.
+                loop.call_soon_threadsafe(note)
+
+        self._under_way += 1
+        self._queue.put(run)
+        if self._count < min(self._under_way, MAX_THREADS):
+            self._count += 1
+            threading.Thread(target=self._serve, name="nous-sync", daemon=True).start()
+
+    def close(self) -> None:
+        for _ in range(self._count):
+            self._queue.put(None)
+
+    def _serve(self) -> None:
+        while (work := self._queue.get()) is not None:
+            work()
