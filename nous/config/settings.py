@@ -5,8 +5,6 @@ error messages and the reference page are all derived from these structs (:mod:`
 one more field.  Units stand in names; a name ending in ``_env`` holds the name of an environment variable.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct

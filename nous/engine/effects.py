@@ -1,7 +1,5 @@
 """What a run wants done, in the imperative.  The shell performs them and comes back with inputs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from msgspec import Struct

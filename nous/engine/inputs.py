@@ -1,7 +1,5 @@
 """What can happen to a run, in the past tense.  Tagged, because a trace records them (``kind`` and ``data``)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from msgspec import Struct

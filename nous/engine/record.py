@@ -3,8 +3,6 @@
 Source: docs/runtime-trace.md.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """What a run is made with: everything about it that is known before its first input."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from typing import Any, Final, Literal

@@ -5,8 +5,6 @@ is.  All extensions of a hook are asked in order by one :meth:`Extensions.call`;
 means, is behind this port.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, Final, Literal, Protocol, get_args
 

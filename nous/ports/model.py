@@ -1,7 +1,5 @@
 """The provider port: what a model call is asked with and what comes back, whoever the vendor is."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Literal, NamedTuple, Protocol

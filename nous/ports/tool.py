@@ -1,7 +1,5 @@
 """The tool port: what a tool is told, what it may report, what it answers."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol

@@ -9,8 +9,6 @@ The decoder is fed whatever a read delivered and gives back whole lines' worth o
 Source: protocol v1, sections 1, 2 and 8.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import accumulate

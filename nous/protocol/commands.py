@@ -3,8 +3,6 @@
 Source: protocol v1, sections 4 and 6.  A field that is null means the same as one that is left out.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec

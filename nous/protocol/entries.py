@@ -3,8 +3,6 @@
 Source: protocol v1, sections 4 (``compact_session``) and 6 (``list_sessions``).
 """
 
-from __future__ import annotations
-
 from typing import Final, Literal
 
 from msgspec import Struct

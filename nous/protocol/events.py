@@ -4,8 +4,6 @@ Source: protocol v1, sections 2 and 5.  Frozen events count ``seq`` from 1 witho
 feature events take no ``seq`` and carry ``after_seq``.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Final, Literal
 
 import msgspec

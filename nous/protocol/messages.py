@@ -3,9 +3,7 @@
 Source: protocol v1, section 4 (messages).
 """
 
-from __future__ import annotations
-
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -71,8 +69,8 @@ class Usage(Struct, frozen=True, kw_only=True):
     reasoning_tokens: int = 0
     cache_write_tokens: int | UnsetType = UNSET
 
-    def plus(self, other: Usage) -> Usage:
-        return Usage(
+    def plus(self, other: Self) -> Self:
+        return type(self)(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,

@@ -3,8 +3,6 @@
 Source: protocol v1, sections 2, 4 and 6.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Final, Literal
 
 import msgspec

@@ -6,8 +6,6 @@ vendor may answer with; free text of a vendor never gets in, because it may repe
 vendor has no word for what happened, its sentence is looked at, and only recognised: see ``_SENTENCES``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime

@@ -4,8 +4,6 @@ A server that speaks one of the dialects is a new row here (and a name in :mod:`
 Sources: the vendors' API references, as of November 2026; what is said to be needed was seen to be refused without.
 """
 
-from __future__ import annotations
-
 from typing import Final, Literal
 
 from msgspec import Struct

@@ -3,8 +3,6 @@
 Source of the rules: docs/hardening (Boundaries: provider endpoints).
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from pathlib import Path

@@ -5,8 +5,6 @@ a file that is no longer the one others look at.  A dead owner frees it by itsel
 it held comes back later, a bounded number of times.  Source of the rules: docs/hardening (persistence).
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import time

@@ -16,8 +16,6 @@ The header may begin at another ``n`` than 0 with a ``prev`` of its own: a file 
 the old one ended, and its ``prev`` is the digest of the old one's last line.
 """
 
-from __future__ import annotations
-
 from hashlib import sha256
 from typing import Final, NamedTuple
 

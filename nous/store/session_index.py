@@ -6,8 +6,6 @@ any time, is thrown away if it cannot be read, and is written (atomically, under
 changed since; nothing but speed depends on it.
 """
 
-from __future__ import annotations
-
 import heapq
 import os
 import re

@@ -3,8 +3,6 @@
 This is no check: whether a session can be used is for whoever opens it.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import msgspec

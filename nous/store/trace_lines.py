@@ -5,8 +5,6 @@ and a feature event's with another number behind; everything else begins ``{"typ
 inside another: JSON has no raw LF in its strings.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Final, Literal, NamedTuple
 

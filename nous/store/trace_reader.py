@@ -3,8 +3,6 @@
 Readers take no lock and repair nothing: they stop at the last LF, and at ``end_offset`` where one is given.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator

@@ -6,8 +6,6 @@ own file: a trace is never renamed or replaced, so its file can be its lock, and
 ever.  Who finds it locked leaves it to the other.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Callable

@@ -11,8 +11,6 @@ Source of the rules: docs/hardening (bootstrap consent, persistence).  The core 
 (or typed ``nous replay``, whose daemon gets a directory of its own, which is removed with it).
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import pwd

@@ -11,8 +11,6 @@ be swapped in between.  For a *directory* that is not possible, so :func:`digest
 it was called; whoever may write into the directory afterwards was trusted with that.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat

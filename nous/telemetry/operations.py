@@ -8,8 +8,6 @@ as ``protocol/v1/operations.schema.json``.
 Whatever goes wrong with it changes no outcome: it is reported once, as ``operations_log_failed``, and nothing else.
 """
 
-from __future__ import annotations
-
 import inspect
 import os
 import stat
