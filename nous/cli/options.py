@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -17,11 +19,30 @@ from nous.system.state_dir import read_bootstrap_record
 from nous.telemetry.operations import operations
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """argparse's, which makes one for every flag, and each asks shutil for the width: long to load, and not needed."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=terminal_width() - 2)
+
+
+@cache
+def terminal_width() -> int:
+    """Return how many characters a line of help may have: as ``COLUMNS`` says, else as the terminal does, else 80."""
+    width = 0
+    with suppress(ValueError):
+        width = int(os.environ.get("COLUMNS", "0"))
+    if width <= 0:
+        with suppress(OSError):
+            width = os.get_terminal_size(1).columns
+    return width if width > 0 else 80
+
+
 class Parser(argparse.ArgumentParser):
     """Like argparse's, but a wrong command line is an error of the taxonomy (exit 6), not an exit."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         raise NousError("invalid_usage", message, hint=f"Type: {self.prog} --help")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,10 +32,9 @@ from nous.providers.reach import reach
 from nous.runtime.daemon import Daemon
 from nous.runtime.seams import Seams
 from nous.store.locks import LockProfile
-from nous.store.trace_repair import interrupt_dead
 from nous.system.clock import SystemClock
 from nous.system.ids import RandomIds, new_epoch
-from nous.system.process import become_subreaper, set_non_dumpable
+from nous.system.process import harden, harden_before_first_child
 from nous.system.state_dir import Actor, EpochLock, StateDir, is_dead, open_state_dir, state_paths
 from nous.telemetry.foreign import capture_foreign_records
 from nous.telemetry.log import configure, get_log
@@ -66,9 +66,8 @@ def run(arguments: Sequence[str]) -> int:
         daemon = make_daemon(settings, state, workdir, world, epoch)
         wire = claim_stdio()
         if world.seams is None:
-            # Before any child can start: none may read our environment, and those that break away come back to us.
-            set_non_dumpable()
-            become_subreaper()
+            # None may read our environment, and those that break away come back to us.
+            harden_before_first_child()
         endpoint = DescriptorEndpoint(wire.read_fd, wire.write_fd)
         serve_stdio = options.socket is None or options.stdio
         server = Server(
@@ -76,9 +75,13 @@ def run(arguments: Sequence[str]) -> int:
             wire=endpoint,
             serve_stdio=serve_stdio,
             socket_path=options.socket,
+            load_ahead=load_ahead,
             housekeeping=lambda: keep_house(state, daemon),
             is_interactive=os.isatty(wire.read_fd),
         )
+        # What was imported stays: no collection need ever look at it.
+        gc.freeze()
+        gc.enable()
         anyio.run(server.serve)
     finally:
         lock.release()
@@ -127,7 +130,7 @@ class World(NamedTuple):
 
     provider: Provider
     catalogue: Catalogue | None
-    tools: Sequence[Tool]
+    tools: Callable[[], Sequence[Tool]]
     ids: Ids
     seams: Seams | None
 
@@ -136,19 +139,22 @@ def make_world(name: ProviderName, settings: Settings, traces: Path) -> World:
     given = settings.provider
     if name == "replay":
         return make_recorded_world(given, traces)
-    from nous.tools.registry import builtin_tools
-
     # The catalogue says first what is wrong with the daemon's own provider, in the words of a command line.
     default = ModelChoice(name, given.model or name, given.thinking)
     models_file = None if given.models_file is None else Path(given.models_file)
     pool = ProviderPool(default, lambda chosen: reach(settings, chosen, os.environ), models_file)
     provider = pool.build(default)
-    tools = builtin_tools(
+    return World(provider, pool, partial(make_tools, settings), RandomIds(), None)
+
+
+def make_tools(settings: Settings) -> Sequence[Tool]:
+    from nous.tools.registry import builtin_tools
+
+    return builtin_tools(
         bash_timeout_ms=settings.tools.bash_timeout_ms,
         bash_memory_limit_mb=settings.tools.memory_limit_mb,
         closed_names=secret_variables(settings),
     )
-    return World(provider, pool, tools, RandomIds(), None)
 
 
 def secret_variables(settings: Settings) -> tuple[str, ...]:
@@ -174,7 +180,8 @@ def make_recorded_world(given: ProviderSection, traces: Path) -> World:
     )
     headers = [read_header(path) for path in paths]
     names = dict.fromkeys(name for header in headers for name in header.spec.known_tools)
-    return World(ReplayProvider(seams, headers[0]), None, [ReplayTool(name, seams) for name in names], seams, seams)
+    tools = [ReplayTool(name, seams) for name in names]
+    return World(ReplayProvider(seams, headers[0]), None, lambda: tools, seams, seams)
 
 
 def lock_profile(settings: Settings) -> LockProfile:
@@ -260,11 +267,20 @@ def export_run(state: StateDir, settings: Settings, run_id: str, form: str) -> P
     return export_trace(state.root, run_id, "events" if form == "events" else "fixture", held_secrets=secrets)
 
 
+def load_ahead() -> None:
+    """Load what the first run will use.  Runs in a thread beside the serving, whoever needs it first."""
+    harden()
+    import nous.runtime.run
+    import nous.tools.registry  # noqa: F401
+
+
 def keep_house(state: StateDir, daemon: Daemon) -> None:
     """Clean up after daemons that were killed: traces they left open, temporary files.
 
     Runs in a thread beside the serving: nobody has to wait for it.
     """
+    from nous.store.trace_repair import interrupt_dead
+
     daemon.sessions.sweep()
     found = interrupt_dead(state.traces, partial(is_dead, state.daemons))
     for trace in found.closed:

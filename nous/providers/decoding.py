@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,6 +26,8 @@ def decode_event(decoder: msgspec.json.Decoder[T], data: bytes, what: str) -> T:
         raise malformed(f"an event is not {what}") from None
     except (msgspec.DecodeError, ValueError, RecursionError):
         pass
+    import json
+
     try:
         return msgspec.convert(json.loads(data.decode("utf-8", "replace")), decoder.type)
     except msgspec.ValidationError:
@@ -40,5 +41,7 @@ def encode_text(value: Any) -> str:
     try:
         return msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
+        import json
+
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -6,14 +6,17 @@ Source: protocol v1, section 7.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
 from nous.runtime.daemon import Daemon
-from nous.runtime.driver import RunDriver
 from nous.runtime.hub import Listener
 from nous.store.trace_lines import event_head
 from nous.store.trace_reader import iter_line_batches
+
+if TYPE_CHECKING:
+    from nous.runtime.driver import RunDriver
 
 CATCH_UP_BYTES = 256 * 1024
 """How much a subscriber that reads from disk may leave unread before more is read."""

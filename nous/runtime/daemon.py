@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import msgspec
@@ -23,34 +23,35 @@ from nous.engine.inputs import (
     SteeringModeSet,
     ToolsSet,
 )
-from nous.engine.summary import choose_cut
 from nous.errors import NousError
 from nous.ports.extensions import Extensions
-from nous.ports.model import Catalogue, ModelChoice, Provider, ToolSpec
+from nous.ports.model import Catalogue, ModelChoice, Provider
 from nous.ports.system import Clock, Ids
 from nous.ports.tool import Tool
 from nous.protocol.commands import QueueMode
 from nous.protocol.entries import ModelChange
 from nous.protocol.events import CONNECTION_FEATURES, StatusEvent, WarningEvent, daemon_line
 from nous.protocol.responses import PROTOCOL_VERSION
-from nous.runtime.driver import RunDriver
 from nous.runtime.extensions import DaemonListener, NoExtensions
 from nous.runtime.health import LoopWatch
 from nous.runtime.hub import Hub
 from nous.runtime.models import OneProvider
 from nous.runtime.order import Order
-from nous.runtime.run import make_run
 from nous.runtime.seams import LiveSeams, Seams
 from nous.runtime.spent import NOTHING_SPENT, Spent
 from nous.runtime.stop import StopRequest
 from nous.runtime.syncs import Syncs
 from nous.runtime.system_prompt import read_agents_file
 from nous.runtime.terms import RunTerms, settle
+from nous.runtime.toolbox import Toolbox
 from nous.store.locks import STANDARD, LockProfile
 from nous.store.session_format import LeafMove
 from nous.store.sessions import Session, SessionStore
 from nous.system.ids import is_safe_id
 from nous.telemetry.log import get_log
+
+if TYPE_CHECKING:
+    from nous.runtime.driver import RunDriver
 
 log = get_log("runtime")
 
@@ -81,7 +82,7 @@ class Daemon:
         workdir: Path,
         provider: Provider,
         catalogue: Catalogue | None = None,
-        tools: Iterable[Tool],
+        tools: Callable[[], Iterable[Tool]],
         clock: Clock,
         ids: Ids,
         epoch: str,
@@ -101,7 +102,6 @@ class Daemon:
         self.workdir = workdir
         self.provider = provider
         self.catalogue: Catalogue = catalogue or OneProvider(provider)
-        self.tools: dict[str, Tool] = {t.name: t for t in tools}
         self.clock = clock
         self.started_ns = clock.mono_ns()
         self.loop_watch = LoopWatch(clock)
@@ -114,6 +114,7 @@ class Daemon:
         self.exporter = exporter
         self.seams: Seams = seams or LiveSeams(clock, settings.tools.policy)
         self.extensions: Extensions = extensions or NoExtensions()
+        self.toolbox = Toolbox(tools, settings.tools.active, may_grow=extensions is not None)
         self.listener = DaemonListener(self)
         self.hub = Hub()
         self.order = Order()
@@ -122,25 +123,14 @@ class Daemon:
         self.active_session_id = ""
         self.steering_mode: QueueMode = "one-at-a-time"
         self.follow_up_mode: QueueMode = "one-at-a-time"
-        self.active_tools = self._initial_tools()
-        self._tools_were_set = False
         self.runs: dict[str, RunDriver] = {}
         self.last_ended: EndedRun | None = None
         self._spent: dict[str, Spent] = {}
         self.accepting = True
         self.stop = StopRequest()
-        self._specs: dict[tuple[str, ...], tuple[ToolSpec, ...]] = {}
         self._tasks: TaskGroup | None = None
         self._run_ended = anyio.Event()
         self._events_made = 0
-
-    def _initial_tools(self) -> tuple[str, ...]:
-        wanted = self.settings.tools.active
-        if wanted is None:
-            return tuple(self.tools)
-        # What is not there may still come with an extension.
-        is_all = isinstance(self.extensions, NoExtensions)
-        return self.check_tools(wanted if is_all else (name for name in wanted if name in self.tools))
 
     # -- runs
 
@@ -172,6 +162,8 @@ class Daemon:
 
         Raises as :meth:`start_run`, and ``command_rejected`` if there is nothing to compact.
         """
+        from nous.engine.summary import choose_cut
+
         if not choose_cut(session.path(), self.settings.engine.compact_keep_tokens):
             raise NousError("command_rejected", "nothing_to_compact")
         terms = settle(self, session, None)
@@ -180,6 +172,9 @@ class Daemon:
     async def _launch(
         self, session: Session, first: RunStarted | CompactionStarted, terms: RunTerms, leaf_id: str | None
     ) -> RunDriver:
+        # Imported by the first run, or beside whatever came before it: a start does not wait for what no run uses yet.
+        from nous.runtime.run import make_run
+
         await self.extensions.ready()
         self.check_free(session.id)
         if len(self.runs) >= self.settings.daemon.max_runs:
@@ -287,38 +282,8 @@ class Daemon:
 
     # -- modes and tools
 
-    def check_tools(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return the names in order, once each.  Raises ``invalid_payload`` for one that is not registered."""
-        chosen = tuple(dict.fromkeys(names))
-        for name in chosen:
-            if name not in self.tools:
-                raise NousError("invalid_payload", f"tools: no tool is named {name[:64]!r}")
-        return chosen
-
-    def add_tool(self, tool: Tool) -> None:
-        """Register a tool that came up while the daemon was running, or again.
-
-        A new one is active unless the settings or a client say otherwise.  Runs under way go on with the tools that
-        they know.
-        """
-        is_new = tool.name not in self.tools
-        self.tools[tool.name] = tool
-        self._specs.clear()
-        wanted = self.settings.tools.active
-        if is_new and not self._tools_were_set and (wanted is None or tool.name in wanted):
-            self.active_tools = (*self.active_tools, tool.name)
-
-    def remove_tools(self, names: Iterable[str]) -> None:
-        """Forget tools.  A run that still calls one gets a result that says so."""
-        gone = set(names)
-        for name in gone:
-            self.tools.pop(name, None)
-        self._specs.clear()
-        self.active_tools = tuple(name for name in self.active_tools if name not in gone)
-
     def set_active_tools(self, names: tuple[str, ...]) -> None:
-        self.active_tools = names
-        self._tools_were_set = True
+        self.toolbox.choose(names)
         self._tell_runs(ToolsSet(names))
 
     def set_steering_mode(self, mode: QueueMode) -> None:
@@ -332,13 +297,6 @@ class Daemon:
     def _tell_runs(self, item: Input) -> None:
         for driver in tuple(self.runs.values()):
             driver.submit(item)
-
-    def tool_specs(self, names: tuple[str, ...]) -> tuple[ToolSpec, ...]:
-        specs = self._specs.get(names)
-        if specs is None:
-            tools = [self.tools[n] for n in names]
-            specs = self._specs[names] = tuple(ToolSpec(t.name, t.description, t.schema) for t in tools)
-        return specs
 
     # -- sessions
 

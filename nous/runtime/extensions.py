@@ -60,14 +60,14 @@ class DaemonListener:
         daemon = self._daemon
         mine = self._tools.setdefault(extension, set())
         wanted = {tool.name: tool for tool in tools}
-        daemon.remove_tools(mine.difference(wanted))
+        daemon.toolbox.remove(mine.difference(wanted))
         mine.intersection_update(wanted)
         for name, tool in wanted.items():
-            if name in daemon.tools and name not in mine:
+            if name in daemon.toolbox.tools and name not in mine:
                 log.warning("extension_tool_ignored", extension=extension, tool=name, reason="the name is taken")
                 continue
             mine.add(name)
-            daemon.add_tool(tool)
+            daemon.toolbox.add(tool)
 
     def warn(self, warning: HookWarning) -> None:
         daemon = self._daemon

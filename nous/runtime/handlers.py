@@ -185,7 +185,7 @@ async def abort(call: Call, payload: c.Abort) -> Reply:
 async def set_active_tools(call: Call, payload: c.SetActiveTools) -> Accepted:
     daemon = call.connection.daemon
     await daemon.extensions.ready()
-    names = daemon.check_tools(payload.tools)
+    names = daemon.toolbox.check(payload.tools)
     daemon.set_active_tools(names)
     return Accepted(command="set_active_tools", count=len(names))
 
@@ -208,10 +208,10 @@ async def list_tools(call: Call, payload: c.ListTools) -> Tools:
                 name=t.name,
                 description=t.description,
                 source=t.source,
-                active=t.name in daemon.active_tools,
+                active=t.name in daemon.toolbox.active,
                 schema=t.schema,
             )
-            for t in daemon.tools.values()
+            for t in daemon.toolbox.tools.values()
         ]
     )
 
@@ -234,7 +234,7 @@ async def get_state(call: Call, payload: c.GetState) -> State:
         follow_up_mode=daemon.follow_up_mode,
         pending_counts=PendingCounts() if run is None else run.pending_counts,
         runs=[_run_info(r) for r in daemon.runs.values()],
-        active_tools=list(daemon.active_tools),
+        active_tools=list(daemon.toolbox.active),
         provider=choice.provider,
         model=choice.model,
         thinking=choice.thinking or UNSET,

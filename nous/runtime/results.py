@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET
 
 from nous.protocol.responses import Result
-from nous.runtime.driver import RunDriver
 from nous.store.trace_reader import iter_events
+
+if TYPE_CHECKING:
+    from nous.runtime.driver import RunDriver
 
 ENVELOPE_BYTES: Final = 4096
 

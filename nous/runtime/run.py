@@ -74,7 +74,7 @@ class Resources:
             call=effect.call,
             system=self.system(effect.tools),
             messages=path,
-            tools=self._daemon.tool_specs(effect.tools),
+            tools=self._daemon.toolbox.specs(effect.tools),
             output_schema=self.terms.output_schema,
         )
 
@@ -119,7 +119,7 @@ class Resources:
         return self.terms.facts.takes_images is True
 
     def tool(self, name: str) -> Tool | None:
-        tool = self._daemon.tools.get(name)
+        tool = self._daemon.toolbox.tools.get(name)
         return None if tool is None else self.seams.tool(tool)
 
     def tool_context(self, tool_call_id: str, progress: Callable[[str], Awaitable[None]]) -> ToolContext:
@@ -165,7 +165,7 @@ def make_run(
     settings = daemon.settings
     path = session.path(leaf_id)
     resources = Resources(daemon, session, run_id, path, terms)
-    active = daemon.active_tools if terms.uses_tools else ()
+    active = daemon.toolbox.active if terms.uses_tools else ()
     spec = RunSpec(
         run_id=run_id,
         session_id=session.id,
@@ -180,7 +180,7 @@ def make_run(
         context_digest=context_digest(path),
         context_tokens=path.estimated_tokens,
         system_digest=hashlib.sha256(resources.system(active).encode()).hexdigest(),
-        known_tools=tuple(sorted(daemon.tools)),
+        known_tools=tuple(sorted(daemon.toolbox.tools)),
         active_tools=active,
         steering_mode=daemon.steering_mode,
         follow_up_mode=daemon.follow_up_mode,

@@ -58,11 +58,19 @@ def set_non_dumpable() -> bool:
 
 
 def harden_before_first_child() -> None:
-    """Have the first :func:`spawn` call :func:`become_subreaper` and :func:`set_non_dumpable`.
+    """Have the first :func:`spawn` call :func:`harden`, if nobody has by then.
 
     For a daemon: what a start without any child does not need costs it nothing.
     """
     _hardening.is_due = True
+
+
+def harden() -> None:
+    """Call :func:`become_subreaper` and :func:`set_non_dumpable`, if that was asked for and is still to be done."""
+    if _hardening.is_due:
+        set_non_dumpable()
+        become_subreaper()
+        _hardening.is_due = False
 
 
 class _Hardening:
@@ -211,10 +219,7 @@ def spawn(
     program = find_program(argv[0], env)
     if program is None:
         raise FileNotFoundError(errno.ENOENT, "no such program", argv[0])
-    if _hardening.is_due:
-        _hardening.is_due = False
-        become_subreaper()
-        set_non_dumpable()
+    harden()
     mark = os.urandom(8).hex()
     pipes = _Pipes(stdin=stdin == "pipe", stderr=stderr == "pipe")
     wrapper = _death_wrapper()

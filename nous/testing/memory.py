@@ -58,7 +58,7 @@ async def memory_client(
             state_root=state,
             workdir=state if workdir is None else workdir,
             provider=MockProvider(ProviderSettings(model="")) if provider is None else provider,
-            tools=tools,
+            tools=lambda: tools,
             clock=clock or SystemClock(),
             ids=ids or RandomIds(),
             seams=seams,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
@@ -31,11 +32,15 @@ FLUSH_MS: Final = 1500
 ANSWER_MS: Final = 500
 """How long commands that are still pending at the end may take to be answered."""
 
+FIRST_TURNS: Final = 8
+"""So many turns the loop takes before anything is loaded ahead: what came with the start is answered first."""
+
 
 class Server:
     """One daemon and its transports.  ``wire`` gets ``ready`` and ``bye`` also where only sockets serve.
 
-    ``is_interactive``: a person's terminal is our stdin, so SIGINT is meant for us.
+    ``load_ahead`` and ``housekeeping`` are called after ``ready``, in a thread: what a first run will need, and what
+    nobody waits for.  ``is_interactive``: a person's terminal is our stdin, so SIGINT is meant for us.
     """
 
     def __init__(
@@ -45,13 +50,15 @@ class Server:
         wire: Endpoint,
         serve_stdio: bool,
         socket_path: Path | None = None,
-        housekeeping: Callable[[], None] | None = None,
+        load_ahead: Callable[[], None] = lambda: None,
+        housekeeping: Callable[[], None] = lambda: None,
         is_interactive: bool = False,
     ) -> None:
         self._daemon = daemon
         self._wire = wire
         self._serve_stdio = serve_stdio
         self._socket_path = socket_path
+        self._load_ahead = load_ahead
         self._housekeeping = housekeeping
         self._is_interactive = is_interactive
         self._outbox = Outbox(wire)
@@ -94,9 +101,6 @@ class Server:
         # A signal right after ``ready`` must find its handler.
         await tasks.start(self._watch_signals)
         self._outbox.put(daemon.event_line(daemon.ready()))
-        if self._housekeeping is not None:
-            tasks.start_soon(self._keep_house, self._housekeeping)
-        tasks.start_soon(self._warm_provider)
         tasks.start_soon(daemon.loop_watch.run)
         tasks.start_soon(daemon.extensions.run, daemon.listener)
         tasks.start_soon(self._watch_wire)
@@ -105,6 +109,15 @@ class Server:
         if listeners:
             tasks.start_soon(self._accept_commands, listeners[0], tasks)
             tasks.start_soon(self._accept_subscribers, listeners[1], tasks)
+        tasks.start_soon(self._settle_in)
+
+    async def _settle_in(self) -> None:
+        """Do what the start did not wait for, once what came with it is answered."""
+        for _ in range(FIRST_TURNS):
+            await anyio.lowlevel.checkpoint()
+        await anyio.to_thread.run_sync(self._load_ahead, abandon_on_cancel=True)
+        await self._warm_provider()
+        await self._keep_house(self._housekeeping)
 
     async def _warm_provider(self) -> None:
         try:

@@ -76,7 +76,7 @@ async def _one_run(root: Path) -> float:
         state_root=root,
         workdir=root,
         provider=MockProvider(ProviderSettings(model="mock", script=script)),
-        tools=(),
+        tools=tuple,
         clock=SystemClock(),
         ids=RandomIds(),
         epoch="bench",

@@ -447,7 +447,7 @@ async def _record(scenario: Scenario, state: Path) -> Path:
         state_root=state,
         workdir=state,
         provider=provider,
-        tools=[ScriptedTool(name, runs, on_hang) for name in TOOLS],
+        tools=lambda: [ScriptedTool(name, runs, on_hang) for name in TOOLS],
         clock=clock,
         ids=ids,
         seams=LiveSeams(SystemClock(), {}),

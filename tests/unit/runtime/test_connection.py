@@ -87,7 +87,7 @@ async def test_a_command_that_crashes_is_answered(tmp_path: Path) -> None:
 async def test_a_tool_that_crashes_is_a_result_the_model_can_read(tmp_path: Path) -> None:
     script = [[{"tool_call": {"name": "ls", "id": "c1"}}], [{"text": "Oh."}]]
     async with opened(tmp_path, Setup(script=script)) as (peer, daemon):
-        daemon.tools["ls"] = BrokenTool()
+        daemon.toolbox.tools["ls"] = BrokenTool()
         run = await peer.run("hello")
         [end] = of_type(run, "tool_execution_end")
         assert (end.payload["result"], end.payload["is_error"]) == ("The tool crashed (ZeroDivisionError).", True)

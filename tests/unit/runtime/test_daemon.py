@@ -45,9 +45,9 @@ def test_a_run_that_ended_is_recent_for_five_seconds(daemon: Daemon) -> None:
 
 
 def test_tools_are_named_once_each_and_in_order(daemon: Daemon) -> None:
-    assert daemon.check_tools(["ls", "read", "ls"]) == ("ls", "read")
+    assert daemon.toolbox.check(["ls", "read", "ls"]) == ("ls", "read")
     with pytest.raises(NousError) as caught:
-        daemon.check_tools(["read", "x" * 5000])
+        daemon.toolbox.check(["read", "x" * 5000])
     assert caught.value.code == "invalid_payload"
     assert len(caught.value.cause or "") < 200
 

@@ -28,7 +28,7 @@ def daemon(tmp_path: Path) -> Daemon:
         state_root=tmp_path,
         workdir=tmp_path,
         provider=scripted_provider([{"text": "Well"}, {"hang": True}]),
-        tools=[],
+        tools=list,
         clock=SystemClock(),
         ids=RandomIds(),
         epoch="e1",
