@@ -28,7 +28,7 @@ class Order:
     """
 
     def __init__(self) -> None:
-        self._lock = anyio.Lock()
+        self._lock = anyio.Lock(fast_acquire=True)
         self._asked = 0
         self._settled = anyio.Event()
 
