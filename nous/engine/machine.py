@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET
 
@@ -48,6 +48,11 @@ from nous.protocol.events import (
 )
 from nous.protocol.messages import ImageBlock, Message, Role, StopReason, TextBlock, TurnKind
 
+_HANDLERS: Final[Mapping[str, Callable[[RunMachine], Callable[[Any], None]]]] = {
+    row.handler: attrgetter(row.handler) for row in TRANSITIONS.values()
+}
+"""How a machine is asked for each handler that the table names."""
+
 
 class RunMachine:
     """One run, from its prompt to its ``agent_end``; then ``status`` and, if it failed, ``failure`` are set.
@@ -80,9 +85,6 @@ class RunMachine:
         self.tools = ToolRound(self)
         self.compaction = CompactionPart(self)
         self.hooks = HookPart(self)
-        self._handlers: dict[str, Callable[[Any], None]] = {
-            row.handler: attrgetter(row.handler)(self) for row in TRANSITIONS.values()
-        }
 
     # -- the one door in, the two doors out
 
@@ -93,7 +95,7 @@ class RunMachine:
         if stamp.ts is not self.stamp.ts:
             self.emitter.ts = stamp.ts.encode()
         self.stamp = stamp
-        self._handlers[row.handler](item)
+        _HANDLERS[row.handler](self)(item)
 
     def take_events(self) -> list[Event]:
         out, self.emitter.out = self.emitter.out, []
