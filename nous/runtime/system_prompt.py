@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,9 @@ def read_agents_file(workdir: Path) -> str | None:
     The same rule as for tools: a link that leads out of the workdir is not followed.
     """
     path = workdir / AGENTS_FILE
+    # Asked by every run, and mostly there is none: one look, before any of what is careful about links.
+    if not os.path.lexists(path):
+        return None
     try:
         real = path.resolve(strict=True)
         if not real.is_relative_to(workdir.resolve()) or not real.is_file():

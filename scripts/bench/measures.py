@@ -127,7 +127,7 @@ def unpaced(provider: Provider) -> Figures:
             program.line()
             program.send('{"id":"1","type":"ping"}')
             program.line()
-            time.sleep(0.3)
+            program.settle()
             out[f"{name} idle rss MB"] = program.rss_mb()
             cpu = program.cpu_s()
             rates = []
@@ -147,6 +147,7 @@ def turns(provider: Provider) -> Figures:
     out: Figures = {}
     with nous(provider.base, "burst-20-8") as program:
         program.line()
+        program.settle()
         number = 0
         for upto, name, count in ((1, "1", 1), (50, "50", 20), (200, "200", 20), (1000, "1000", 20)):
             while number < upto - count:

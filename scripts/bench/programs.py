@@ -52,6 +52,13 @@ class Program:
         # The kernel's clock of another process: MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of linux/posix-timers.h.
         return time.clock_gettime((~self.process.pid << 3) | 2)
 
+    def settle(self) -> None:
+        """Wait until it has nothing to do: what a start leaves for later is no part of what comes first."""
+        before, now = -1.0, self.cpu_s()
+        while now - before > 0.0005:
+            time.sleep(0.05)
+            before, now = now, self.cpu_s()
+
     def written_bytes(self) -> int:
         """Bytes that went through write calls so far, whatever they went to."""
         fields = dict(
