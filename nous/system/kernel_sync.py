@@ -42,7 +42,8 @@ class KernelSync:
     def __init__(self) -> None:
         """Raises OSError where the system does not offer it."""
         calls = _CALLS.get(platform.machine())
-        if sys.platform != "linux" or calls is None:
+        # A program of 32 bits has other numbers for the same calls, also where the machine has 64.
+        if sys.platform != "linux" or sys.maxsize < 2**32 or calls is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         self._calls = calls
         self._call = ctypes.CDLL(None, use_errno=True).syscall
