@@ -15,16 +15,28 @@ from nous.providers.faults import Reply
 
 
 class HttpRequest(Struct, frozen=True):
-    """One request.  Keys stand in ``headers`` only; names are in lower case."""
+    """One request.  Keys stand in ``headers`` only; names are in lower case.
+
+    The body is in ``parts``, most of which other requests have too: whoever can sends them without joining them.
+    """
 
     url: str
     headers: dict[str, str]
-    body: bytes
+    parts: tuple[bytes, ...] = ()
     method: Literal["POST", "GET"] = "POST"
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.parts)
+
+    @property
+    def length(self) -> int:
+        """Return how many bytes the body has."""
+        return sum(map(len, self.parts))
 
     def __repr__(self) -> str:
         """Name what cannot be a secret."""
-        return f"HttpRequest(url={self.url!r}, {len(self.body)} bytes)"
+        return f"HttpRequest(url={self.url!r}, {self.length} bytes)"
 
 
 class ItemParser(Protocol):

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from nous.errors import NousError
-from nous.ports.model import ModelRequest, ToolSpec
+from nous.ports.model import ContextMessage, ModelRequest, ToolSpec
 from nous.protocol.messages import Block, ImageBlock, Message, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
 from nous.providers.adapter import HttpRequest
 from nous.providers.anthropic_stream import REDACTED, AnthropicParser, error_parts
+from nous.providers.chunks import Chunks
 from nous.providers.endpoint import open_endpoint, require_model
 from nous.providers.faults import Reply, fault_in_stream, fault_of_reply, parse_object
 from nous.providers.history import repair_history
@@ -58,6 +59,7 @@ class AnthropicAdapter:
         self._fields = self._fixed_fields(preset, settings, info)
         self._head = encode_json(self._fields)[:-1]
         self._messages = MessageEncoder(f"{preset.name}/{self.model}", self._translate)
+        self._chunks = Chunks(self._join, self._messages)
 
     def build(self, request: ModelRequest) -> HttpRequest:
         """Build the request.
@@ -68,16 +70,17 @@ class AnthropicAdapter:
         schema = request.output_schema
         is_enforced = schema is not None and is_strict(schema)
         system = system_text(request, is_enforced=is_enforced)
-        turns = group_turns(repair_history(request.messages))
-        asked = [turn for turn in turns if not turn.is_model]
-        marked = {id(turn) for turn in asked[-2:]}
-        body = b'%b%b%b,"messages":[%b]}' % (
+        begun, messages = self._chunks.split(repair_history(request.messages))
+        parts = (
             self._head if schema is None or not is_enforced else self._head_for(schema),
             _tools(request.tools, is_end=not system),
             _system(system),
-            b",".join(self._turn(turn, id(turn) in marked) for turn in turns),
+            b',"messages":[',
+            *begun,
+            self._join(messages, marks=2),
+            b"]}",
         )
-        return HttpRequest(self.url, self._headers, body)
+        return HttpRequest(self.url, self._headers, parts)
 
     def parser(self) -> AnthropicParser:
         return AnthropicParser()
@@ -112,6 +115,16 @@ class AnthropicAdapter:
         """Return the fixed fields of a request whose answer has to fit ``schema``."""
         config = self._fields.get("output_config", {}) | {"format": {"type": "json_schema", "schema": schema}}
         return encode_json(self._fields | {"output_config": config})[:-1]
+
+    def _join(self, messages: Sequence[ContextMessage], marks: int = 0) -> bytes:
+        """Return the messages as turns, with a mark on each of the last ``marks`` of those that are not the model's."""
+        turns = group_turns(messages)
+        asked = sum(not turn.is_model for turn in turns)
+        out = []
+        for turn in turns:
+            out.append(self._turn(turn, not turn.is_model and asked <= marks))
+            asked -= not turn.is_model
+        return b",".join(out)
 
     def _turn(self, turn: Turn, is_marked: bool) -> bytes:
         content = b",".join(map(self._messages.encode, turn.messages))

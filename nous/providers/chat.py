@@ -16,6 +16,7 @@ from nous.ports.model import ContextMessage, ModelRequest, ToolSpec
 from nous.protocol.messages import ImageBlock, Message, TextBlock, ThinkingBlock, ToolCallBlock
 from nous.providers.adapter import HttpRequest
 from nous.providers.chat_stream import ChatParser, error_parts
+from nous.providers.chunks import Chunks
 from nous.providers.endpoint import open_endpoint, require_model
 from nous.providers.faults import Reply, fault_in_stream, fault_of_reply, parse_object
 from nous.providers.history import repair_history
@@ -58,20 +59,25 @@ class ChatAdapter:
         key = f"{preset.name}/{self.model}"
         self._messages = MessageEncoder(key, self._translate)
         self._images = MessageEncoder(f"{key}/images", self._translate_images)
+        self._chunks = Chunks(self._join, self._messages, self._images)
 
     def build(self, request: ModelRequest) -> HttpRequest:
         output = self._output_field(request.output_schema)
         system = system_text(request, is_enforced=b'"strict":true' in output)
-        messages = [encode_json({"role": "system", "content": system})] if system else []
-        messages += self._history(repair_history(request.messages))
-        body = b'%b%b%b%b,"messages":[%b]}' % (
+        begun, messages = self._chunks.split(repair_history(request.messages))
+        parts = (
             self._head,
             output,
             b',"%b":%b' % (self._cache_field.encode(), encode_json(request.session_id)) if self._cache_field else b"",
             _tools(request.tools),
-            b",".join(messages),
+            b',"messages":[',
+            encode_json({"role": "system", "content": system}) if system else b"",
+            b"," if system and messages else b"",
+            *begun,
+            self._join(messages),
+            b"]}",
         )
-        return HttpRequest(self.url, self._headers, body)
+        return HttpRequest(self.url, self._headers, parts)
 
     def parser(self) -> ChatParser:
         return ChatParser(keeps_details=self._preset.thinking_field == "reasoning_details")
@@ -108,7 +114,7 @@ class ChatAdapter:
             form["json_schema"] = named_format(schema)
         return b',"response_format":' + encode_json(form)
 
-    def _history(self, messages: Sequence[ContextMessage]) -> list[bytes]:
+    def _join(self, messages: Sequence[ContextMessage]) -> bytes:
         """Encode the messages.  Images of tool results follow as the user's: results here hold text only."""
         out: list[bytes] = []
         held: list[bytes] = []
@@ -120,7 +126,7 @@ class ChatAdapter:
                 out += held
                 held.clear()
             out.append(self._messages.encode(item))
-        return out + held
+        return b",".join(out + held)
 
     def _translate(self, message: Message) -> list[dict[str, Any]]:
         """Return what one message is here: several where one message holds several tool results."""

@@ -25,6 +25,9 @@ READ_BYTES: Final = 64 * 1024
 MAX_OVERHEAD_BYTES: Final = 128 * 1024
 """How much a server may send without a byte of body in it: heads, trailers, extensions of chunks."""
 
+MAX_PARTS: Final = 1024
+"""How many pieces the system takes at once: IOV_MAX of Linux and macOS."""
+
 _WANTS_READ: Final = (BlockingIOError, ssl.SSLWantReadError)
 
 
@@ -123,10 +126,11 @@ class Connection:
             NousError: ``provider_unavailable`` if the peer is silent for too long.
         """
         self._incoming = Incoming()
-        view = memoryview(b"".join(parts))
-        while view:
+        # What is encrypted is copied in any case, and goes into fewer records as one piece.
+        pending = [memoryview(part) for part in ([b"".join(parts)] if self._is_tls else parts) if part]
+        while pending:
             try:
-                view = view[self._sock.send(view) :]
+                pending = _behind(pending, self._send_some(pending))
             except (BlockingIOError, ssl.SSLWantWriteError):
                 await self._wait(anyio.wait_writable, "WriteTimeout")
             except ssl.SSLWantReadError:
@@ -187,6 +191,9 @@ class Connection:
         with suppress(OSError):
             self._sock.close()
 
+    def _send_some(self, pending: list[memoryview]) -> int:
+        return self._sock.send(pending[0]) if self._is_tls else self._sock.sendmsg(pending[:MAX_PARTS])
+
     async def _receive_more(self) -> int:
         data = await self._receive()
         if data:
@@ -224,3 +231,12 @@ class Connection:
             await wait(self._sock)
         if scope.cancelled_caught:
             raise client_fault(failure)
+
+
+def _behind(parts: list[memoryview], count: int) -> list[memoryview]:
+    """Return what is left of ``parts`` behind their first ``count`` bytes."""
+    for position, part in enumerate(parts):
+        if count < len(part):
+            return [part[count:], *parts[position + 1 :]]
+        count -= len(part)
+    return []

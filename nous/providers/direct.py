@@ -81,7 +81,7 @@ class DirectClient:
         head = encode_head(request, target)
         connection = self._take(target.origin) or await self._connect(target.origin)
         try:
-            await connection.send(head, request.body)
+            await connection.send(head, *request.parts)
             await connection.receive_head()
         except BaseException:
             connection.close()
@@ -142,7 +142,7 @@ def target_of(url: str) -> Target:
 def encode_head(request: HttpRequest, target: Target) -> bytes:
     """Return a request's first line and headers.  Raises ``provider_error`` for what would break out of its line."""
     head = _fixed_head(request.method, target, tuple(request.headers.items()))
-    length = b"content-length: %d\r\n" % len(request.body) if request.method == "POST" else b""
+    length = b"content-length: %d\r\n" % request.length if request.method == "POST" else b""
     return head + length + b"\r\n"
 
 

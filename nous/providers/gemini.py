@@ -12,9 +12,10 @@ from urllib.parse import quote
 import msgspec
 
 from nous.errors import NousError
-from nous.ports.model import ModelRequest, ToolSpec
+from nous.ports.model import ContextMessage, ModelRequest, ToolSpec
 from nous.protocol.messages import ImageBlock, Message, TextBlock, ThinkingBlock, ToolCallBlock
 from nous.providers.adapter import HttpRequest
+from nous.providers.chunks import Chunks
 from nous.providers.endpoint import open_endpoint, require_model
 from nous.providers.faults import Reply, fault_in_stream, fault_of_reply, parse_object, parse_seconds
 from nous.providers.gemini_stream import GeminiParser, error_parts
@@ -58,15 +59,16 @@ class GeminiAdapter:
         self._ids = CallIds(preset.call_id)
         self._fixed_config = self._config(preset, settings, info)
         self._messages = MessageEncoder(f"{preset.name}/{self.model}", self._translate)
+        self._chunks = Chunks(self._join, self._messages)
 
     def build(self, request: ModelRequest) -> HttpRequest:
-        turns = group_turns(repair_history(request.messages))
-        contents = b'"contents":[%b]' % b",".join(map(self._turn, turns))
+        begun, messages = self._chunks.split(repair_history(request.messages))
         # Not every model takes a schema together with tools.
         schema = None if request.tools else request.output_schema
         system = _system(system_text(request, is_enforced=schema is not None))
-        fields = (self._config_field(schema), _tools(request.tools), system, contents)
-        return HttpRequest(self.url, self._headers, b"{%b}" % b",".join(filter(None, fields)))
+        fields = (self._config_field(schema), _tools(request.tools), system, b'"contents":[')
+        parts = (b"{", b",".join(filter(None, fields)), *begun, self._join(messages), b"]}")
+        return HttpRequest(self.url, self._headers, parts)
 
     def parser(self) -> GeminiParser:
         return GeminiParser()
@@ -108,6 +110,9 @@ class GeminiAdapter:
         if schema is not None:
             config = config | {"responseMimeType": "application/json", "responseJsonSchema": schema}
         return b'"generationConfig":' + encode_json(config) if config else b""
+
+    def _join(self, messages: Sequence[ContextMessage]) -> bytes:
+        return b",".join(map(self._turn, group_turns(messages)))
 
     def _turn(self, turn: Turn) -> bytes:
         parts = b",".join(map(self._messages.encode, turn.messages))

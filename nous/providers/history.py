@@ -9,7 +9,7 @@ request, and it never changes what is stored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -19,7 +19,40 @@ from nous.protocol.messages import Block, ImageBlock, Message, ToolCallBlock, To
 MISSING_RESULT_TEXT: Final = "This tool call was interrupted: it has no result."
 
 
-def repair_history(messages: Sequence[ContextMessage]) -> list[ContextMessage]:
+class Trunk:
+    """The repaired messages of a path, as far as they are settled: paths share it until they part.  It only grows.
+
+    ``seen`` holds the ids of its calls.  ``chunks`` belongs to :mod:`nous.providers.chunks`.
+    """
+
+    __slots__ = ("chunks", "out", "seen")
+
+    def __init__(self, out: list[ContextMessage], seen: set[str], chunks: dict[str, list[Chunk]]) -> None:
+        self.out = out
+        self.seen = seen
+        self.chunks = chunks
+
+
+class Chunk(NamedTuple):
+    """Messages of a trunk up to ``end`` as a dialect has them, from where the chunk before this one ends."""
+
+    end: int
+    data: bytes
+
+
+class History(NamedTuple):
+    """The messages a model may be asked with: the first ``length`` of ``trunk``, and ``tail``."""
+
+    trunk: Trunk
+    length: int
+    tail: list[ContextMessage]
+
+    def after(self, start: int) -> list[ContextMessage]:
+        """Return the messages from position ``start`` on, which is in the trunk."""
+        return self.trunk.out[start : self.length] + self.tail
+
+
+def repair_history(messages: Sequence[ContextMessage]) -> History:
     """Return the messages a model may be asked with, in order.
 
     A call that is not answered before the next user or assistant message gets an error result behind those that
@@ -27,45 +60,47 @@ def repair_history(messages: Sequence[ContextMessage]) -> list[ContextMessage]:
     nothing and calls nothing.  A call whose id was used before gets another one, and so does its result.  Messages
     that need no repair are returned as they are, with their encodings.
 
-    What stands before a user message is settled, and is not looked at again: asking with the same path, grown, costs
-    what was added since (and the copying of a list).
+    What stands before a user or assistant message is settled, and is not looked at again: asking with the same path,
+    grown, costs what was added since.
     """
     if not messages:
-        return []
+        return History(Trunk([], set(), {}), 0, [])
     repair = _Repair(messages[0])
     return repair.run(messages, repair.resume(messages))
 
 
 class _Settled:
-    """The first ``length`` messages of ``out`` are what became of everything before a user message, on the path that
-    begins with ``first``.  Paths share ``out`` and the ids of its calls, ``seen``, until they part."""
+    """The first ``length`` messages of ``trunk`` are what became of everything before a message, on the path that
+    begins with ``first``."""
 
-    __slots__ = ("first", "length", "out", "seen")
+    __slots__ = ("first", "length", "trunk")
 
-    def __init__(self, first: ContextMessage, out: list[ContextMessage], seen: set[str]) -> None:
+    def __init__(self, first: ContextMessage, trunk: Trunk) -> None:
         self.first = first
-        self.out = out
-        self.seen = seen
-        self.length = len(out)
+        self.trunk = trunk
+        self.length = len(trunk.out)
 
-    def fork(self) -> tuple[list[ContextMessage], set[str]]:
-        """Return a list and a set to go on with: the shared ones, unless another path has already gone on."""
-        if len(self.out) == self.length:
-            return self.out, self.seen
-        out = self.out[: self.length]
-        return out, {call.id for item in out for call in item.message.tool_calls}
+    def fork(self) -> Trunk:
+        """Return a trunk to go on with: the shared one, unless another path has already gone on."""
+        trunk = self.trunk
+        if len(trunk.out) == self.length:
+            return trunk
+        out = trunk.out[: self.length]
+        seen = {call.id for item in out for call in item.message.tool_calls}
+        # A chunk's end is a boundary of turns only together with the message behind it.
+        chunks = {key: [one for one in kept if one.end < self.length] for key, kept in trunk.chunks.items()}
+        return Trunk(out, seen, chunks)
 
 
 class _Repair:
     """Walks the messages once.  ``_waiting`` holds the open calls of ``_asked`` under the ids they have in the end.
 
-    ``_out`` and ``_seen`` grow only when something is settled, by what has come up since: ``_tail`` and ``_tail_ids``.
+    The trunk grows only when something is settled, by what has come up since: ``_tail`` and ``_tail_ids``.
     """
 
     def __init__(self, first: ContextMessage) -> None:
         self._first = first
-        self._out: list[ContextMessage] = []
-        self._seen: set[str] = set()
+        self._trunk = Trunk([], set(), {})
         self._tail: list[ContextMessage] = []
         self._tail_ids: set[str] = set()
         self._asked: ContextMessage | None = None
@@ -77,30 +112,30 @@ class _Repair:
         for position in range(len(messages) - 1, 0, -1):
             settled = messages[position].before
             if isinstance(settled, _Settled) and settled.first is self._first:
-                self._out, self._seen = settled.fork()
+                self._trunk = settled.fork()
                 return position
         return 0
 
-    def run(self, messages: Sequence[ContextMessage], start: int) -> list[ContextMessage]:
+    def run(self, messages: Sequence[ContextMessage], start: int) -> History:
         for item in messages[start:]:
             if item.message.role == "tool_result":
                 self._take_results(item)
                 continue
             self._answer_waiting()
+            self._settle(item)
             if item.message.role == "user":
-                self._settle(item)
                 self._tail.append(item)
             elif item.message.text or item.message.tool_calls:
                 self._take_answer(item)
         self._answer_waiting()
-        return self._out + self._tail
+        return History(self._trunk, len(self._trunk.out), self._tail)
 
-    def _settle(self, user: ContextMessage) -> None:
-        self._out += self._tail
-        self._seen |= self._tail_ids
+    def _settle(self, item: ContextMessage) -> None:
+        self._trunk.out += self._tail
+        self._trunk.seen |= self._tail_ids
         self._tail.clear()
         self._tail_ids.clear()
-        user.before = _Settled(self._first, self._out, self._seen)
+        item.before = _Settled(self._first, self._trunk)
 
     def _take_answer(self, item: ContextMessage) -> None:
         calls = item.message.tool_calls
@@ -113,7 +148,7 @@ class _Repair:
         self._tail.append(item)
 
     def _is_taken(self, call_id: str) -> bool:
-        return call_id in self._seen or call_id in self._tail_ids
+        return call_id in self._trunk.seen or call_id in self._tail_ids
 
     def _fresh_id(self, call_id: str, message_id: str) -> str:
         fresh = f"{message_id}-{call_id}"

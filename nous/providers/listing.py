@@ -45,7 +45,7 @@ class ListedModel(Struct, frozen=True):
 
 def list_request(dialect: Dialect, endpoint: Endpoint) -> HttpRequest:
     headers = {name: value for name, value in endpoint.headers.items() if name != "content-type"}
-    return HttpRequest(endpoint.base + _PATHS[dialect], headers | {"accept": "application/json"}, b"", "GET")
+    return HttpRequest(endpoint.base + _PATHS[dialect], headers | {"accept": "application/json"}, method="GET")
 
 
 def list_fault(reply: Reply) -> NousError:

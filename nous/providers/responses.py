@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from nous.errors import NousError
-from nous.ports.model import ModelRequest, ToolSpec
+from nous.ports.model import ContextMessage, ModelRequest, ToolSpec
 from nous.protocol.messages import Block, ImageBlock, Message, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
 from nous.providers.adapter import HttpRequest
 from nous.providers.chat_stream import error_parts
+from nous.providers.chunks import Chunks
 from nous.providers.endpoint import open_endpoint, require_model
 from nous.providers.faults import Reply, fault_in_stream, fault_of_reply, parse_object
 from nous.providers.history import repair_history
@@ -52,20 +53,24 @@ class ResponsesAdapter:
         self._cache_field = preset.cache_field if endpoint.is_own else ""
         self._head = encode_json(self._fixed_fields(preset, settings, info))[:-1]
         self._messages = MessageEncoder(f"{preset.name}/{self.model}", self._translate)
+        self._chunks = Chunks(self._join, self._messages)
 
     def build(self, request: ModelRequest) -> HttpRequest:
-        messages = repair_history(request.messages)
+        begun, messages = self._chunks.split(repair_history(request.messages))
         schema = request.output_schema
         system = system_text(request, is_enforced=schema is not None and is_strict(schema))
-        body = b'%b%b%b%b%b,"input":[%b]}' % (
+        parts = (
             self._head,
             b',"text":' + encode_json(_text_format(schema)) if schema is not None and is_object(schema) else b"",
             b',"%b":%b' % (self._cache_field.encode(), encode_json(request.session_id)) if self._cache_field else b"",
             _tools(request.tools),
             b',"instructions":' + encode_json(system) if system else b"",
-            b",".join(map(self._messages.encode, messages)),
+            b',"input":[',
+            *begun,
+            self._join(messages),
+            b"]}",
         )
-        return HttpRequest(self.url, self._headers, body)
+        return HttpRequest(self.url, self._headers, parts)
 
     def parser(self) -> ResponsesParser:
         return ResponsesParser()
@@ -91,6 +96,9 @@ class ResponsesAdapter:
         if settings.thinking is not None:
             fields["reasoning"] = {"effort": effort_for(settings.thinking, info), "summary": "auto"}
         return fields
+
+    def _join(self, messages: Sequence[ContextMessage]) -> bytes:
+        return b",".join(map(self._messages.encode, messages))
 
     def _translate(self, message: Message) -> list[object]:
         """Return the input items of one message: at least one."""

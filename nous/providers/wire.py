@@ -1,6 +1,7 @@
 """What every dialect does with a session's messages before they become its own: one place for each rule.  Pure.
 
-- A message is encoded once per dialect and model, and kept: a request is joined, not written anew.
+- A message is encoded once per dialect and model, and kept: a request is joined, not written anew
+  (:mod:`nous.providers.chunks` joins what is over).
 - Thinking goes back only to the model it came from: signatures mean nothing to another one, which refuses them.
 - Ids and names of tool calls are fitted to what the vendor takes; the same id always becomes the same one.
 - An image the model does not take is a clear refusal, never left out in silence.
@@ -44,15 +45,20 @@ class MessageEncoder:
     """
 
     def __init__(self, key: str, translate: Callable[[Message], Sequence[object]]) -> None:
-        self._key = key
+        self.key = key
         self._translate = translate
 
     def encode(self, item: ContextMessage) -> bytes:
         """Return the objects of one message, joined with commas."""
-        wire = item.wire.get(self._key)
+        wire = item.wire.get(self.key)
         if wire is None:
-            wire = item.wire[self._key] = b",".join(map(encode_json, self._translate(item.message)))
+            wire = item.wire[self.key] = b",".join(map(encode_json, self._translate(item.message)))
         return wire
+
+    def forget(self, messages: Iterable[ContextMessage]) -> None:
+        """Let go of what is kept with these messages; it is made anew if it is asked for."""
+        for item in messages:
+            item.wire.pop(self.key, None)
 
 
 class Turn(NamedTuple):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nous.errors import NousError
-from nous.providers.connection import MAX_OVERHEAD_BYTES, Connection, Incoming
+from nous.providers.connection import MAX_OVERHEAD_BYTES, MAX_PARTS, Connection, Incoming
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +52,24 @@ async def test_an_exchange_and_another_one(peer: tuple[Connection, socket.socket
         assert await read_all(connection) == b"a" + number
         assert connection.is_reusable
         assert await connection.read() == b""
+
+
+async def test_a_request_in_pieces_of_any_size_and_number(peer: tuple[Connection, socket.socket]) -> None:
+    """More than the system takes at once, in pieces and in bytes, to a peer that takes its time."""
+    connection, theirs = peer
+    parts = [b"%d;" % number * (number % 7) for number in range(3 * MAX_PARTS)]
+    parts[MAX_PARTS] = b"x" * 1_000_000
+    taken = bytearray()
+
+    def take() -> None:
+        while len(taken) < sum(map(len, parts)):
+            taken.extend(theirs.recv(10_007))
+
+    with anyio.fail_after(DEADLINE_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, take)
+            await connection.send(*parts)
+    assert taken == b"".join(parts)
 
 
 @pytest.mark.parametrize(

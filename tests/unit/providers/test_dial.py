@@ -99,7 +99,7 @@ async def read(url: str, connect_timeout_ms: int = DEADLINE_S * 1000) -> bytes:
     room = HttpRoom(connect_timeout_ms=connect_timeout_ms)
     try:
         with anyio.fail_after(DEADLINE_S):
-            async with room.post(HttpRequest(url, {}, b"body" * 100_000), fault_of_reply) as stream:
+            async with room.post(HttpRequest(url, {}, (b"body" * 100_000,)), fault_of_reply) as stream:
                 out = b""
                 while data := await stream.read():
                     out += data

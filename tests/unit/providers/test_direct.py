@@ -23,7 +23,7 @@ def make_client() -> DirectClient:
 
 async def read(client: DirectClient, url: str) -> bytes:
     with anyio.fail_after(DEADLINE_S):
-        answer = await client.open(HttpRequest(url, {}, b"{}"))
+        answer = await client.open(HttpRequest(url, {}, (b"{}",)))
         out = b""
         while data := await answer.read():
             out += data
@@ -78,7 +78,7 @@ def test_where_an_address_points(url: str, origin: tuple[str, str, int], authori
 
 
 def test_a_request_as_it_is_written() -> None:
-    request = HttpRequest("http://h:1/p", {"x-key": "secret", "accept": "application/json"}, b"12345")
+    request = HttpRequest("http://h:1/p", {"x-key": "secret", "accept": "application/json"}, (b"12345",))
     lines = encode_head(request, target_of(request.url)).split(b"\r\n")
     assert lines[0] == b"POST /p HTTP/1.1"
     assert b"host: h:1" in lines
@@ -86,13 +86,13 @@ def test_a_request_as_it_is_written() -> None:
     assert b"x-key: secret" in lines
     assert [line for line in lines if line.startswith(b"accept:")] == [b"accept: application/json"]
     assert lines[-2:] == [b"", b""]
-    asking = HttpRequest("http://h/p", {}, b"", "GET")
+    asking = HttpRequest("http://h/p", {}, (), "GET")
     assert b"content-length" not in encode_head(asking, target_of(asking.url))
 
 
 @pytest.mark.parametrize("value", ["a\r\nx-other: 1", "a\nb", "a\rb", "\xe4"])
 def test_a_header_cannot_break_out_of_its_line(value: str) -> None:
-    request = HttpRequest("http://h/p", {"x-key": value}, b"")
+    request = HttpRequest("http://h/p", {"x-key": value}, ())
     with pytest.raises(NousError, match="not valid HTTP") as caught:
         encode_head(request, target_of(request.url))
     assert caught.value.code == "provider_error"

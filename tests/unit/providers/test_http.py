@@ -22,7 +22,7 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "http
 
 async def read(room: HttpRoom, url: str) -> bytes:
     with anyio.fail_after(DEADLINE_S):
-        async with room.post(HttpRequest(url, {"x-key": "secret"}, b"body"), fault_of_reply) as stream:
+        async with room.post(HttpRequest(url, {"x-key": "secret"}, (b"body",)), fault_of_reply) as stream:
             out = b""
             while data := await stream.read():
                 out += data
@@ -92,7 +92,7 @@ async def test_a_closed_room_opens_again() -> None:
 async def test_the_end_stays_the_end() -> None:
     async with serve(streams(b"x")) as server:
         room = HttpRoom()
-        async with room.post(HttpRequest(server.url, {}, b""), fault_of_reply) as stream:
+        async with room.post(HttpRequest(server.url, {}, ()), fault_of_reply) as stream:
             assert [await stream.read() for _ in range(3)] == [b"x", b"", b""]
         await room.aclose()
 
@@ -107,7 +107,7 @@ async def test_the_fault_is_told_what_was_answered() -> None:
     async with serve(answers(418, b"tea", "Text/Plain; charset=x", {"retry-after": "1"})) as server:
         room = HttpRoom()
         with pytest.raises(NousError):
-            async with room.post(HttpRequest(server.url, {}, b""), fault):
+            async with room.post(HttpRequest(server.url, {}, ()), fault):
                 pass
         await room.aclose()
     assert seen == [Reply(418, "text/plain", b"tea", 1000)]

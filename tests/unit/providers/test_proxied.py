@@ -27,7 +27,7 @@ def make_client(idle_timeout_s: float = DEADLINE_S) -> ProxiedClient:
 async def read(client: ProxiedClient, url: str, out: bytearray) -> ProxiedAnswer:
     """Read one answer to its end into ``out``."""
     with anyio.fail_after(DEADLINE_S):
-        answer = await client.open(HttpRequest(url, {"x-key": "secret"}, b"body"))
+        answer = await client.open(HttpRequest(url, {"x-key": "secret"}, (b"body",)))
         try:
             while data := await answer.read():
                 out += data
@@ -104,7 +104,7 @@ async def test_leaving_closes_the_connection_at_once() -> None:
     async with serve(reply) as server:
         client = make_client()
         with anyio.fail_after(DEADLINE_S):
-            answer = await client.open(HttpRequest(server.url, {}, b""))
+            answer = await client.open(HttpRequest(server.url, {}, ()))
             assert await answer.read() == b"a"
             await answer.aclose()
             await closed.wait()
@@ -124,7 +124,7 @@ async def test_a_reader_that_does_not_ask_holds_the_server_back() -> None:
 
     async with serve(reply) as server:
         client = make_client()
-        answer = await client.open(HttpRequest(server.url, {}, b""))
+        answer = await client.open(HttpRequest(server.url, {}, ()))
         size = len(await answer.read())
         # Client and server share this loop: every turn is a chance for both to move on.
         for _ in range(2000):
