@@ -277,6 +277,8 @@ async def test_the_dead_that_were_adopted_are_reaped() -> None:
 async def test_another_child_and_what_it_started_stay(orphans: None) -> None:
     async with running("setsid sleep 300 & echo $!; wait") as other, running("setsid sleep 300 & echo $!") as child:
         others, own = int(await read_line(other)), int(await read_line(child))
+        # Without adoption only the mark in its environment tells whose it is, and there is none while it becomes sleep.
+        wait_for_program(own, "sleep")
         await child.end(grace_ms=200)
         assert not is_running(own)
         assert is_running(others)
