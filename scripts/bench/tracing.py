@@ -38,7 +38,7 @@ class NoTrace:
     def append(self, data: bytes) -> None:
         self.offset += len(data)
 
-    def sync(self) -> None:
+    def begin_sync(self) -> None:
         return
 
     def write_end(self, end: object) -> None:
@@ -102,4 +102,6 @@ async def _read_until(receive: Callable[[], Any], mark: bytes) -> None:
         data = rest + await receive()
         if mark in data:
             return
+        if b'"ok":false' in data:
+            raise RuntimeError(f"refused: {data[-1000:].decode()}")
         rest = data[-64:]
