@@ -7,21 +7,16 @@ it only after several turns of the loop, behind all that a run's first steps hav
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
 from nous.store.sync_job import SyncJob
+from nous.system.threads import WorkThreads
 
 if TYPE_CHECKING:
     from nous.system.kernel_sync import KernelSync
-
-MAX_THREADS: Final = 16
-"""So many syncs may wait for disks at once where threads do; the others wait for a thread."""
 
 
 class _Group:
@@ -43,7 +38,7 @@ class Syncs:
     """Belongs to the loop's thread.  ``use_kernel``: false to do without it, as on a system that does not offer it."""
 
     def __init__(self, *, use_kernel: bool = True) -> None:
-        self._threads = _Threads()
+        self._threads = WorkThreads()
         self._kernel: KernelSync | None = None
         self._may_ask_kernel = use_kernel
         self._tickets = 0
@@ -59,7 +54,7 @@ class Syncs:
         group = _Group(len(jobs), on_done)
         left = self._hand_over(jobs, group) if self._may_ask_kernel else jobs
         for job in left:
-            self._threads.start(job.run, group.end_one, loop)
+            self._threads.start(job.run, group.end_one)
 
     async def finish(self, job: SyncJob | None) -> None:
         """Sync, if there is something to do, and settle it.  Raises as :meth:`SyncJob.settle`.
@@ -119,41 +114,3 @@ class Syncs:
             job, group = self._taken.pop(ticket)
             job.note(error)
             group.end_one()
-
-
-class _Threads:
-    """Calls what blocks in threads, as many as are needed.
-
-    They are kept for the next calls, and never keep the process alive: a disk that hangs may.
-    """
-
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._count = 0
-        self._under_way = 0
-
-    def start(self, work: Callable[[], None], on_done: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
-        def note() -> None:
-            self._under_way -= 1
-            on_done()
-
-        def run() -> None:
-            work()
-            # The loop may have ended meanwhile: then nobody wants to know any more.
-            with suppress(RuntimeError):
-                # Not by way of anyio.from_thread, which has the thread wait until the loop has done it.
-                loop.call_soon_threadsafe(note)
-
-        self._under_way += 1
-        self._queue.put(run)
-        if self._count < min(self._under_way, MAX_THREADS):
-            self._count += 1
-            threading.Thread(target=self._serve, name="nous-sync", daemon=True).start()
-
-    def close(self) -> None:
-        for _ in range(self._count):
-            self._queue.put(None)
-
-    def _serve(self) -> None:
-        while (work := self._queue.get()) is not None:
-            work()

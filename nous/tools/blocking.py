@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import anyio
-from anyio import to_thread
 
+from nous.system.threads import WorkThreads
 from nous.tools.failure import ToolFailure
 
 T = TypeVar("T")
 
 FILE_WORK_S: Final = 60.0
 """A file tool that takes longer stands before a dead disk or an endless file."""
+
+_threads: Final = WorkThreads()
 
 
 class Stop:
@@ -39,7 +42,7 @@ async def off_the_loop(work: Callable[[Stop], T], seconds: float = FILE_WORK_S) 
     stop = Stop(seconds)
     try:
         with anyio.fail_after(seconds):
-            return await to_thread.run_sync(work, stop, abandon_on_cancel=True)
+            return await _threads.run(partial(work, stop))
     except TimeoutError:
         raise ToolFailure("The file took too long to read or write.") from None
     finally:

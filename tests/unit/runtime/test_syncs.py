@@ -13,10 +13,11 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from nous.errors import NousError
-from nous.runtime.syncs import MAX_THREADS, Syncs
+from nous.runtime.syncs import Syncs
 from nous.store.disk import Disk
 from nous.store.faults import FaultyDisk
 from nous.store.sync_job import SyncJob
+from nous.system.threads import MAX_THREADS
 from tests.support.home import bounded
 
 pytestmark = pytest.mark.anyio
@@ -178,5 +179,5 @@ async def test_a_kernel_that_offers_nothing_is_asked_once(tmp_path: Path, monkey
     await sync(syncs, File(tmp_path / "f"))
     monkeypatch.undo()
     await sync(syncs, File(tmp_path / "g"))
-    assert any(thread.name == "nous-sync" for thread in threading.enumerate())
+    assert any(thread.name == "nous-work" for thread in threading.enumerate())
     syncs.close()
