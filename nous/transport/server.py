@@ -115,7 +115,11 @@ class Server:
         """Do what the start did not wait for, once what came with it is answered."""
         for _ in range(FIRST_TURNS):
             await anyio.lowlevel.checkpoint()
-        await anyio.to_thread.run_sync(self._load_ahead, abandon_on_cancel=True)
+        try:
+            await anyio.to_thread.run_sync(self._load_ahead, abandon_on_cancel=True)
+        except Exception as error:
+            # The first run will say it in full.
+            log.info("not_loaded_ahead", error=repr(error))
         await self._warm_provider()
         await self._keep_house(self._housekeeping)
 

@@ -16,12 +16,12 @@ LATER = ("nous.runtime.run", "nous.engine.machine", "nous.tools.registry", "nous
 NEVER = ("httpx", "structlog", "yaml", "jsonschema", "pathspec", "shutil", "nous.extensions.host")
 
 
-def run(program: str, *arguments: str) -> list[str]:
-    """Run a program that prints to stderr, with an input that has ended."""
+def run(program: str, *arguments: str, stdin: str = "") -> list[str]:
+    """Run a program that prints to stderr, with an input that ends."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=TEST_SECONDS * SCALE,
@@ -74,6 +74,22 @@ print(*(name for name in {NEVER!r} if name in sys.modules), file=sys.stderr)
 def test_garbage_is_collected_again_once_a_daemon_serves_and_what_was_imported_is_left_alone(tmp_path: Path) -> None:
     then = "import gc; print(gc.isenabled(), gc.get_freeze_count() > 10_000, file=sys.stderr)"
     assert serve(tmp_path, then) == ["True", "True"]
+
+
+def test_a_daemon_that_could_not_load_ahead_serves_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "script.yaml").write_text("- - text: 'Hello'\n", encoding="utf-8")
+    program = """
+import sys
+import nous.cli.serve as serve
+from nous.cli.main import main
+def load_ahead():
+    raise ImportError("broken")
+serve.load_ahead = load_ahead
+main(["serve", "--provider", "mock", "--script", sys.argv[1] + "/script.yaml", "--bootstrap", "--log-level", "info",
+      "--state-dir", sys.argv[1] + "/state", "--workdir", sys.argv[1]])
+"""
+    said = run(program, str(tmp_path), stdin='{"id":"1","type":"prompt","payload":{"text":"hi","wait":true}}\n')
+    assert any("not_loaded_ahead" in word for word in said)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux closes a process's memory to its user")
