@@ -18,7 +18,7 @@ Command = Callable[[Sequence[str]], int]
 
 
 def _serve(arguments: Sequence[str]) -> int:
-    # Importing makes next to no garbage, and looking for it takes a twentieth of the start; serve turns it on again.
+    # Serve turns it on, once all that it needs is there (see nous.cli.start).
     gc.disable()
     from nous.cli.serve import run
 
@@ -139,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if argv[0] in ("-V", "--version"):
         print(f"nous {__version__}")
         return EXIT_OK
+    gc.enable()
     exit_code = EXIT_RUNTIME
     operations.call(argv[0])
     try:

@@ -270,6 +270,8 @@ def export_run(state: StateDir, settings: Settings, run_id: str, form: str) -> P
 def load_ahead() -> None:
     """Load what the first run will use.  Runs in a thread beside the serving, whoever needs it first."""
     harden()
+    import nous.runtime.recorded
+    import nous.runtime.results
     import nous.runtime.run
     import nous.tools.registry  # noqa: F401
 

@@ -37,8 +37,6 @@ from nous.runtime.extensions import ask_about_session
 from nous.runtime.health import measure
 from nous.runtime.model_commands import list_models, set_model
 from nous.runtime.pages import page_messages, page_tree
-from nous.runtime.recorded import export_trace, get_events, list_runs, list_sessions
-from nous.runtime.results import run_result
 from nous.runtime.terms import choice_in_force, settle_prompt
 
 if TYPE_CHECKING:
@@ -123,6 +121,8 @@ async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
 async def _await_result(call: Call, driver: RunDriver) -> Result:
     daemon = call.connection.daemon
     await _await_end(call, driver)
+    from nous.runtime.results import run_result
+
     return run_result(driver, daemon.traces_root, daemon.settings.daemon.max_event_bytes)
 
 
@@ -340,7 +340,22 @@ async def shutdown(call: Call, payload: c.Shutdown) -> Reply:
     return Reply(Accepted(command="shutdown"), lambda: daemon.stop.request("shutdown"))
 
 
-HANDLERS: Final[dict[str, Callable[[Call, Any], Awaitable[Answer | Reply]]]] = {
+Handler = Callable[[Call, Any], Awaitable[Answer | Reply]]
+
+
+def recorded(name: str) -> Handler:
+    """Return a handler that reads what runs left on disk; how, is loaded when it is asked for."""
+
+    async def handle(call: Call, payload: Any) -> Answer | Reply:
+        from nous.runtime import recorded as module
+
+        handler: Handler = getattr(module, name)
+        return await handler(call, payload)
+
+    return handle
+
+
+HANDLERS: Final[dict[str, Handler]] = {
     "ping": ping,
     "hello": hello,
     "prompt": prompt,
@@ -357,10 +372,10 @@ HANDLERS: Final[dict[str, Callable[[Call, Any], Awaitable[Answer | Reply]]]] = {
     "get_state": get_state,
     "get_messages": get_messages,
     "get_tree": get_tree,
-    "get_events": get_events,
-    "list_runs": list_runs,
-    "export_trace": export_trace,
-    "list_sessions": list_sessions,
+    "get_events": recorded("get_events"),
+    "list_runs": recorded("list_runs"),
+    "export_trace": recorded("export_trace"),
+    "list_sessions": recorded("list_sessions"),
     "new_session": new_session,
     "switch_session": switch_session,
     "set_leaf": set_leaf,

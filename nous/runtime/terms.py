@@ -15,7 +15,6 @@ from nous.ports.model import Catalogue, ModelChoice, ModelFacts, Provider
 from nous.protocol.commands import Image, Prompt
 from nous.protocol.entries import ThinkingLevel
 from nous.protocol.messages import ImageBlock
-from nous.runtime.images import check_images
 from nous.store.session_path import PathView
 from nous.store.sessions import Session
 
@@ -122,4 +121,8 @@ def take_images(images: Sequence[Image] | None, terms: RunTerms, path: PathView 
     if terms.facts.takes_images is False and path is not None and path.has_images:
         cause = f"images: the conversation holds some, and the model {model} takes none"
         raise NousError("capability_unavailable", cause, hint=hint)
-    return check_images(images or ())
+    if not images:
+        return ()
+    from nous.runtime.images import check_images
+
+    return check_images(images)

@@ -15,7 +15,6 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from nous.ports.endpoint import Endpoint
 from nous.protocol.events import StatusEvent
-from nous.runtime.catchup import follow_events
 from nous.runtime.connection import Connection
 from nous.runtime.daemon import Daemon
 from nous.runtime.hub import Listener
@@ -213,6 +212,8 @@ class Server:
             tasks.start_soon(self._serve_subscriber, endpoint)
 
     async def _serve_subscriber(self, endpoint: SocketEndpoint) -> None:
+        from nous.runtime.catchup import follow_events
+
         daemon = self._daemon
         outbox = Outbox(endpoint)
         async with anyio.create_task_group() as tasks:
