@@ -23,12 +23,12 @@ LATER = (
 NEVER = ("httpx", "structlog", "yaml", "jsonschema", "pathspec", "shutil", "nous.extensions.host")
 
 
-def run(program: str, *arguments: str, stdin: str = "") -> list[str]:
-    """Run a program that prints to stderr, with an input that ends."""
+def run(program: str, *arguments: str) -> list[str]:
+    """Run a program that prints to stderr, with an input that has ended."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
-        input=stdin,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=TEST_SECONDS * SCALE,
@@ -95,8 +95,20 @@ serve.load_ahead = load_ahead
 main(["serve", "--provider", "mock", "--script", sys.argv[1] + "/script.yaml", "--bootstrap", "--log-level", "info",
       "--state-dir", sys.argv[1] + "/state", "--workdir", sys.argv[1]])
 """
-    said = run(program, str(tmp_path), stdin='{"id":"1","type":"prompt","payload":{"text":"hi","wait":true}}\n')
-    assert any("not_loaded_ahead" in word for word in said)
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as daemon:
+        assert daemon.stderr is not None
+        assert any("not_loaded_ahead" in line for line in daemon.stderr)
+        out, _ = daemon.communicate(
+            '{"id":"1","type":"prompt","payload":{"text":"hi","wait":true}}\n', timeout=TEST_SECONDS * SCALE
+        )
+    assert '"type":"result"' in out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux closes a process's memory to its user")
