@@ -110,7 +110,16 @@ class Syncs:
 
     def _collect(self) -> None:
         assert self._kernel is not None
+        assert self._loop is not None
+        done: list[_Group] = []
         for ticket, error in self._kernel.collect():
             job, group = self._taken.pop(ticket)
             job.note(error)
-            group.end_one()
+            group.left -= 1
+            if not group.left:
+                done.append(group)
+        # All are taken note of before anybody is told: whoever fails at that keeps nobody else waiting.
+        for group in done[1:]:
+            self._loop.call_soon(group.on_done)
+        if done:
+            done[0].on_done()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -127,6 +129,33 @@ async def test_a_defect_of_the_disk_seam_is_never_taken_for_durable(tmp_path: Pa
     file = File(tmp_path / "f", BrokenDisk())
     await sync(Syncs(), file)
     assert [(error.errno, error.strerror) for error in file.told if error] == [(errno.EIO, "ZeroDivisionError")]
+
+
+@linux
+async def test_who_fails_at_being_told_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    syncs = Syncs()
+    files = [File(tmp_path / f"f{n}") for n in range(20)]
+    told: list[int] = []
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context["message"]))
+    done = anyio.Event()
+
+    def tell(number: int) -> None:
+        told.append(number)
+        if len(told) == len(files):
+            done.set()
+        raise ZeroDivisionError
+
+    with bounded():
+        for number, file in enumerate(files):
+            syncs.start([file.job], partial(tell, number))
+        # So that many have ended by the time anybody looks.
+        await anyio.to_thread.run_sync(os.sync)
+        await done.wait()
+    for file in files:
+        file.job.settle()
+    assert sorted(told) == list(range(20))
+    assert len(complaints) == 20
 
 
 async def test_threads_sync_side_by_side(tmp_path: Path) -> None:
