@@ -65,7 +65,11 @@ class SyncJob:
         Raises:
             NousError: ``io_failure``, where the file's owner says so: it is not durable.
         """
-        self._disk.close(self._fd)
+        try:
+            self._disk.close(self._fd)
+        except OSError as error:
+            # Some file systems say only now that there was no room.
+            self._error = self._error or error
         if self._directory_fd >= 0:
             os.close(self._directory_fd)
         self._on_settled(self._error)

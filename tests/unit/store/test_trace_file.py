@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nous.errors import NousError
+from nous.store.disk import Disk
 from nous.store.faults import FaultyDisk, until_none_fires
 from nous.store.trace_file import TraceWriter
 from nous.store.trace_lines import TraceCounts, TraceEnd
@@ -156,3 +157,19 @@ def test_a_trace_that_was_closed_meanwhile_cannot_sync_another_file(tmp_path: Pa
     finally:
         os.close(fd)
     assert caught.value.code == "io_failure"
+
+
+class FullDisk(Disk):
+    """Says only at the end that there was no room, as some network file systems do."""
+
+    def close(self, fd: int) -> None:
+        super().close(fd)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_descriptor_that_cannot_be_closed_is_a_sync_that_failed(tmp_path: Path) -> None:
+    writer = TraceWriter.create(tmp_path, "r1", disk=FullDisk())
+    writer.append(b"one\n")
+    with pytest.raises(NousError) as caught:
+        writer.sync()
+    assert (caught.value.code, caught.value.cause) == ("io_failure", "r1.ndjson: No space left on device")
