@@ -14,10 +14,13 @@ from typing import Final, NamedTuple
 import anyio
 
 from nous.engine.emitter import Event
-from nous.errors import NousError
+from nous.errors import NousError, as_nous_error
 from nous.runtime.hub import Hub
 from nous.runtime.syncs import Syncs
 from nous.store.sync_job import SyncJob
+from nous.telemetry.log import get_log
+
+log = get_log("runtime")
 
 HELD_BOUND_BYTES: Final = 1024 * 1024
 """A disk that syncs slowly may hold this much of a run's output before the run is held back."""
@@ -56,6 +59,8 @@ class Publisher:
         self._syncing = False
         self._opened = False
         self._failed = False
+        # What went wrong before the run was open.
+        self._failure: NousError | None = None
         self._settled = anyio.Event()
         self._before_last: Callable[[], None] = lambda: None
         self._on_failure: Callable[[NousError], None] = lambda error: None
@@ -73,12 +78,15 @@ class Publisher:
             return
         self._held.append(batch)
         self._held_bytes += sum(len(e.line) for e in events)
-        if batch.sync and not self._syncing:
+        if batch.sync and not self._syncing and self._failure is None:
             self._sync()
 
     def open(self) -> None:
-        """Begin to publish; what came up before has waited."""
+        """Begin to publish; what came up before has waited, also that a sync failed: a prompt is not refused for it."""
         self._opened = True
+        if self._failure is not None:
+            self._on_failure(self._failure)
+            return
         self._release_ready()
 
     def put_untraced(self, lines: Sequence[bytes]) -> None:
@@ -117,6 +125,20 @@ class Publisher:
 
     def _take_note(self, jobs: Sequence[SyncJob], errors: list[NousError], number: int) -> None:
         """A sync of all up to ``number`` has ended."""
+        try:
+            self._end_sync(jobs, errors, number)
+        except Exception as error:
+            # A defect: this run fails.  Nobody else would notice, for it is the loop that has called.
+            log.error("run_crashed", run_id=self._run_id, error=repr(error))
+            self._fail(as_nous_error(error))
+
+    def _fail(self, error: NousError) -> None:
+        if self._opened:
+            self._on_failure(error)
+        else:
+            self._failure = error
+
+    def _end_sync(self, jobs: Sequence[SyncJob], errors: list[NousError], number: int) -> None:
         self._syncing = False
         for job in jobs:
             try:
@@ -126,14 +148,12 @@ class Publisher:
         if self._failed:
             return
         if errors:
-            self._on_failure(errors[0])
+            self._fail(errors[0])
             return
         self._durable = number
         if any(batch.sync and batch.number > number for batch in self._held):
             self._sync()
         self._release_ready()
-        settled, self._settled = self._settled, anyio.Event()
-        settled.set()
 
     def _release_ready(self) -> None:
         """Publish, in one piece, what is held and waits for nothing."""
@@ -144,6 +164,8 @@ class Publisher:
             ready.append(batch)
         if ready:
             self._release(ready)
+        settled, self._settled = self._settled, anyio.Event()
+        settled.set()
 
     def _release(self, batches: Sequence[_Batch]) -> None:
         last = batches[-1]

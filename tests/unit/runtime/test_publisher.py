@@ -242,3 +242,49 @@ async def test_nothing_leaves_any_more_once_a_run_was_broken_off() -> None:
             await checkpoint()
         assert await b.heard(9) == b"untraced\n"
         assert (b.publisher.seq, b.failures) == (0, [])
+
+
+async def test_a_sync_that_failed_before_the_run_is_open_is_told_of_once_it_is() -> None:
+    """A prompt is not refused for it: its entry may be in the session already, and it was being answered."""
+    disk = Disk(OSError(5, "Input/output error"))
+    async with bench(disk.begin) as b:
+        b.publisher.put([end(1)], 10, sync=True, last=False)
+        disk.go.set()
+        while not disk.settled:
+            await checkpoint()
+        b.publisher.put([end(2)], 20, sync=True, last=False)
+        await checkpoint()
+        assert (b.failures, disk.calls) == ([], 1)
+        b.publisher.open()
+        assert [failure.code for failure in b.failures] == ["io_failure"]
+        assert b.publisher.seq == 0
+
+
+async def test_a_run_that_was_held_back_before_it_was_open_goes_on_then() -> None:
+    disk = Disk()
+    async with bench(disk.begin) as b:
+        b.publisher.put([end(1)], 10, sync=True, last=False)
+        b.publisher.put([delta(2, HELD_BOUND_BYTES)], 20, sync=False, last=False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(b.publisher.room)
+            disk.go.set()
+            while not disk.settled:
+                await checkpoint()
+            await checkpoint()
+            b.publisher.open()
+
+
+async def test_a_defect_behind_a_sync_fails_the_run() -> None:
+    disk = Disk()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    async with bench(disk.begin) as b:
+        b.publisher.bind(before_last=fail, on_failure=b.failures.append)
+        b.publisher.open()
+        b.publisher.put([end(1)], 10, sync=True, last=True)
+        disk.go.set()
+        while not b.failures:
+            await checkpoint()
+        assert [failure.code for failure in b.failures] == ["internal_error"]
