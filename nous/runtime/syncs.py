@@ -43,6 +43,8 @@ class Syncs:
         self._may_ask_kernel = use_kernel
         self._tickets = 0
         self._taken: dict[int, tuple[SyncJob, _Group]] = {}
+        self._waiting: set[anyio.CancelScope] = set()
+        self._may_hold = True
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, jobs: Sequence[SyncJob], on_done: Callable[[], None]) -> None:
@@ -59,15 +61,26 @@ class Syncs:
     async def finish(self, job: SyncJob | None) -> None:
         """Sync, if there is something to do, and settle it.  Raises as :meth:`SyncJob.settle`.
 
-        Once begun it is waited for, cancelled or not: what it came to has to be taken note of.
+        Once begun it is waited for, cancelled or not: what it came to has to be taken note of.  Unless :meth:`let_go`
+        was called: then a cancelled wait ends, and the disk keeps the file.
         """
         if job is None:
             return
         done = anyio.Event()
         self.start([job], done.set)
-        with anyio.CancelScope(shield=True):
-            await done.wait()
+        with anyio.CancelScope(shield=self._may_hold) as scope:
+            self._waiting.add(scope)
+            try:
+                await done.wait()
+            finally:
+                self._waiting.discard(scope)
         job.settle()
+
+    def let_go(self) -> None:
+        """From now on whoever waits can be cancelled: the process is to end, also while a disk hangs."""
+        self._may_hold = False
+        for scope in tuple(self._waiting):
+            scope.shield = False
 
     def close(self) -> None:
         """Give back what the system lent; what is under way is left to it.  Nothing may be started any more."""
@@ -99,13 +112,18 @@ class Syncs:
         if self._kernel is None:
             from nous.system.kernel_sync import KernelSync
 
+            loop = asyncio.get_running_loop()
             try:
-                self._kernel = KernelSync()
+                kernel = KernelSync()
+                try:
+                    loop.add_reader(kernel.fd, self._collect)
+                except OSError:
+                    kernel.close()
+                    raise
             except OSError:
                 self._may_ask_kernel = False
                 return None
-            self._loop = asyncio.get_running_loop()
-            self._loop.add_reader(self._kernel.fd, self._collect)
+            self._loop, self._kernel = loop, kernel
         return self._kernel
 
     def _collect(self) -> None:

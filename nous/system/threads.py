@@ -50,8 +50,14 @@ class WorkThreads:
         self._under_way += 1
         self._queue.put(run)
         if self._count < min(self._under_way, MAX_THREADS):
+            try:
+                threading.Thread(target=self._serve, name="nous-work", daemon=True).start()
+            except RuntimeError:
+                # The system has no thread left.  Those there are will come to it; without any, better slow than never.
+                if not self._count:
+                    self._serve_one()
+                return
             self._count += 1
-            threading.Thread(target=self._serve, name="nous-work", daemon=True).start()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Call ``work`` in a thread and return what it returns, or raise what it raises.
@@ -69,8 +75,14 @@ class WorkThreads:
             self._queue.put(None)
 
     def _serve(self) -> None:
-        while (work := self._queue.get()) is not None:
+        while self._serve_one():
+            pass
+
+    def _serve_one(self) -> bool:
+        work = self._queue.get()
+        if work is not None:
             work()
+        return work is not None
 
 
 class _Call(Generic[T]):

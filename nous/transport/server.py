@@ -74,6 +74,7 @@ class Server:
                     await self._start(tasks, listeners)
                     await daemon.stop.requested.wait()
                     await self._end()
+                    daemon.syncs.let_go()
                     tasks.cancel_scope.cancel()
                 runs.cancel_scope.cancel()
         finally:

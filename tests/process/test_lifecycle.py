@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import tty
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,6 +203,33 @@ async def test_sigterm_at_any_moment_of_the_start(home: Home) -> None:
         spawned.signal(signal.SIGTERM)
         assert b'"bye"' in await wire.line()
         assert await spawned.wait() == 0
+
+
+@pytest.mark.behaviour("P3.20")
+async def test_a_disk_that_hangs_keeps_no_daemon_from_ending(home: Home) -> None:
+    """A session's file is being made durable, and never is."""
+    program = """
+import sys, threading
+from nous.cli.main import main
+from nous.store.sync_job import SyncJob
+SyncJob.descriptors = lambda job: []
+SyncJob.run = lambda job: threading.Event().wait()
+sys.exit(main(["serve", *sys.argv[1:]]))
+"""
+    command = [sys.executable, "-c", program, *home.arguments(Setup())]
+    with bounded():
+        async with await anyio.open_process(command, cwd=home.workdir, env=home.environ()) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert b'"ready"' in await process.stdout.receive()
+            await process.stdin.send(
+                b"\n".join([command_line("new_session", {}, "n"), command_line("ping", {}, "p"), b""])
+            )
+            assert b'"pong"' in await process.stdout.receive()
+            process.send_signal(signal.SIGTERM)
+            with bounded(SIGNAL_SECONDS):
+                assert b'"bye"' in await process.stdout.receive()
+                assert await process.wait() == 0
 
 
 @pytest.mark.behaviour("P3.21")

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
 
@@ -199,6 +200,37 @@ async def test_who_waits_is_not_let_go_before_it_has_ended(tmp_path: Path) -> No
                 assert not file.told
                 await anyio.to_thread.run_sync(disk.sync, -1)
     assert file.told == [None]
+
+
+async def test_who_is_let_go_can_be_cancelled_while_the_disk_hangs(tmp_path: Path) -> None:
+    disk = HeldDisk(3)
+    early, late = File(tmp_path / "f", disk), File(tmp_path / "g", disk)
+    syncs = Syncs()
+    with bounded():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(syncs.finish, early.job)
+            await checkpoint()
+            tasks.cancel_scope.cancel()
+            syncs.let_go()
+            tasks.start_soon(syncs.finish, late.job)
+        assert (early.told, late.told) == ([], [])
+        await anyio.to_thread.run_sync(disk.sync, -1)
+
+
+@linux
+async def test_a_kernel_that_cannot_be_listened_to_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", refuse)
+    syncs = Syncs()
+    for name in ("f", "g"):
+        file = File(tmp_path / name)
+        await sync(syncs, file)
+        assert file.told == [None]
+    syncs.close()
 
 
 @linux

@@ -46,6 +46,20 @@ async def test_calls_run_side_by_side_and_no_more_than_there_are_threads() -> No
     threads.close()
 
 
+async def test_without_any_thread_a_call_is_made_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threads = WorkThreads()
+    with bounded():
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for _ in range(2 * MAX_THREADS):
+                assert await threads.run(threading.get_ident) == threading.get_ident()
+        assert await threads.run(threading.get_ident) != threading.get_ident()
+    threads.close()
+
+
 async def test_a_thread_is_kept_for_the_next_call() -> None:
     threads = WorkThreads()
     with bounded():
