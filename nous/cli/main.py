@@ -20,9 +20,12 @@ Command = Callable[[Sequence[str]], int]
 def _serve(arguments: Sequence[str]) -> int:
     # Serve turns it on, once all that it needs is there (see nous.cli.start).
     gc.disable()
-    from nous.cli.serve import run
+    try:
+        from nous.cli.serve import run
 
-    return run(arguments)
+        return run(arguments)
+    finally:
+        gc.enable()
 
 
 def _prompt(arguments: Sequence[str]) -> int:

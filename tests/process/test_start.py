@@ -83,6 +83,16 @@ def test_garbage_is_collected_again_once_a_daemon_serves_and_what_was_imported_i
     assert serve(tmp_path, then) == ["True", "True"]
 
 
+def test_garbage_is_collected_again_after_a_start_that_was_refused() -> None:
+    program = """
+import gc, sys
+from nous.cli.main import main
+assert main(["serve", "--no-such-flag"]) == 6
+print(gc.isenabled(), file=sys.stderr)
+"""
+    assert run(program)[-1] == "True"
+
+
 def test_a_daemon_that_could_not_load_ahead_serves_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "script.yaml").write_text("- - text: 'Hello'\n", encoding="utf-8")
     program = """
