@@ -98,6 +98,7 @@ async def serve_in_memory(daemon: Daemon) -> AsyncIterator[Client]:
             await end_runs(daemon, 0)
             tasks.cancel_scope.cancel()
         runs.cancel_scope.cancel()
+    daemon.syncs.close()
     if failure is not None:
         raise failure
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import anyio
 import pytest
 
 from nous.client import Client, CommandError, Event
+from nous.config.settings import Settings
 from nous.replay.engine_mode import replay_in_engine
 from nous.testing import memory_client, scripted_provider
 from nous.tools.registry import builtin_tools
@@ -19,6 +21,10 @@ async def run(client: Client, text: str) -> list[Event]:
     run_id = (await client.call("prompt", text=text, wait=False))["run_id"]
     with anyio.fail_after(30):
         return [event async for event in client.events(run_id)]
+
+
+def count_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def text_of(events: list[Event]) -> str:
@@ -55,6 +61,16 @@ async def test_it_has_the_tools_it_is_given(tmp_path: Path) -> None:
     async with memory_client(scripted_provider([call]), workdir=tmp_path) as client:
         warnings = [event.payload["code"] for event in await run(client, "read") if event.type == "warning"]
         assert warnings == ["tool_not_found"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+async def test_it_keeps_no_descriptor_open() -> None:
+    counts: list[int] = []
+    for _ in range(3):
+        async with memory_client(settings=Settings()) as client:
+            await run(client, "hello")
+        counts.append(count_descriptors())
+    assert counts[1:] == counts[:1] * 2
 
 
 async def test_what_it_did_is_on_disk(tmp_path: Path) -> None:
