@@ -222,7 +222,8 @@ class Session:
         except OSError as error:
             raise self._fail_sync(log, error) from error
         inode = os.fstat(fd).st_ino
-        directory = None if inode == self._listed_inode else os.path.dirname(self._path)  # noqa: PTH120 (text here)
+        parent = os.path.dirname(self._path) or "."  # noqa: PTH120 (paths are text here)
+        directory = None if inode == self._listed_inode else parent
 
         def settle(error: OSError | None) -> None:
             if error is not None:

@@ -80,7 +80,7 @@ class TraceWriter:
         """Return what makes durable everything appended so far.  Fails, here or when it is settled, as :meth:`sync`."""
         if self._failure is not None:
             raise self._failure
-        directory = None if self._is_listed else os.path.dirname(self._path)  # noqa: PTH120 (paths are text here)
+        directory = None if self._is_listed else os.path.dirname(self._path) or "."  # noqa: PTH120 (text here)
         try:
             # A copy of the descriptor, so that closing the trace meanwhile cannot hand its number to another file.
             with self._closing:
