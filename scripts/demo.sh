@@ -10,7 +10,7 @@ nous=("$@")
 place=$(mktemp -d "${TMPDIR:-/tmp}/nous-demo.XXXXXX")
 trap 'rm -rf "$place"' EXIT
 mkdir "$place/work"
-cp fixtures/demo/shopping.txt "$place/work/"
+cp fixtures/demo/shopping.txt "$place/work"
 
 # Explanations go to stderr, so that stdout holds what nous writes and nothing else.
 bold='' plain=''

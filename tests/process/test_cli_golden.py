@@ -141,7 +141,9 @@ def stable(home: Home, value: Any, key: str = "") -> Any:
         return value
     if re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", value):
         return "TIME"
-    return re.sub(r"[0-9a-f]{32,}", "DIGEST", value).replace(str(home.root), "HOME")
+    return (
+        re.sub(r"[0-9a-f]{32,}", "DIGEST", value).replace(str(home.workdir), "WORKDIR").replace(str(home.root), "HOME")
+    )
 
 
 def shorten(line: str, found: dict[str, Any]) -> dict[str, Any]:
