@@ -12,6 +12,7 @@ import anyio
 
 from nous.cli.follow import follow_run
 from nous.cli.options import Parser, add_daemon_flags, add_state_flags, daemon_arguments, load_settings, parse
+from nous.cli.terminal import note
 from nous.cli.transcript import standard_writer
 from nous.client import Client, DaemonGoneError
 from nous.client.beside import run_beside
@@ -36,8 +37,7 @@ def tell_ignored_project(options: argparse.Namespace) -> None:
     with suppress(NousError):  # the daemon reads the same configuration, and refuses it in its own words
         project = load_settings(options).ignored_project
         if project is not None:
-            trust = "changed since it was trusted" if project.verdict == "changed" else "not trusted"
-            write_stderr(f"nous: {project.source.name} does not count: {trust} (nous trust DIR)\n".encode())
+            note(f"nous: {project.source.name} does not count: {project.reason} (nous trust DIR)")
 
 
 def make_parser() -> argparse.ArgumentParser:

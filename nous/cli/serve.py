@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
@@ -35,6 +35,7 @@ from nous.store.locks import LockProfile
 from nous.system.clock import SystemClock
 from nous.system.ids import RandomIds, new_epoch
 from nous.system.process import harden, harden_before_first_child
+from nous.system.regular_file import read_regular_file
 from nous.system.state_dir import Actor, EpochLock, StateDir, is_dead, open_state_dir, state_paths
 from nous.telemetry.foreign import capture_foreign_records
 from nous.telemetry.log import configure, get_log
@@ -44,6 +45,8 @@ from nous.transport.wire import claim_stdio
 
 if TYPE_CHECKING:
     from nous.runtime.faults import FaultySeams
+
+MAX_SYSTEM_FILE_BYTES: Final = 1024 * 1024
 
 log = get_log("cli")
 
@@ -112,7 +115,13 @@ def report_ignored_project(loaded: Loaded) -> None:
     """Say that the project has settings which do not count, and what would make them count."""
     project = loaded.ignored_project
     if project is not None:
-        log.warning("project_config_ignored", file=project.source.name, trust=project.verdict, fix="nous trust DIR")
+        log.warning(
+            "project_config_ignored",
+            file=project.source.name,
+            trust=project.verdict,
+            reason=project.reason,
+            fix="nous trust DIR",
+        )
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -296,6 +305,8 @@ def read_system_override(settings: Settings) -> str | None:
         return settings.prompt.system
     path = Path(settings.prompt.system_file)
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise NousError("invalid_config", f"prompt.system_file: cannot read {path} ({type(error).__name__})") from error
+        return read_regular_file(path, MAX_SYSTEM_FILE_BYTES).decode("utf-8")
+    except UnicodeDecodeError:
+        raise NousError("invalid_config", f"prompt.system_file: {path}: not UTF-8") from None
+    except OSError as error:
+        raise NousError("invalid_config", f"prompt.system_file: {path}: {error.strerror}") from None

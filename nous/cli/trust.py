@@ -50,11 +50,14 @@ def read_checked(directory: Path, root: Path) -> ProjectFile:
     """Return the project's file, if it would count once trusted: nobody trusts what is then refused.
 
     Raises:
-        NousError: ``invalid_usage`` if there is none, ``invalid_config`` if it is not valid.
+        NousError: ``invalid_usage`` if there is none, ``invalid_config`` if it is not valid, ``io_failure`` if it
+            cannot be read.
     """
     project = read_project_file(directory, root)
     if project is None:
         raise NousError("invalid_usage", f"{directory / PROJECT_FILE}: no such file")
+    if project.fault is not None:
+        raise project.fault
     read_file_layer(project.source, os.environ, is_project=True)
     return project
 

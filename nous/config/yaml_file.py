@@ -6,13 +6,12 @@ parsed: a start without a configuration file never pays for it.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, TypeAlias
 
 from nous.errors import NousError
+from nous.system.regular_file import UnsuitableFileError, read_regular_file
 
 MAX_FILE_BYTES: Final = 256 * 1024
 """A configuration is a page or two.  Reading this much takes about a second, so it is also a bound on time."""
@@ -52,31 +51,26 @@ def read_source(path: Path, max_bytes: int = MAX_FILE_BYTES) -> SourceFile:
         NousError: ``invalid_config`` if it is no regular file or too long, ``io_failure`` if it cannot be read.
     """
     try:
-        # Without O_NONBLOCK, opening a named pipe would wait for somebody to write into it.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise NousError("invalid_config", f"{path}: not a regular file")
-        with os.fdopen(fd, "rb") as file:
-            data = file.read(max_bytes + 1)
+        return SourceFile(str(path), read_regular_file(path, max_bytes))
     except FileNotFoundError:
         raise
+    except UnsuitableFileError as error:
+        raise NousError("invalid_config", f"{path}: {error.strerror}") from None
     except OSError as error:
         raise NousError("io_failure", f"{path}: {error.strerror}") from error
-    if len(data) > max_bytes:
-        raise NousError("invalid_config", f"{path}: longer than {max_bytes} bytes")
-    return SourceFile(str(path), data)
 
 
-def parse_yaml(source: SourceFile) -> Node:
+def parse_yaml(source: SourceFile, *, any_text: bool = False) -> Node:
     """Parse one document; an empty one is null.
+
+    ``any_text`` permits NUL characters and halves of surrogate pairs in text, written as escapes.
 
     Raises:
         NousError: ``invalid_config``, its cause ``FILE:LINE: path.of.key: what``.
     """
     from nous.config.yaml_parser import Parser
 
-    return Parser(source).parse()
+    return Parser(source, any_text=any_text).parse()
 
 
 def refuse(file: str, line: int, path: str, what: str) -> NoReturn:

@@ -5,8 +5,9 @@ numbers); every other plain word is text.  So ``off`` is the word off, not false
 
 Refused, always with file and line: duplicate keys, keys that are not text, anchors, aliases and merge keys (nothing is
 ever expanded, so no file grows in memory), tags, several documents, NaN and infinities, numbers of more than 18
-digits, nesting past 32 levels, NUL characters and halves of surrogate pairs, and the three characters (U+0085, U+2028,
-U+2029) that end a line for some readers of YAML and for others do not: they can be written as escapes.
+digits, nesting past 32 levels, NUL characters and halves of surrogate pairs (unless the caller permits them), and the
+three characters (U+0085, U+2028, U+2029) that end a line for some readers of YAML and for others do not: they can be
+written as escapes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Parser:
     is built, and its reading of scalars (where ``off`` is false and ``1:30`` is 90) is not involved.
     """
 
-    def __init__(self, source: SourceFile) -> None:
+    def __init__(self, source: SourceFile, *, any_text: bool = False) -> None:
+        self._any_text = any_text
         self._file = source.name
         self._text = self._decode(source.data)
         half_break = _HALF_BREAK.search(self._text)
@@ -146,7 +148,7 @@ class Parser:
 
     def _encodable(self, event: yaml.ScalarEvent, path: str) -> str:
         text: str = event.value
-        if _NO_TEXT.search(text):
+        if not self._any_text and _NO_TEXT.search(text):
             refuse(self._file, _line(event), path, "text with a NUL character or half a surrogate pair")
         return text
 

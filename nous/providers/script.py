@@ -1,7 +1,8 @@
 """Scripts for the mock provider: a strict decoder from YAML or NDJSON to typed steps.
 
-A script is a list of model calls; in NDJSON (``.ndjson``, ``.jsonl``) each line is one.  A call is a list of steps,
-or a mapping with ``steps`` and ``match``.  A step is a mapping with exactly one of these keys:
+A script is a list of model calls; in NDJSON (``.ndjson``, ``.jsonl``) each line is one.  YAML is read as in a
+configuration file (see :mod:`nous.config.yaml_parser`), at most 1 MiB of it; NDJSON may have 64 MiB.  A call is a list
+of steps, or a mapping with ``steps`` and ``match``.  A step is a mapping with exactly one of these keys:
 
     text: "Hello"                  or a list of deltas: ["Hel", "lo"]
     text_repeat: {text: "x", count: 200000, chunk: 64}     made while it is read; ``chunk`` deltas at a time
@@ -27,9 +28,16 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct, field
 
+from nous.config.yaml_file import SourceFile, parse_yaml
 from nous.errors import NousError
 from nous.ports.model import FinishReason, Purpose
 from nous.protocol.messages import Usage
+from nous.system.regular_file import read_regular_file
+
+MAX_YAML_BYTES: Final = 1024 * 1024
+"""Reading this much YAML takes some seconds."""
+
+MAX_NDJSON_BYTES: Final = 64 * 1024 * 1024
 
 _NDJSON_SUFFIXES: Final = (".ndjson", ".jsonl")
 _PROVIDER_CODES: Final = frozenset(
@@ -149,15 +157,15 @@ def load_script(path: Path) -> list[ScriptedCall]:
     Raises:
         NousError: ``invalid_config`` naming the file, the place in it and what is wrong there.
     """
+    is_ndjson = path.suffix in _NDJSON_SUFFIXES
     try:
-        text = path.read_bytes().decode("utf-8")
+        data = read_regular_file(path, MAX_NDJSON_BYTES if is_ndjson else MAX_YAML_BYTES)
     except OSError as error:
         raise NousError("invalid_config", f"script {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise NousError("invalid_config", f"script {path}: not UTF-8") from None
-    if path.suffix in _NDJSON_SUFFIXES:
-        return [_convert_call(value, f"script {path}: line {number}") for number, value in _json_lines(path, text)]
-    value = _load_yaml(path, text)
+    if is_ndjson:
+        return [_convert_call(value, f"script {path}: line {number}") for number, value in _json_lines(path, data)]
+    # A model may say anything, so a script may too: NUL characters and halves of surrogate pairs.
+    value = parse_yaml(SourceFile(f"script {path}", data), any_text=True).plain()
     if not isinstance(value, list):
         raise NousError("invalid_config", f"script {path}: not a list of model calls")
     return [_convert_call(item, f"script {path}: call {number}") for number, item in enumerate(value, 1)]
@@ -171,7 +179,11 @@ def _convert_call(value: object, where: str) -> ScriptedCall:
         raise NousError("invalid_config", f"{where}: {error}") from None
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[int, object]]:
+def _json_lines(path: Path, data: bytes) -> Iterator[tuple[int, object]]:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise NousError("invalid_config", f"script {path}: not UTF-8") from None
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -186,25 +198,3 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(out) != len(pairs):
         raise ValueError("a key stands there twice")
     return out
-
-
-def _load_yaml(path: Path, text: str) -> object:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Refuses a key that stands in a mapping twice."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            mapping = super().construct_mapping(node, deep=deep)
-            if len(mapping) != len(node.value):
-                raise yaml.constructor.ConstructorError(None, None, "a key stands there twice", node.start_mark)
-            return mapping
-
-    try:
-        return yaml.load(text, Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise NousError("invalid_config", f"script {path}: {line}{error.problem or 'not YAML'}") from None
-    except (yaml.YAMLError, RecursionError, ValueError):
-        raise NousError("invalid_config", f"script {path}: not YAML") from None

@@ -18,6 +18,7 @@ from nous.store.disk import Disk, io_failure
 from nous.store.lines import LineTooLongError, read_first_line, read_lines
 from nous.store.trace_lines import BrokenTraceError, TraceEnd, TraceHeader, event_head, kind_of
 from nous.store.trace_seek import find_start, last_seq, whole_lines_end
+from nous.system.regular_file import UnsuitableFileError, open_regular_file
 
 MAX_TRACE_LINE_BYTES: Final = 64 * 1024 * 1024
 """Far longer than the longest line a daemon writes: a command of 8 MiB, unless it was told to take longer ones."""
@@ -49,9 +50,11 @@ _ends: Final = msgspec.json.Decoder(TraceEnd)
 def open_trace(path: Path) -> Iterator[int]:
     """Open a trace for reading; system errors inside become ``io_failure``, a missing file ``run_not_found``."""
     try:
-        fd = os.open(path, os.O_RDONLY)
+        fd = open_regular_file(path)
     except FileNotFoundError:
         raise NousError("run_not_found", path.name) from None
+    except UnsuitableFileError as error:
+        raise NousError("io_failure", f"{path.name}: {error.strerror}", hint="A trace is a regular file.") from None
     except OSError as error:
         raise io_failure(error, str(path)) from error
     try:

@@ -199,7 +199,8 @@ def _line(kind: bytes, name: bytes, content: bytes) -> bytes:
 
 def _identity(path: Path) -> Path:
     """Return the one path by which a file is known: links in it resolved, as it would be opened."""
-    return path.resolve()
+    # Unlike Path.resolve(), this takes a link that leads to itself.
+    return Path(os.path.realpath(path))
 
 
 def _text(path: Path | str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,65 @@ async def test_a_daemon_takes_a_trusted_file_and_says_when_it_does_not(state: Ho
         await daemon.process.stdin.aclose()  # type: ignore[union-attr]
         assert await daemon.wait() == 0
     assert not [record for record in daemon.log() if record["event"] == "project_config_ignored"]
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def make_huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "not a regular file"),
+        (Path.mkdir, "a directory"),
+        (make_loop, "Too many levels of symbolic links"),
+        (make_huge, "longer than"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+    ],
+    ids=["fifo", "directory", "link loop", "huge", "device"],
+)
+async def test_no_file_of_a_project_prevents_a_start(state: Home, make: Callable[[Path], object], reason: str) -> None:
+    path = state.workdir / ".nous" / "config.yaml"
+    path.parent.mkdir()
+    make(path)
+    async with spawn(state, Setup()) as daemon:
+        await daemon.process.stdin.aclose()  # type: ignore[union-attr]
+        assert await daemon.wait() == 0
+    (record,) = [record for record in daemon.log() if record["event"] == "project_config_ignored"]
+    assert record["file"] == str(path)
+    assert reason in record["reason"]
+    done = trust(state, state.workdir, "--json")
+    assert done.returncode != 0
+    assert reason in answer(done)["error"]
+    assert answer(trust(state, "--list", "--json"))["trusted"] == []
+
+
+@pytest.mark.parametrize("flag", ["--script", "--replay-from", "--faults", "--config", "system_file"])
+@pytest.mark.parametrize("kind", ["fifo", "/dev/zero"])
+def test_what_is_no_regular_file_is_refused_by_name(state: Home, flag: str, kind: str) -> None:
+    path = state.root / "input"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(kind)
+    arguments: list[str | Path] = ["serve", "--state-dir", state.state, "--provider", "mock"]
+    if flag == "system_file":
+        config = state.root / "c.yaml"
+        config.write_text(f"prompt: {{system_file: {path}}}\n")
+        arguments += ["--config", config]
+    elif flag == "--replay-from":
+        arguments = ["serve", "--state-dir", state.state, "--provider", "replay", flag, path]
+    else:
+        arguments += [flag, path]
+    done = run_nous(state, *arguments)
+    assert done.returncode not in (0, None)
+    assert b"regular file" in done.stderr + done.stdout, (done.stdout, done.stderr)
+    assert path.name.encode() in done.stderr + done.stdout
 
 
 def test_nous_prompt_says_so_too_and_nothing_else(state: Home) -> None:

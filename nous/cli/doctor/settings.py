@@ -22,7 +22,7 @@ def check_configuration(situation: Situation) -> Finding:
     loaded = situation.loaded
     project = None if loaded is None else loaded.ignored_project
     if project is not None:
-        return warned(f"{project.source.name} does not count: {project.verdict}", f"nous trust {situation.workdir}")
+        return warned(f"{project.source.name} does not count: {project.reason}", f"nous trust {situation.workdir}")
     given = 0 if loaded is None else sum(source != "default" for source in loaded.sources.values())
     return passed(f"{given} settings given")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from nous.errors import NousError
 from nous.providers.script import (
+    MAX_NDJSON_BYTES,
     Match,
     ScriptedCall,
     ScriptedError,
@@ -116,10 +118,10 @@ def test_an_empty_list_is_a_script(tmp_path: Path) -> None:
         ("- 1", "call 1: Expected `object | array`, got `int`"),
         ("a: 1", "not a list of model calls"),
         ("", "not a list of model calls"),
-        ("- [", "line 1: "),
-        ("- - text: a\n    text: b", "line 1: a key stands there twice"),
-        ("- !!python/object:os.system {}", "could not determine a constructor"),
-        ("\x00", "not YAML"),
+        ("- [", ":1: not YAML: "),
+        ("- - text: a\n    text: b", ":2: [0][0].text: duplicate key"),
+        ("- !!python/object:os.system {}", ":1: [0]: tags are not allowed"),
+        ("\x00", ":1: a character that YAML does not allow"),
         (b"- - text: \xff", "not UTF-8"),
     ],
 )
@@ -151,3 +153,31 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(NousError, match="No such file") as caught:
         load_script(tmp_path / "none.yaml")
     assert caught.value.code == "invalid_config"
+
+
+def test_a_model_may_say_any_text_in_yaml_too(tmp_path: Path) -> None:
+    assert load(tmp_path, r'- - text: "a\0\ud83d"') == [ScriptedCall([Step(text="a\0\ud83d")])]
+
+
+def test_an_alias_bomb_is_refused_at_its_first_line(tmp_path: Path) -> None:
+    lines = ["- &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"- &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    with pytest.raises(NousError, match="anchors and aliases are not allowed"):
+        load(tmp_path, "\n".join(lines))
+
+
+@pytest.mark.parametrize("name", ["script.yaml", "script.ndjson"])
+def test_only_a_regular_file_of_a_bounded_size_is_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.symlink_to("/dev/zero")
+    with pytest.raises(NousError, match="not a regular file"):
+        load_script(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(NousError, match="not a regular file"):
+        load_script(path)
+    path.unlink()
+    path.touch()
+    os.truncate(path, MAX_NDJSON_BYTES + 1)
+    with pytest.raises(NousError, match=r"longer than \d+ bytes"):
+        load_script(path)
