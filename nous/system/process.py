@@ -20,7 +20,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
@@ -206,8 +206,11 @@ def spawn(
     env: Mapping[str, str],
     stdin: Literal["null", "pipe"] = "null",
     stderr: Literal["stdout", "pipe", "null"] = "stdout",
+    pass_fds: Collection[int] = (),
 ) -> Child:
     """Start ``argv`` with exactly the environment ``env`` (and a mark of nous's own).
+
+    The child inherits the descriptors ``pass_fds`` under the same numbers, besides its standard streams.
 
     Call it in the event loop's thread: on Linux the child is killed when the *thread* that started it ends (from the
     moment it runs ``argv``, about a millisecond after this returns).
@@ -233,6 +236,7 @@ def spawn(
                 stdout=pipes.child_stdout,
                 stderr=subprocess.STDOUT if stderr == "stdout" else pipes.child_stderr,
                 close_fds=True,
+                pass_fds=tuple(pass_fds),
                 start_new_session=True,
                 preexec_fn=None if wrapper else _death_hook(),  # noqa: PLW1509  it only calls prctl, loaded before
             )

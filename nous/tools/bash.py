@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Final
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nous.ports.tool import ToolContext, ToolResult
+from nous.system.files import anonymous_file
 from nous.system.process import Child, find_program, signal_name, spawn
 from nous.system.supervise import Ending, supervise
 from nous.tools.arguments import InvalidArgumentsError
@@ -27,6 +28,9 @@ DEFAULT_MEMORY_LIMIT_MB: Final = 4096
 
 MAX_STREAMED_BYTES: Final = 4 * 1024 * 1024
 """More than anybody watches; the rest of the output is in the result and its file only."""
+
+MAX_ARGUMENT_BYTES: Final = 100_000
+"""A longer command is handed to the shell in a file: Linux takes no argument of 128 KiB."""
 
 _SIGNAL_EXIT_BASE: Final = 128
 
@@ -84,9 +88,8 @@ class BashTool(BuiltinTool[BashArguments]):
 
     async def execute(self, arguments: BashArguments, context: ToolContext) -> ToolResult:
         timeout_ms = self._timeout_ms if arguments.timeout_ms is UNSET else arguments.timeout_ms
-        command = arguments.command
-        encode(command, "command")
-        if "\0" in command:
+        command = encode(arguments.command, "command")
+        if b"\0" in command:
             raise ToolFailure("`command` has a NUL character in it, which no command line can hold.")
         output = _Output(context)
         child = self._spawn(command, context.workdir)
@@ -108,11 +111,14 @@ class BashTool(BuiltinTool[BashArguments]):
             truncated=cut_note is not None,
         )
 
-    def _spawn(self, command: str, workdir: Path) -> Child:
+    def _spawn(self, command: bytes, workdir: Path) -> Child:
         environment = {**open_environment(os.environ, self._closed_names), "PWD": str(workdir)}
         shell = find_program("bash", environment) or "/bin/sh"
         try:
-            return spawn([shell, "-c", command], cwd=workdir, env=environment)
+            if len(command) <= MAX_ARGUMENT_BYTES:
+                return spawn([shell, "-c", os.fsdecode(command)], cwd=workdir, env=environment)
+            with anonymous_file(command) as fd:
+                return spawn([shell, "-c", _read_from(fd, shell)], cwd=workdir, env=environment, pass_fds=[fd])
         except OSError as error:
             raise ToolFailure(f"The command could not be started: {error.strerror}.") from None
 
@@ -129,6 +135,15 @@ class BashTool(BuiltinTool[BashArguments]):
             name = signal_name(ending.returncode - _SIGNAL_EXIT_BASE)
             return f"[Exit code {ending.returncode}, which the shell gives for {name}]"
         return f"[Exit code {ending.returncode}]" if ending.returncode else None
+
+
+def _read_from(fd: int, shell: str) -> str:
+    """Return the command line that reads a command from a descriptor and runs it, its input and ``$0`` untouched.
+
+    The command does not see the descriptor where the shell is bash; others cannot name one above 9 to close it.
+    """
+    close = f" {fd}<&-" if shell.endswith("/bash") else ""
+    return f'eval "$(cat /dev/fd/{fd})"{close}'
 
 
 class _Output:

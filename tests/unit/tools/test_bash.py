@@ -10,7 +10,7 @@ import pytest
 
 from nous.ports.tool import ToolResult
 from nous.system.proctree import FAMILY
-from nous.tools.bash import MAX_STREAMED_BYTES, BashTool
+from nous.tools.bash import MAX_ARGUMENT_BYTES, MAX_STREAMED_BYTES, BashTool
 from nous.tools.output import MAX_BYTES, MAX_LINES, MAX_WHOLE_BYTES
 from tests.unit.system.processes import adopting_orphans, is_running
 from tests.unit.tools.toolroom import DEADLINE_S, Room
@@ -72,9 +72,29 @@ async def test_works_in_the_working_directory_without_input(room: Room) -> None:
 async def test_a_command_without_a_place_or_a_character(room: Room) -> None:
     assert "NUL" in await room.failure(BASH, command="echo \0")
     assert "lone surrogate" in await room.failure(BASH, command="echo \ud800")
-    assert "could not be started" in await room.failure(BASH, command="#" + "x" * 3_000_000)
     room.workdir.rmdir()
     assert await room.failure(BASH, command="true") == "The command could not be started: No such file or directory."
+
+
+@pytest.mark.parametrize("size", [MAX_ARGUMENT_BYTES - 100, 140_000, 8_000_000])
+async def test_a_command_of_any_length(room: Room, size: int) -> None:
+    command = f"cat > big <<'E'\n{'é' * (size // 2)}\nE\ncat; echo $0; wc -c < big; ls /dev/fd/ | wc -l; exit 3"
+    text = await room.failure(BASH, command=command)
+    short = await room.failure(BASH, command="echo $0; ls /dev/fd/ | wc -l; exit 3")
+    name, descriptors, ending = short.split("\n")
+    assert text.split() == [name, str(size // 2 * 2 + 1), descriptors, *ending.split()]
+
+
+async def test_a_long_command_fails_as_a_short_one(room: Room) -> None:
+    for padding in ("", "#" + "x" * 200_000 + "\n"):
+        assert "syntax error" in await room.failure(BASH, command=f"{padding}echo (")
+        assert await room.failure(BASH, command=f"{padding}kill -KILL $$") == "[Killed by SIGKILL]"
+        assert await room.text(BASH, command=f"{padding}f() {{ echo $1; }}; f x") == "x\n"
+
+
+async def test_a_long_command_without_bash(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nous.tools.bash.find_program", lambda name, environment: None)
+    assert await room.text(BASH, command=f"#{'x' * 200_000}\nread x; echo end") == "end\n"
 
 
 async def test_the_environment_has_no_secrets(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
