@@ -23,6 +23,7 @@ from nous.protocol.commands import COMMANDS, FIELDS, MAX_ID_CHARACTERS, Command,
 DEFAULT_MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 MAX_DEPTH: Final = 64
 
+_BOM: Final = b"\xef\xbb\xbf"
 _WHITESPACE: Final = b" \t\r\n\x0b\x0c"
 # Strings (with a colon behind them where they are keys), and what stands between them from the first bracket on.
 # Possessive, so that a string of any length costs no backtracking state; the closing quote may be missing, or each
@@ -116,21 +117,40 @@ _payloads: Final[dict[str, msgspec.json.Decoder[Payload]]] = {
 
 
 class CommandDecoder:
-    """Turns bytes into commands.  ``strict`` (set by ``hello``) refuses unknown fields by name."""
+    """Turns the bytes of one connection into commands.
+
+    A UTF-8 byte order mark at the very beginning is skipped; anywhere else it is part of its line.  ``strict`` (set by
+    ``hello``) refuses unknown fields by name.
+    """
 
     def __init__(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
         self._lines = LineDecoder(max_line_bytes)
+        self._start: bytes | None = b""
+        """The first bytes, as long as they may be the beginning of a byte order mark; then ``None``."""
         self.strict = False
 
     def feed(self, data: bytes) -> Iterator[Command | Refused]:
         """Yield what ``data`` completed.  Lazily, so that a ``hello`` takes effect on the line after it."""
+        if self._start is not None:
+            data = self._after_mark(self._start + data)
         for line in self._lines.feed(data):
             yield self._decode(line)
 
     def finish(self) -> Iterator[Command | Refused]:
         """Yield the command of a last line that had no LF."""
+        if self._start:
+            self._lines.feed(self._start)
+        self._start = None
         for line in self._lines.finish():
             yield self._decode(line)
+
+    def _after_mark(self, start: bytes) -> bytes:
+        """Return the beginning of the stream without a byte order mark, nothing until it is known to be one."""
+        if len(start) < len(_BOM) and _BOM.startswith(start):
+            self._start = start
+            return b""
+        self._start = None
+        return start.removeprefix(_BOM)
 
     def _decode(self, line: bytes | TooLong) -> Command | Refused:
         if isinstance(line, TooLong):

@@ -116,6 +116,33 @@ def test_the_end_of_the_stream_completes_a_last_command() -> None:
     assert list(decoder.finish()) == []
 
 
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 1000])
+@pytest.mark.parametrize("limit", [len(PING), 1000])
+def test_a_byte_order_mark_before_the_first_line_is_skipped(cut: int, limit: int) -> None:
+    decoder = CommandDecoder(max_line_bytes=limit)
+    data = BOM + PING + b"\r\n" + PING
+    results = [r for start in range(0, len(data), cut) for r in decoder.feed(data[start : start + cut])]
+    assert [type(r) for r in (*results, *decoder.finish())] == [Command, Command]
+
+
+def test_a_byte_order_mark_anywhere_else_is_part_of_its_line() -> None:
+    decoder = CommandDecoder()
+    results = list(decoder.feed(b"\n" + BOM + PING + b"\n" + PING + b"\n"))
+    assert [type(r) for r in results] == [Refused, Command]
+    assert [type(r) for r in CommandDecoder().feed(BOM + BOM + PING + b"\n")] == [Refused]
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_half_a_byte_order_mark_is_no_command(cut: int) -> None:
+    decoder = CommandDecoder()
+    assert list(decoder.feed(BOM[:cut])) == []
+    assert [type(r) for r in decoder.finish()] == [Refused]
+    assert list(CommandDecoder().feed(BOM)) == list(CommandDecoder().finish()) == []
+
+
 def test_strict_starts_on_the_line_after_the_hello() -> None:
     decoder = CommandDecoder()
     lines = (
