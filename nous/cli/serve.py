@@ -40,7 +40,8 @@ from nous.system.state_dir import Actor, EpochLock, StateDir, is_dead, open_stat
 from nous.telemetry.foreign import capture_foreign_records
 from nous.telemetry.log import configure, get_log
 from nous.transport.descriptors import DescriptorEndpoint
-from nous.transport.server import Server
+from nous.transport.ending import ProcessEnding
+from nous.transport.server import Server, end_limit_ms
 from nous.transport.wire import claim_stdio
 
 if TYPE_CHECKING:
@@ -80,7 +81,10 @@ def run(arguments: Sequence[str]) -> int:
             socket_path=options.socket,
             load_ahead=load_ahead,
             housekeeping=lambda: keep_house(state, daemon),
-            is_interactive=os.isatty(wire.read_fd),
+            ending=ProcessEnding(
+                grace_s=end_limit_ms(settings.daemon.abort_grace_ms) / 1000,
+                is_interactive=os.isatty(wire.read_fd),
+            ),
         )
         # What was imported stays: no collection need ever look at it.
         gc.freeze()

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import anyio
-import anyio.to_thread
 from anyio.lowlevel import checkpoint
 
 from nous.errors import NousError
+from nous.system.threads import run_in_thread
 
 READ_BYTES: Final = 64 * 1024
 
@@ -50,7 +50,7 @@ class SocketLink:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(CONNECT_SECONDS)
         try:
-            await anyio.to_thread.run_sync(sock.connect, str(path))
+            await run_in_thread(sock.connect, str(path))
         except BaseException as error:
             sock.close()
             if isinstance(error, OSError):

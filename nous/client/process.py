@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.to_thread
-from anyio import CapacityLimiter
 
 from nous.errors import NousError
 from nous.system.pipes import ReadPipe, WritePipe
+from nous.system.threads import run_alone
 
 STDERR_TAIL_BYTES: Final = 64 * 1024
 """How much of the daemon's stderr is kept: the end, where it says why it died."""
@@ -81,7 +80,7 @@ class DaemonProcess:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._drain_stderr)
             # A thread that waits works everywhere; it ends with the process, which `stop` sees to.
-            await anyio.to_thread.run_sync(self._popen.wait, abandon_on_cancel=True, limiter=CapacityLimiter(1))
+            await run_alone(self._popen.wait)
             self._exited.set()
 
     async def _drain_stderr(self) -> None:

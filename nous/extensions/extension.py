@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 import anyio
-from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from nous.config.settings import OnFailure
@@ -23,6 +22,7 @@ from nous.extensions.wire import Hello, ProtocolError, Result
 from nous.ports.extensions import HookName
 from nous.ports.system import Clock
 from nous.system.process import spawn
+from nous.system.threads import run_in_thread
 from nous.telemetry.log import get_log
 
 log = get_log("extensions")
@@ -276,7 +276,7 @@ class Extension:
 
     async def _spawn(self) -> ExtensionProcess:
         try:
-            is_trusted = await to_thread.run_sync(self._launch.is_trusted)
+            is_trusted = await run_in_thread(self._launch.is_trusted)
         except NousError as error:
             raise CallFailedError("extension_error", f"its directory cannot be checked: {error.cause}") from None
         if not is_trusted:

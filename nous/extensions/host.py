@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec import UNSET, Struct, structs
 
@@ -36,6 +35,7 @@ from nous.ports.extensions import ExtensionListener, HookCall, HookName, HookOut
 from nous.ports.system import Clock
 from nous.ports.tool import Tool
 from nous.protocol.responses import ExtensionInfo
+from nous.system.threads import run_in_thread
 from nous.system.trust import TrustStore
 from nous.telemetry.log import get_log
 
@@ -150,10 +150,10 @@ class ExtensionHost:
 
     async def _load(self) -> None:
         around = self._around
-        found = await to_thread.run_sync(find_installed, around.workdir, around.environ)
+        found = await run_in_thread(find_installed, around.workdir, around.environ)
         wanted = [one for one in found if one.name not in around.settings.skip]
         for one in wanted:
-            fault = one.fault or await to_thread.run_sync(find_distrust, one, self._trust)
+            fault = one.fault or await run_in_thread(find_distrust, one, self._trust)
             if fault is not None or one.manifest is None:
                 self._refuse(one, fault)
             else:
@@ -178,7 +178,7 @@ class ExtensionHost:
         Raises:
             ProtocolError: a tool's schema is none, or another extension has a tool of the same name.
         """
-        tools = await to_thread.run_sync(self._make_tools, extension, hello)
+        tools = await run_in_thread(self._make_tools, extension, hello)
         for tool in tools:
             owner = self._tools.get(tool.name, extension.name)
             if owner != extension.name:

@@ -18,7 +18,6 @@ from contextlib import suppress
 from typing import Any, Final
 
 import anyio
-from anyio import to_thread
 
 from nous.extensions.output import LeakyBucket, drain_stderr, log_stderr
 from nous.extensions.pending import CallFailedError, PendingCall, Question
@@ -38,6 +37,7 @@ from nous.extensions.wire import (
 )
 from nous.protocol.codec import LineDecoder, TooLong
 from nous.system.process import Child, signal_name
+from nous.system.threads import run_in_thread
 from nous.telemetry.log import get_log
 
 log = get_log("extensions")
@@ -268,7 +268,7 @@ class ExtensionProcess:
     async def _watch(self) -> None:
         while True:
             await self._pause()
-            breach = await to_thread.run_sync(self._find_breach)
+            breach = await run_in_thread(self._find_breach)
             if breach is not None:
                 self._breach(breach)
             now = anyio.current_time()

@@ -11,15 +11,22 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain, zip_longest
 from typing import Any, Final, NamedTuple
 
 import anyio
 
+from nous.system.threads import WorkThreads
+
 STAGGER_S: Final = 0.25
 """How long an address is tried alone.  Source: RFC 8305, section 8."""
 
 _UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR})
+
+
+_resolver_threads: Final = WorkThreads()
+"""A resolver may take a minute.  The loop's own executor is joined when the interpreter exits; these are not."""
 
 
 class _Address(NamedTuple):
@@ -86,7 +93,7 @@ async def _resolve(host: str, port: int) -> list[_Address]:
         # An address is no question for a resolver, which would cost a thread.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await _resolver_threads.run(partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM))
     addresses = [_Address(row[0], row[4]) for row in found]
     first = addresses[0].family
     by_turns = zip_longest(

@@ -16,13 +16,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
-from anyio import to_thread
 
 from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
 from nous.providers.answer import Answer
 from nous.providers.faults import MAX_RETRY_AFTER_MS, Reply, parse_retry_after
 from nous.providers.settings import DEFAULT_CONNECT_TIMEOUT_MS, DEFAULT_STREAM_IDLE_TIMEOUT_MS, is_loopback_url
+from nous.system.threads import run_in_thread
 from nous.telemetry.fields import REDACTED
 from nous.telemetry.log import MIN_SECRET_CHARACTERS
 
@@ -167,7 +167,7 @@ class HttpRoom:
             return client
         async with self._building:
             if route not in self._clients:
-                self._clients[route] = await to_thread.run_sync(self._build, route)
+                self._clients[route] = await run_in_thread(self._build, route)
                 self.builds += 1
             return self._clients[route]
 

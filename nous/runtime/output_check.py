@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from nous.errors import NousError
 from nous.system.process import spawn
 from nous.system.python import own_program
 from nous.system.supervise import supervise
+from nous.system.threads import run_in_thread
 
 CHECK_TIMEOUT_MS: Final = 10_000
 CHECK_MEMORY_BYTES: Final = 1024 * 1024 * 1024
@@ -33,7 +33,7 @@ async def check_answer(schema: dict[str, Any], text: str, *, timeout_ms: int = C
         return await _check_apart(schema, text, timeout_ms)
     from nous.runtime.output_schema import find_fault
 
-    return await anyio.to_thread.run_sync(find_fault, schema, text, abandon_on_cancel=True)
+    return await run_in_thread(find_fault, schema, text)
 
 
 def has_patterns(schema: object) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import anyio.to_thread
 import msgspec
 from msgspec import UNSET
 
@@ -21,6 +20,7 @@ from nous.runtime.pages import ENVELOPE_BYTES
 from nous.store.trace_lines import BrokenTraceError
 from nous.store.trace_reader import iter_events, scan
 from nous.system.ids import is_safe_id
+from nous.system.threads import run_in_thread
 
 if TYPE_CHECKING:
     from nous.runtime.daemon import Daemon
@@ -36,7 +36,7 @@ async def get_events(call: Call, payload: c.GetEvents) -> Events:
     daemon = call.connection.daemon
     if not daemon.knows_run(payload.run_id):
         raise NousError("run_not_found")
-    return await anyio.to_thread.run_sync(_read_page, daemon, payload)
+    return await run_in_thread(_read_page, daemon, payload)
 
 
 def _read_page(daemon: Daemon, payload: c.GetEvents) -> Events:
@@ -82,7 +82,7 @@ async def list_runs(call: Call, payload: c.ListRuns) -> Runs:
     daemon = call.connection.daemon
     if payload.cursor is not None and not is_safe_id(payload.cursor):
         raise NousError("invalid_payload", "cursor: not one that nous gave")
-    return await anyio.to_thread.run_sync(_list_runs, daemon, payload)
+    return await run_in_thread(_list_runs, daemon, payload)
 
 
 def _list_runs(daemon: Daemon, payload: c.ListRuns) -> Runs:
@@ -123,7 +123,7 @@ async def list_sessions(call: Call, payload: c.ListSessions) -> Sessions:
     """Newest first, as many as were asked for and fit a line."""
     daemon = call.connection.daemon
     limit = min(payload.limit or DEFAULT_RUNS, MAX_RUNS)
-    page = await anyio.to_thread.run_sync(daemon.sessions.list_sessions, limit, payload.cursor)
+    page = await run_in_thread(daemon.sessions.list_sessions, limit, payload.cursor)
     return Sessions(sessions=page.sessions, next_cursor=UNSET if page.next_cursor is None else page.next_cursor)
 
 
@@ -136,7 +136,7 @@ async def export_trace(call: Call, payload: c.ExportTrace) -> TraceAnswer:
         raise NousError("command_rejected", "run_in_progress")
     if daemon.exporter is None:
         raise NousError("capability_unavailable", "export_trace")
-    path = await anyio.to_thread.run_sync(daemon.exporter, payload.run_id, payload.format or "fixture")
+    path = await run_in_thread(daemon.exporter, payload.run_id, payload.format or "fixture")
     return TraceAnswer(run_id=payload.run_id, path=str(path.relative_to(daemon.state_root)))
 
 

@@ -1,7 +1,8 @@
-"""How the daemon ends: who asked, how urgently, and the bounded steps to its last line."""
+"""The stop of a daemon: who asked for it, how urgently, and the bounded steps that end its runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
@@ -21,12 +22,16 @@ ABORT_MARGIN_MS: Final = 500
 
 
 class StopRequest:
-    """Collects requests to stop.  The first one's ``reason`` is announced; a later one can only be more urgent."""
+    """Collects requests to stop.  The first one's ``reason`` is announced; a later one can only be more urgent.
+
+    ``on_urgent`` is called once, when what still runs is to be aborted: the end has begun and is bounded from then on.
+    """
 
     def __init__(self) -> None:
         self.requested = anyio.Event()
         self.urgent = anyio.Event()
         self.reason: StopReason = "eof"
+        self.on_urgent: Callable[[], None] = lambda: None
 
     def request(self, reason: StopReason, *, abort: bool = False) -> None:
         if not self.requested.is_set():
@@ -34,6 +39,7 @@ class StopRequest:
             self.requested.set()
         if abort and not self.urgent.is_set():
             self.urgent.set()
+            self.on_urgent()
 
 
 async def end_runs(daemon: Daemon, drain_ms: int) -> None:
@@ -45,6 +51,7 @@ async def end_runs(daemon: Daemon, drain_ms: int) -> None:
     daemon.accepting = False
     with anyio.move_on_after(drain_ms / 1000):
         await _idle_or_urgent(daemon)
+    daemon.stop.request(daemon.stop.reason, abort=True)
     if not daemon.runs:
         return
     reason: AbortReason = daemon.stop.reason

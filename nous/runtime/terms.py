@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import anyio.to_thread
-
 from nous.errors import NousError
 from nous.ports.model import Catalogue, ModelChoice, ModelFacts, Provider
 from nous.protocol.commands import Image, Prompt
@@ -17,6 +15,7 @@ from nous.protocol.entries import ThinkingLevel
 from nous.protocol.messages import ImageBlock
 from nous.store.session_path import PathView
 from nous.store.sessions import Session
+from nous.system.threads import run_in_thread
 
 if TYPE_CHECKING:
     from nous.runtime.daemon import Daemon
@@ -52,7 +51,7 @@ async def settle_prompt(daemon: Daemon, session: Session | None, payload: Prompt
         return terms._replace(images=images)
     from nous.runtime.output_schema import check_schema
 
-    await anyio.to_thread.run_sync(check_schema, payload.output_schema)
+    await run_in_thread(check_schema, payload.output_schema)
     return terms._replace(
         images=images,
         output_schema=payload.output_schema,

@@ -21,22 +21,26 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final, Literal
 
 import anyio
-from anyio import to_thread
 
 from nous.system.pipes import ReadPipe, WritePipe, open_output_pipe
-from nous.system.proctree import FAMILY, MARK_VARIABLE, ProcessTree
+from nous.system.proctree import FAMILY, MARK_VARIABLE, ProcessTree, kill_every_tree
+from nous.system.threads import WorkThreads, run_alone
 
 TERM_GRACE_MS: Final = 2000
 """Between TERM and KILL: what docs/hardening grants a child to clean up."""
 KILL_LIMIT_MS: Final = 5000
 """KILL needs no consent, but a process in the kernel (a dead disk) may not die: it is given up after this."""
+_KILL_EVERY_S: Final = 0.5
 _FIRST_LOOK_S: Final = 0.005
 _LAST_LOOK_S: Final = 0.1
+
+_tree_threads: Final = WorkThreads()
+"""Looks at /proc; separate, because ending a child must not wait for file work that hangs."""
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
@@ -82,6 +86,11 @@ class _Hardening:
 _hardening: Final = _Hardening()
 
 
+def kill_every_child() -> None:
+    """Send SIGKILL to every child and all it started; does not wait for their end, and returns soon."""
+    kill_every_tree(_KILL_EVERY_S)
+
+
 class Child:
     """A running child.  ``stdout`` is always a pipe; ``stdin`` and ``stderr`` are if that was asked for."""
 
@@ -103,7 +112,7 @@ class Child:
         """
         while (returncode := self.poll()) is None:
             if self._pidfd is None:
-                await to_thread.run_sync(self._block_until_exit, abandon_on_cancel=True)
+                await run_alone(self._block_until_exit)
             else:
                 await anyio.wait_readable(self._pidfd)
         return returncode
@@ -142,14 +151,14 @@ class Child:
             if anyio.current_time() >= deadline:
                 return False
             if not is_told or signum == signal.SIGKILL:
-                await to_thread.run_sync(self.tree.signal, signum)
+                await _tree_threads.run(partial(self.tree.signal, signum))
                 is_told = True
             await anyio.sleep(pause_s)
             pause_s = min(pause_s * 2, _LAST_LOOK_S)
         return True
 
     async def _is_any_left(self) -> bool:
-        return bool(await to_thread.run_sync(self.tree.members)) or self.poll() is None
+        return bool(await _tree_threads.run(self.tree.members)) or self.poll() is None
 
     def _reap(self) -> None:
         self._is_reaped = True

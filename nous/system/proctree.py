@@ -122,6 +122,13 @@ class ProcessTree:
             if member.group != self._root_pid:
                 _signal_exactly(member, signum)
 
+    def kill_group(self) -> None:
+        """Send SIGKILL to the root's process group.  One system call: also while the machine hardly answers."""
+        stat = procfs.read_stat(self._root_pid)
+        if stat is None or stat.started == self._started:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._root_pid, signal.SIGKILL)
+
     def forget(self) -> None:
         """The root has been reaped: from now on its pid may mean somebody else."""
         FAMILY.roots.pop(self._root_pid, None)
@@ -151,6 +158,27 @@ class ProcessTree:
             return self._mark in marks
         others = (tree for tree in roots.values() if tree is not self)
         return FAMILY.adopts_orphans and all(tree._started > stat.started for tree in others)
+
+
+def kill_every_tree(limit_s: float) -> None:
+    """Send SIGKILL to every child and all it started, without waiting for their end; return within ``limit_s``.
+
+    For the moment before this process ends itself, from any thread.
+    """
+    trees = tuple(FAMILY.roots.values())
+    for tree in trees:
+        tree.kill_group()
+    # Reading /proc takes a lock that another thread may hold for ever.
+    rest = threading.Thread(target=_kill_each, args=(trees,), daemon=True)
+    if trees:
+        with contextlib.suppress(RuntimeError):
+            rest.start()
+            rest.join(limit_s)
+
+
+def _kill_each(trees: Iterable[ProcessTree]) -> None:
+    for tree in trees:
+        tree.signal(signal.SIGKILL)
 
 
 def _children_by_parent(processes: Mapping[int, ProcessStat]) -> defaultdict[int, list[int]]:

@@ -8,11 +8,11 @@ from typing import Final, Literal
 
 import anyio
 import anyio.lowlevel
-from anyio import to_thread
 from msgspec import Struct
 
 from nous.system.pipes import CHUNK_BYTES
 from nous.system.process import Child
+from nous.system.threads import run_in_thread
 
 DRAIN_S: Final = 0.25
 """After the child's exit: how long its output may stay open in the hands of what it left behind."""
@@ -130,4 +130,4 @@ class _Supervision:
         if self._child.tree.observe() <= self._memory_limit_bytes:
             return False
         # Processes that share memory were counted twice: look again, exactly, before anybody is killed.
-        return await to_thread.run_sync(self._child.tree.proportional_bytes) > self._memory_limit_bytes
+        return await run_in_thread(self._child.tree.proportional_bytes) > self._memory_limit_bytes

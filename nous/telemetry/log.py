@@ -15,10 +15,11 @@ Logging never raises and never waits: a record is put into a bounded queue, and 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Final, Literal
 
 from nous.telemetry.fields import plain_fields
-from nous.telemetry.writer import FLUSH_TIMEOUT_MS, LogWriter, Record
+from nous.telemetry.writer import FLUSH_TIMEOUT_MS, LogWriter, Record, write_now
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -68,6 +69,12 @@ class Log:
 
     def error(self, event: str, /, **fields: object) -> None:
         _logging.emit("error", self._room, event, fields)
+
+    def last(self, event: str, /, **fields: object) -> None:
+        """Write an error at once, past the queue, if stderr takes it without blocking: the process is about to end."""
+        with suppress(Exception):
+            plain = {**_logging.context, **plain_fields(fields, _logging.secrets)}
+            write_now(Record(time.time_ns(), "error", self._room, event, plain))
 
 
 def get_log(room: str) -> Log:

@@ -154,10 +154,21 @@ def _make_logger() -> Any:
 
 def _arrange(_logger: object, level: str, event_dict: MutableMapping[str, Any]) -> dict[str, Any]:
     """Put what every record has first, then its own fields (a structlog processor)."""
-    record: Record = event_dict["record"]
+    return _ordered(event_dict["record"], level)
+
+
+def _ordered(record: Record, level: str) -> dict[str, Any]:
     own = {f"{name}_" if name in _FIRST else name: value for name, value in record.fields.items()}
     first = (format_time(record.time_ns), level, record.room, record.event)
     return dict(zip(_FIRST, first, strict=True)) | own
+
+
+def write_now(record: Record) -> None:
+    """Write one record from the calling thread, without structlog, if stderr takes a line without blocking."""
+    poll = select.poll()
+    poll.register(_STDERR, select.POLLOUT)
+    if poll.poll(0):
+        os.write(_STDERR, _encode_line(_ordered(record, record.level)))
 
 
 def _encode_line(fields: dict[str, Any], **_options: object) -> bytes:

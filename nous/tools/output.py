@@ -11,11 +11,10 @@ import os
 from pathlib import Path
 from typing import Final
 
-from anyio import to_thread
-
 from nous.ports.tool import Outcome, ToolContext, ToolResult
 from nous.system.atomic import write_all
 from nous.system.ids import is_safe_id
+from nous.system.threads import run_in_thread
 from nous.tools.text import count_lines, decode
 
 MAX_LINES: Final = 2000
@@ -59,7 +58,7 @@ async def head_result(data: bytes, context: ToolContext, outcome: Outcome = "ok"
         return ToolResult(text=decode(data), outcome=outcome)
     head = cut_head(data)
     file = OutputFile(context)
-    await to_thread.run_sync(file.append, data[:MAX_WHOLE_BYTES])
+    await run_in_thread(file.append, data[:MAX_WHOLE_BYTES])
     note = _note("first", count_lines(head), count_lines(data), len(data), file)
     return ToolResult(text=f"{decode(head).removesuffix(chr(10))}\n{note}", outcome=outcome, truncated=True)
 
@@ -99,7 +98,7 @@ class Spool:
     async def _flush(self) -> None:
         data = bytes(self._unwritten)
         self._unwritten.clear()
-        await to_thread.run_sync(self._file.append, data)
+        await run_in_thread(self._file.append, data)
 
 
 class OutputFile:

@@ -20,10 +20,9 @@ from typing import Final
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
-import anyio.to_thread
-from anyio import CapacityLimiter
 
 from nous.ports.endpoint import BrokenEndpointError
+from nous.system.threads import WorkThreads
 
 READ_BYTES: Final = 64 * 1024
 
@@ -45,19 +44,17 @@ class DescriptorEndpoint:
         # A terminal may block a write although poll said that it would take some: only a thread may wait for it.
         self._may_block = os.isatty(write_fd)
         self._piece_bytes = sys.maxsize if stat.S_ISREG(mode) else _SURE_BYTES
+        # A read that blocks must not keep a shared thread from others.
+        self._read_thread = WorkThreads()
         self._poll = select.poll()
         self._poll.register(write_fd, select.POLLOUT)
-        # A thread of its own: a read that blocks must not keep a worker from others.
-        self._read_limiter = CapacityLimiter(1)
 
     async def receive(self) -> bytes:
         try:
             if self._read_waits:
                 await anyio.wait_readable(self._read_fd)
                 return os.read(self._read_fd, READ_BYTES)
-            return await anyio.to_thread.run_sync(
-                os.read, self._read_fd, READ_BYTES, abandon_on_cancel=True, limiter=self._read_limiter
-            )
+            return await self._read_thread.run(partial(os.read, self._read_fd, READ_BYTES))
         except OSError as error:
             if error.errno in _GONE:
                 return b""
@@ -106,6 +103,7 @@ class DescriptorEndpoint:
         poll.poll()
 
     async def aclose(self) -> None:
+        self._read_thread.close()
         for fd in {self._read_fd, self._write_fd}:
             os.close(fd)
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from nous.ports.endpoint import Endpoint
 from nous.protocol.events import StatusEvent
@@ -19,8 +16,10 @@ from nous.runtime.connection import Connection
 from nous.runtime.daemon import Daemon
 from nous.runtime.hub import Listener
 from nous.runtime.outbox import Outbox
-from nous.runtime.stop import end_runs
-from nous.telemetry.log import flush, get_log
+from nous.runtime.stop import ABORT_MARGIN_MS, end_runs
+from nous.system.threads import run_in_thread
+from nous.telemetry.log import get_log
+from nous.transport.ending import ProcessEnding
 from nous.transport.unix import SocketEndpoint, UnixListener
 
 log = get_log("transport")
@@ -31,6 +30,15 @@ FLUSH_MS: Final = 1500
 ANSWER_MS: Final = 500
 """How long commands that are still pending at the end may take to be answered."""
 
+SPARE_MS: Final = 300
+"""What the steps of the end may take beyond their own bounds before the process is ended by force."""
+
+
+def end_limit_ms(abort_grace_ms: int) -> int:
+    """Return how long the end of a daemon may take once it has begun: its steps one after the other."""
+    return abort_grace_ms + ABORT_MARGIN_MS + ANSWER_MS + FLUSH_MS + SPARE_MS
+
+
 FIRST_TURNS: Final = 8
 """So many turns the loop takes before anything is loaded ahead: what came with the start is answered first."""
 
@@ -39,7 +47,8 @@ class Server:
     """One daemon and its transports.  ``wire`` gets ``ready`` and ``bye`` also where only sockets serve.
 
     ``load_ahead`` and ``housekeeping`` are called after ``ready``, in a thread: what a first run will need, and what
-    nobody waits for.  ``is_interactive``: a person's terminal is our stdin, so SIGINT is meant for us.
+    nobody waits for.  ``ending``: what signals and the deadline of the end do to this process; without it (in tests)
+    nothing.
     """
 
     def __init__(
@@ -51,7 +60,7 @@ class Server:
         socket_path: Path | None = None,
         load_ahead: Callable[[], None] = lambda: None,
         housekeeping: Callable[[], None] = lambda: None,
-        is_interactive: bool = False,
+        ending: ProcessEnding | None = None,
     ) -> None:
         self._daemon = daemon
         self._wire = wire
@@ -59,7 +68,7 @@ class Server:
         self._socket_path = socket_path
         self._load_ahead = load_ahead
         self._housekeeping = housekeeping
-        self._is_interactive = is_interactive
+        self._ending = ending
         self._outbox = Outbox(wire)
         self._connections: set[Connection] = set()
 
@@ -74,6 +83,8 @@ class Server:
                     await self._start(tasks, listeners)
                     await daemon.stop.requested.wait()
                     await self._end()
+                    if self._ending is not None:
+                        self._ending.settle()
                     daemon.syncs.let_go()
                     tasks.cancel_scope.cancel()
                 runs.cancel_scope.cancel()
@@ -98,8 +109,9 @@ class Server:
     async def _start(self, tasks: TaskGroup, listeners: list[UnixListener]) -> None:
         daemon = self._daemon
         tasks.start_soon(self._outbox.run)
-        # A signal right after ``ready`` must find its handler.
-        await tasks.start(self._watch_signals)
+        if self._ending is not None:
+            # A signal right after ``ready`` must find its handler.
+            self._ending.watch(daemon.stop)
         self._outbox.put(daemon.event_line(daemon.ready()))
         tasks.start_soon(daemon.loop_watch.run)
         tasks.start_soon(daemon.extensions.run, daemon.listener)
@@ -116,7 +128,7 @@ class Server:
         for _ in range(FIRST_TURNS):
             await anyio.lowlevel.checkpoint()
         try:
-            await anyio.to_thread.run_sync(self._load_ahead, abandon_on_cancel=True)
+            await run_in_thread(self._load_ahead)
         except Exception as error:
             # The first run will say it in full.
             log.info("not_loaded_ahead", error=repr(error))
@@ -132,7 +144,7 @@ class Server:
 
     async def _keep_house(self, work: Callable[[], None]) -> None:
         try:
-            await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+            await run_in_thread(work)
         except Exception as error:
             log.warning("housekeeping_failed", error=repr(error))
 
@@ -172,18 +184,6 @@ class Server:
         await self._wire.wait_closed()
         self._outbox.drop()
         self._daemon.stop.request("client_gone", abort=True)
-
-    async def _watch_signals(self, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            task_status.started()
-            async for number in signals:
-                if number == signal.SIGINT and not self._is_interactive:
-                    # Ctrl-C reaches the whole group: what it means is for the client to say.
-                    continue
-                if self._daemon.stop.urgent.is_set():
-                    flush()
-                    os._exit(128 + number)
-                self._daemon.stop.request("signal", abort=True)
 
     # -- sockets
 

@@ -87,6 +87,8 @@ class Home:
 
 # -- a daemon as a process
 
+_RUN_NOUS: Final = "\nfrom nous.cli.start import main; raise SystemExit(main())"
+
 
 class Spawned:
     """A process that a test started; its stderr goes to a file."""
@@ -131,16 +133,20 @@ async def spawn(
     setup: Setup | None = None,
     *,
     arguments: Sequence[str] | None = None,
+    program: str | None = None,
     stdin: int | IO[Any] | None = subprocess.PIPE,
     stdout: int | IO[Any] | None = subprocess.PIPE,
 ) -> AsyncIterator[Spawned]:
-    """Start ``nous serve`` (or ``nous`` with other ``arguments``); whatever still lives at the end is killed."""
+    """Start ``nous serve`` (or ``nous`` with other ``arguments``); whatever still lives at the end is killed.
+
+    ``program``: Python code that runs before the command does, in its process.
+    """
     setup = Setup() if setup is None else setup
     command = ["serve", *home.arguments(setup)] if arguments is None else list(arguments)
     path = home.root / f"stderr-{time.monotonic_ns()}"
     with path.open("wb") as stderr:
         process = await anyio.open_process(
-            [sys.executable, "-m", "nous", *command],
+            [sys.executable, *(("-m", "nous") if program is None else ("-c", program + _RUN_NOUS)), *command],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,

@@ -106,9 +106,9 @@ class RawWire:
 
 @asynccontextmanager
 async def open_raw(
-    home: Home, setup: Setup | None = None, seconds: float = TEST_SECONDS
+    home: Home, setup: Setup | None = None, seconds: float = TEST_SECONDS, *, program: str | None = None
 ) -> AsyncIterator[tuple[RawWire, Spawned]]:
-    """Start a daemon between two pipes."""
+    """Start a daemon between two pipes.  ``program`` as :func:`tests.support.home.spawn` has it."""
     stdin, write_fd = os.pipe()
     read_fd, stdout = os.pipe()
     wire = RawWire(read_fd, write_fd)
@@ -116,7 +116,7 @@ async def open_raw(
         stack.callback(wire.close)
         stack.enter_context(bounded(seconds))
         try:
-            spawned = await stack.enter_async_context(spawn(home, setup, stdin=stdin, stdout=stdout))
+            spawned = await stack.enter_async_context(spawn(home, setup, program=program, stdin=stdin, stdout=stdout))
         finally:
             os.close(stdin)
             os.close(stdout)

@@ -41,12 +41,12 @@ def calls(tree: ast.Module) -> Iterator[LoggedEvent]:
     room = next(rooms(tree), None)
     for node in ast.walk(tree):
         match node:
-            case ast.Call(func=ast.Attribute(value=receiver, attr=level), args=args) if level in LEVELS:
+            case ast.Call(func=ast.Attribute(value=receiver, attr=level), args=args) if level in (*LEVELS, "last"):
                 if room is not None and is_log(receiver):
                     assert len(args) == 1, ast.unparse(node)
                     assert isinstance(args[0], ast.Constant), f"a name is fixed: {ast.unparse(node)}"
                     assert isinstance(args[0].value, str)
-                    yield args[0].value, room, level
+                    yield args[0].value, room, "error" if level == "last" else level
 
 
 def rooms(tree: ast.Module) -> Iterator[str]:
