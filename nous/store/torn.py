@@ -22,8 +22,8 @@ class TornTail(Struct, frozen=True):
 def keep_torn_tail(disk: Disk, fd: int, path: str, start: int, end: int) -> TornTail:
     """Move what lies between two offsets to ``<path>.torn-<n>``, the first free one, and cut the file there.
 
-    The caller holds the log's lock.  The copy is complete before the file is cut, so that a crash in between leaves
-    the tail twice rather than nowhere.
+    The caller holds the log's lock.  The copy and its name are durable before the file is cut: a crash or a power cut
+    in between leaves the tail twice, never nowhere.
     """
     kept_path, kept_fd = _create_free(disk, path)
     try:
@@ -32,6 +32,7 @@ def keep_torn_tail(disk: Disk, fd: int, path: str, start: int, end: int) -> Torn
             write_all(disk, kept_fd, chunk)
             at += len(chunk)
         disk.sync(kept_fd)
+        disk.sync_directory(os.path.dirname(path) or ".")  # noqa: PTH120 (paths are text here)
     except BaseException:
         with suppress(OSError):
             Path(kept_path).unlink()

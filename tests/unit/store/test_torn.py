@@ -46,4 +46,24 @@ def test_a_fault_loses_nothing_and_leaves_no_half_copy(tmp_path: Path, code: int
         for copy in tmp_path.glob("log.torn-*"):
             copy.unlink()
 
-    assert until_none_fires(attempt, code) == 4
+    assert until_none_fires(attempt, code) == 5
+
+
+def test_the_copy_has_a_durable_name_before_the_log_is_cut(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    class Watched(Disk):
+        def sync_directory(self, path: str) -> None:
+            calls.append(f"sync {path}")
+            super().sync_directory(path)
+
+        def truncate(self, fd: int, size: int) -> None:
+            calls.append("truncate")
+            super().truncate(fd, size)
+
+    path = tmp_path / "log"
+    path.write_bytes(b"whole\ntorn")
+    fd = os.open(path, os.O_RDWR)
+    keep_torn_tail(Watched(), fd, str(path), 6, 10)
+    os.close(fd)
+    assert calls == [f"sync {tmp_path}", "truncate"]
