@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Final
 
 from nous.errors import NousError
+from nous.system.regular_file import require_regular
 
 PRIVATE: int = 0o600
 """The mode of every file of the state directory: what people, models and tools said is nobody else's business."""
@@ -18,11 +19,20 @@ TEMP_SUFFIX: Final = ".tmp"
 
 
 class Disk:
-    """The real disk.  Every method is one system call and raises :class:`OSError` as the system gives it."""
+    """The real disk.  Every method is one operation and raises :class:`OSError` as the system gives it."""
 
     def open(self, path: str, flags: int) -> int:
-        """Open (close-on-exec; a new file gets 0600)."""
-        return os.open(path, flags, PRIVATE)
+        """Open a regular file (close-on-exec; a new one gets 0600).
+
+        Anything else (a FIFO, a device, a directory) is refused with :class:`OSError` and never waited for.
+        """
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, PRIVATE)
+        try:
+            require_regular(os.fstat(fd), path)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def close(self, fd: int) -> None:
         os.close(fd)

@@ -78,7 +78,7 @@ def read_owner(path: str) -> Owner | None:
     """Return who holds the lock, as far as that can be told."""
     try:
         return _owners.decode(Path(path).read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return None
 
 

@@ -139,7 +139,7 @@ def decode_entry(line: bytes) -> Entry:
     """Decode a line that :func:`check_line` found intact."""
     try:
         return _entries.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UnreadableLineError("this version of nous does not know what it is", newer=True) from None
 
 
@@ -150,7 +150,7 @@ def decode_header(line: bytes) -> tuple[SessionHeader, Link]:
         before = Link(link.n - 1, link.prev.encode())
         checked = check_line(line, before)
         header = _headers.decode(line)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise UnreadableLineError("it is not the header of a session") from None
     if header.format != FORMAT:
         raise UnreadableLineError(f"format {header.format} is not known to this version of nous", newer=True)

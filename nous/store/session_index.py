@@ -157,7 +157,7 @@ class SessionIndex:
     def _load(self) -> dict[str, _Row]:
         try:
             index = _decode(Path(self._directory, INDEX_NAME).read_bytes())
-        except (OSError, msgspec.DecodeError, UnicodeError):
+        except (OSError, msgspec.DecodeError, UnicodeError, RecursionError):
             return {}
         return index.rows if index.format == _FORMAT else {}
 
@@ -190,7 +190,7 @@ def look_at_index(directory: Path) -> tuple[IndexState, int]:
         known = _decode((directory / INDEX_NAME).read_bytes())
     except FileNotFoundError:
         return "absent", 0
-    except (OSError, msgspec.DecodeError, UnicodeError):
+    except (OSError, msgspec.DecodeError, UnicodeError, RecursionError):
         return "damaged", 0
     if known.format != _FORMAT:
         return "behind", len(known.rows)

@@ -63,7 +63,7 @@ def scan_session(disk: Disk, fd: int, session_id: str, size: int, known: Scan | 
         if known is None or known.info is None or not _is_part_of(known, disk, fd, size):
             known = _scan_header(disk, fd, session_id, size)
         return NOTHING if known.info is None else _scan_on(disk, fd, known, known.info, size)
-    except (LineTooLongError, UnreadableLineError, msgspec.DecodeError, UnicodeError):
+    except (LineTooLongError, UnreadableLineError, msgspec.DecodeError, UnicodeError, RecursionError):
         return NOTHING
 
 

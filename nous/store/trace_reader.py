@@ -48,7 +48,10 @@ _ends: Final = msgspec.json.Decoder(TraceEnd)
 
 @contextmanager
 def open_trace(path: Path) -> Iterator[int]:
-    """Open a trace for reading; system errors inside become ``io_failure``, a missing file ``run_not_found``."""
+    """Open a trace for reading; system errors inside become ``io_failure``, a missing file ``run_not_found``.
+
+    What is no regular file is ``io_failure`` and is never waited for.
+    """
     try:
         fd = open_regular_file(path)
     except FileNotFoundError:
@@ -142,7 +145,7 @@ def read_end(fd: int, size: int) -> TraceEnd | None:
         return None
     try:
         return _ends.decode(last)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -170,5 +173,5 @@ def _read_header(path: Path, fd: int) -> TraceHeader:
     try:
         first = read_first_line(_disk, fd, _end_of(fd, None), MAX_TRACE_LINE_BYTES)
         return _headers.decode(first or b"")
-    except (LineTooLongError, msgspec.DecodeError, UnicodeDecodeError):
+    except (LineTooLongError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BrokenTraceError(path.name, 0, "it does not begin with the header of a trace") from None

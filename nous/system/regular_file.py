@@ -34,12 +34,12 @@ def open_regular_file(path: Path | str, *, follow_links: bool = True, dir_fd: in
         OSError: it cannot be opened for another reason.
     """
     # Opening a device may act on it, so the type is checked before opening, and again on what was opened.
-    _require_regular(os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_links), path)
+    require_regular(os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_links), path)
     # Swapped for a FIFO in between, O_NONBLOCK still makes the call return at once.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow_links else os.O_NOFOLLOW)
     fd = os.open(path, flags, dir_fd=dir_fd)
     try:
-        _require_regular(os.fstat(fd), path)
+        require_regular(os.fstat(fd), path)
     except BaseException:
         os.close(fd)
         raise
@@ -70,7 +70,8 @@ def read_regular_file(
     return b"".join(chunks)
 
 
-def _require_regular(info: os.stat_result, path: Path | str) -> None:
+def require_regular(info: os.stat_result, path: Path | str) -> None:
+    """Raise :class:`UnsuitableFileError` unless what was found at ``path`` is a regular file."""
     if stat.S_ISREG(info.st_mode):
         return
     if stat.S_ISDIR(info.st_mode):

@@ -160,7 +160,7 @@ def read_bootstrap_record(root: Path) -> BootstrapRecord | None:
     """Return what ``bootstrap.json`` says, or None if it is absent or cannot be understood."""
     try:
         return msgspec.json.decode((root / RECORD_NAME).read_bytes(), type=BootstrapRecord)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return None
 
 

@@ -103,7 +103,7 @@ class TrustStore:
 
     @staticmethod
     def _read(file: Path) -> TrustRecord | None:
-        with suppress(OSError, msgspec.DecodeError):
+        with suppress(OSError, msgspec.DecodeError, RecursionError):
             return msgspec.json.decode(file.read_bytes(), type=TrustRecord)
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import msgspec
@@ -133,6 +134,26 @@ async def test_runs_are_listed_in_pages(nous: OpenPeer) -> None:
             payload["cursor"] = answer["next_cursor"]
         assert found == ids[::-1]
         assert (await peer.command("list_runs", {"cursor": "../x"})).code == "invalid_payload"
+
+
+async def test_one_bad_trace_never_breaks_the_list(nous: OpenPeer, home: Home) -> None:
+    async with nous() as peer:
+        run = await peer.run("hello")
+        traces = home.state / "traces"
+        whole = set(traces.iterdir())
+        (traces / "run-deep.ndjson").write_bytes(b'{"type":"trace.header","x":' + b"[" * 100_000 + b"\n")
+        (traces / "run-empty.ndjson").touch()
+        (traces / "run-linked.ndjson").symlink_to("/dev/zero")
+        os.mkfifo(traces / "run-fifo.ndjson")
+        (traces / "run-directory.ndjson").mkdir()
+        bad = set(traces.iterdir()) - whole
+        assert len(bad) == 5
+        assert [each["run_id"] for each in (await peer.ok("list_runs"))["runs"]] == [run[0].run_id]
+        for path in bad:  # what is left is replayed
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
 
 
 @pytest.mark.behaviour("P6.14")

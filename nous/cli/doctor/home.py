@@ -133,7 +133,7 @@ def remove_dead_locks(situation: Situation) -> list[str]:
 
 def read_owner_pid(path: Path) -> str:
     """Return the process that a daemon's lock names, for people."""
-    with suppress(OSError, msgspec.DecodeError, KeyError, TypeError):
+    with suppress(OSError, msgspec.DecodeError, RecursionError, KeyError, TypeError):
         return f"pid {msgspec.json.decode(path.read_bytes())['pid']}"
     return path.stem
 

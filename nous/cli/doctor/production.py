@@ -133,6 +133,6 @@ def _is_unredacted(path: Path) -> bool:
         line = file.readline(1 << 20)
     try:
         head: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return head.get("redaction") == "none"
