@@ -292,14 +292,16 @@ def load_ahead() -> None:
 def keep_house(state: StateDir, daemon: Daemon) -> None:
     """Clean up after daemons that were killed: traces they left open, temporary files.
 
-    Runs in a thread beside the serving: nobody has to wait for it.
+    Runs in a thread beside the serving and stops early when the daemon is to end: nobody waits for it.
     """
     from nous.store.trace_repair import interrupt_dead
 
     daemon.sessions.sweep()
-    found = interrupt_dead(state.traces, partial(is_dead, state.daemons))
+    found = interrupt_dead(state.traces, partial(is_dead, state.daemons), should_stop=daemon.stop.requested.is_set)
     for trace in found.closed:
         log.info("trace_interrupted", run_id=trace.run_id)
+    for path in found.set_aside:
+        log.info("headerless_trace_set_aside", kept_as=path.name)
     for error in found.failed:
         log.warning("trace_not_closed", cause=error.cause)
 

@@ -9,8 +9,10 @@ Source: docs/runtime-trace (the file).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -42,8 +44,11 @@ class TraceWriter:
     def create(cls, directory: Path, run_id: str, *, disk: Disk | None = None) -> TraceWriter:
         """Create the trace of a new run.
 
+        A shared flock marks the file as being written until it is closed: a trace that was cut within its header names
+        no epoch, so the lock is all that tells whether its writer lives (:mod:`nous.store.trace_repair`).
+
         Raises:
-            NousError: ``io_failure``, also if there is a trace of that run already.
+            NousError: ``io_failure``, also if there is a trace of that run already.  No file and no descriptor is left.
         """
         disk = disk or Disk()
         path = str(directory / f"{run_id}.ndjson")
@@ -51,7 +56,13 @@ class TraceWriter:
             fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         except OSError as error:
             raise io_failure(error, path) from error
-        return cls(path, fd, disk)
+        writer = cls(path, fd, disk)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            writer.discard()
+            raise io_failure(error, path) from error
+        return writer
 
     def append(self, data: bytes) -> None:
         """Append whole lines.  When this returns they survive the death of the process.
@@ -102,6 +113,13 @@ class TraceWriter:
             fd, self._fd = self._fd, -1
         if fd >= 0:
             self._disk.close(fd)
+
+    def discard(self) -> None:
+        """Close the file and remove it: the trace of a run that was refused, of which nothing was published."""
+        with suppress(OSError):
+            os.unlink(self._path)  # noqa: PTH108 (paths are text here)
+        with suppress(OSError):
+            self.release()
 
     def close(self, end: TraceEnd) -> None:
         """Write the end, sync, and close the file, which is closed also if that fails.  Blocks.

@@ -13,7 +13,7 @@ from nous.replay.validate import Validation, validate
 from nous.store.quarantine import QUARANTINE_DIR, cut_torn_tail, quarantine_session, set_aside
 from nous.store.session_index import INDEX_NAME, look_at_index
 from nous.store.trace_reader import read_header
-from nous.store.trace_repair import interrupt_dead
+from nous.store.trace_repair import interrupt_dead, is_headerless
 from nous.store.verify import VerifyReport, verify_session
 from nous.system.ids import is_safe_id
 from nous.system.state_dir import is_dead, list_epochs
@@ -67,11 +67,13 @@ def _place(report: VerifyReport) -> str:
 
 def check_traces(situation: Situation) -> Finding:
     """Every trace of an ended run is whole and unchanged; those of killed daemons are closed."""
-    found = list(_validate_traces(situation))
+    paths = list(_closed_traces(situation))
+    cut = [path.stem for path in paths if _is_headerless(path)]
+    found = [validate(path) for path in paths if path.stem not in cut]
     broken = [_reason(each) for each in found if each.verdict in ("broken", "not_a_trace")]
     if broken:
         return failed(f"damaged: {enumerate_names(broken)}", f"{REPAIR} (moves them to {QUARANTINE_DIR}/)")
-    cut = [Path(each.path).stem for each in found if each.verdict == "cut"]
+    cut += [Path(each.path).stem for each in found if each.verdict == "cut"]
     if cut:
         return warned(f"runs of killed daemons, not closed yet: {enumerate_names(cut)}", REPAIR)
     interrupted = sum(each.status == "interrupted" for each in found)
@@ -80,16 +82,17 @@ def check_traces(situation: Situation) -> Finding:
 
 def repair_traces(situation: Situation) -> list[str]:
     state = situation.state
-    closed = interrupt_dead(state.traces, partial(is_dead, state.daemons)).closed
-    done = [f"closed the trace of {trace.run_id}: it was interrupted" for trace in closed]
-    for each in _validate_traces(situation):
+    found = interrupt_dead(state.traces, partial(is_dead, state.daemons))
+    done = [f"closed the trace of {trace.run_id}: it was interrupted" for trace in found.closed]
+    done += [f"moved a trace that was cut within its header to {path}" for path in found.set_aside]
+    for each in map(validate, _closed_traces(situation)):
         if each.verdict in ("broken", "not_a_trace"):
             done.append(f"moved {each.path} to {set_aside(Path(each.path), state.root / QUARANTINE_DIR)}")
     return done
 
 
-def _validate_traces(situation: Situation) -> Iterator[Validation]:
-    """Validate all traces but those that a living daemon writes: these have no end yet."""
+def _closed_traces(situation: Situation) -> Iterator[Path]:
+    """Yield all traces but those that a living daemon writes: these have no end yet."""
     daemons = situation.state.daemons
     anybody = any(not is_dead(daemons, epoch) for epoch in list_epochs(daemons))
     for path in sorted(situation.state.traces.glob("*.ndjson")):
@@ -99,7 +102,14 @@ def _validate_traces(situation: Situation) -> Iterator[Validation]:
         # A file that does not say whose it is may be anybody's who lives.
         is_being_written = anybody if epoch is None else not is_dead(daemons, epoch)
         if is_safe_id(path.stem) and not is_being_written:
-            yield validate(path)
+            yield path
+
+
+def _is_headerless(path: Path) -> bool:
+    """Tell whether a trace was cut within its header; what cannot be read is for its validation to say."""
+    with suppress(NousError):
+        return is_headerless(path)
+    return False
 
 
 def _reason(found: Validation) -> str:

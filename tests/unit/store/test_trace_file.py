@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import tempfile
@@ -31,6 +32,33 @@ def test_a_trace_is_private_and_exclusive(tmp_path: Path) -> None:
     assert (caught.value.code, caught.value.cause) == ("io_failure", "r1.ndjson: File exists")
     assert path.read_bytes() == b"one\n"
     writer.release()
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_a_discarded_trace_leaves_no_file_and_no_descriptor(tmp_path: Path) -> None:
+    before = open_descriptors()
+    writer = TraceWriter.create(
+        tmp_path, "r1", disk=FaultyDisk(1, errno.ENOSPC, stays=True, operations=frozenset({"write"}))
+    )
+    with pytest.raises(NousError):
+        writer.append(header_line("r1"))
+    writer.discard()
+    writer.discard()
+    assert list(tmp_path.iterdir()) == []
+    assert open_descriptors() == before
+
+
+def test_a_trace_is_locked_for_as_long_as_it_is_written(tmp_path: Path) -> None:
+    writer = TraceWriter.create(tmp_path, "r1")
+    with (tmp_path / "r1.ndjson").open("rb") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        writer.append(header_line("r1"))
+        writer.close(END)
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @given(st.lists(st.binary(max_size=50).map(lambda line: line.replace(b"\n", b"") + b"\n"), max_size=10))

@@ -96,13 +96,78 @@ def test_every_cut_of_a_closed_trace(tmp_path: Path) -> None:
             Path(closed.torn.path).unlink()
 
 
-def test_what_does_not_say_whose_it_is_is_left_alone(tmp_path: Path) -> None:
-    for name, content in {"a": b"", "b": header_line("b", "dead")[:-1], "c": b"{}\n", "d": event(1)}.items():
+HEADERLESS = {"empty": b"", "cut": header_line("cut", "dead")[:-1], "zeros": b"\0" * 5000}
+
+
+def old(path: Path) -> Path:
+    """Make a file look as if nobody had written to it for an hour."""
+    os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+    return path
+
+
+def test_a_trace_cut_within_its_header_is_set_aside(tmp_path: Path) -> None:
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    for name, content in HEADERLESS.items():
+        (traces / f"{name}.ndjson").write_bytes(content)
+        old(traces / f"{name}.ndjson")
+    result = interrupt_dead(traces, dead)
+    assert (result.closed, result.failed) == ([], [])
+    assert list(traces.iterdir()) == []
+    assert {path.name.split(".")[0]: path.read_bytes() for path in result.set_aside} == HEADERLESS
+    assert {path.parent for path in result.set_aside} == {tmp_path / "quarantine"}
+
+
+def test_a_headerless_trace_that_is_being_written_or_was_just_made_stays(tmp_path: Path) -> None:
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    writer = TraceWriter.create(traces, "r1")
+    path = old(traces / "r1.ndjson")
+    assert interrupt_dead(traces, dead).set_aside == []
+    assert path.exists()
+    writer.release()
+    path.touch()
+    assert interrupt_dead(traces, dead).set_aside == []
+    assert path.exists()
+    old(path)
+    assert len(interrupt_dead(traces, dead).set_aside) == 1
+
+
+def test_a_file_whose_first_line_is_whole_and_no_header_is_left_alone(tmp_path: Path) -> None:
+    deep = b'{"type":"trace.header","x":' + b"[" * 100_000 + b"\n"
+    for name, content in {"c": b"{}\n", "d": event(1), "e": deep}.items():
         (tmp_path / f"{name}.ndjson").write_bytes(content)
+        old(tmp_path / f"{name}.ndjson")
     (tmp_path / "r9.ndjson.torn-1").write_bytes(b"x")
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
     assert summary_of(interrupt_dead(tmp_path, dead)) == []
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_what_is_no_regular_file_is_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "r0.ndjson")
+    (tmp_path / "r1.ndjson").symlink_to("/dev/zero")
+    cut_trace(tmp_path, "r2")
+    result = interrupt_dead(tmp_path, dead)
+    assert [trace.run_id for trace in result.closed] == ["r2"]
+    assert [error.cause for error in result.failed] == [f"r{n}.ndjson: Not a regular file" for n in (0, 1)]
+
+
+def test_repair_stops_when_it_is_told_to_and_leaves_the_trace_as_it_was(tmp_path: Path) -> None:
+    first, second = cut_trace(tmp_path, "r1"), cut_trace(tmp_path, "r2", more=event(4, "x" * 100) * 30_000 + b"torn")
+    before = second.read_bytes()
+    asked = 0
+
+    def stop_in_the_second() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 5
+
+    result = interrupt_dead(tmp_path, dead, should_stop=stop_in_the_second)
+    assert ([trace.run_id for trace in result.closed], result.is_complete) == (["r1"], False)
+    assert second.read_bytes() == before
+    assert summary_of(interrupt_dead(tmp_path, dead)) == [("r2", 4)]
+    assert first.read_bytes() != before
 
 
 def test_no_directory_is_no_work(tmp_path: Path) -> None:
@@ -179,4 +244,4 @@ def test_faults(tmp_path: Path, code: int) -> None:
         assert (end["status"], before) == ("interrupted", recorded)
         assert {kept.read_bytes() for kept in directory.glob("*.torn-*")} == {b"torn"}
 
-    assert until_none_fires(attempt, code) == 7
+    assert until_none_fires(attempt, code) == 8

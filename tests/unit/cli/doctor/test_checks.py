@@ -23,7 +23,7 @@ from nous.system.state_dir import EpochLock, state_paths
 from nous.system.trust import TrustStore, digest_bytes, digest_tree
 from nous.telemetry.log import flush
 from tests.support.extension_programs import write_extension
-from tests.unit.cli.doctor.room import KEY, Room, cut_last_line, spoil
+from tests.unit.cli.doctor.room import KEY, LONG_AGO_S, Room, cut_last_line, spoil
 
 BY_NAME = {check.name: check for check in (*CHECKS, *ONLINE_CHECKS, *PRODUCTION_CHECKS)}
 
@@ -327,6 +327,20 @@ def test_the_trace_of_a_daemon_that_lives_is_left_alone(room: Room) -> None:
     assert repair(room.look()) == []
     lock.release()
     assert perform(BY_NAME["traces"], room.look()).status == "warn"
+
+
+def test_a_trace_that_was_cut_within_its_header_is_no_failure_and_is_moved(room: Room) -> None:
+    paths = [room.add_trace(), room.state.traces / "run-empty.ndjson"]
+    paths[0].write_bytes(paths[0].read_bytes()[:40])
+    paths[1].touch()
+    for path in paths:
+        os.utime(path, (LONG_AGO_S,) * 2)
+    assert perform(BY_NAME["traces"], room.look()).status == "warn"
+    repair = BY_NAME["traces"].repair
+    assert repair is not None
+    assert len(repair(room.look())) == 2
+    assert perform(BY_NAME["traces"], room.look()).status == "pass"
+    assert len(list((room.state.root / "quarantine").iterdir())) == 2
 
 
 def test_a_session_that_is_being_written_is_not_moved(room: Room) -> None:
