@@ -150,7 +150,7 @@ def test_what_is_no_regular_file_is_never_waited_for(tmp_path: Path) -> None:
     cut_trace(tmp_path, "r2")
     result = interrupt_dead(tmp_path, dead)
     assert [trace.run_id for trace in result.closed] == ["r2"]
-    assert [error.cause for error in result.failed] == [f"r{n}.ndjson: Not a regular file" for n in (0, 1)]
+    assert [error.cause for error in result.failed] == [f"r{n}.ndjson: not a regular file" for n in (0, 1)]
 
 
 def test_repair_stops_when_it_is_told_to_and_leaves_the_trace_as_it_was(tmp_path: Path) -> None:
