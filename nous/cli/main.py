@@ -11,6 +11,7 @@ from typing import Final
 from nous import __version__
 from nous.cli.answer import fail, settle_correlation_id
 from nous.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, NousError, as_nous_error
+from nous.system.prctl import set_non_dumpable
 from nous.telemetry.log import get_log
 from nous.telemetry.operations import operations
 
@@ -160,6 +161,8 @@ def _run(name: str, rest: list[str]) -> int:
         settle_correlation_id(_find_correlation_id(rest))
         if found is None:
             raise NousError("invalid_usage", f"there is no command {name!r}", hint="Type: nous --help")
+        if name != "serve":  # which does so right after its first answer: see nous.cli.serve
+            set_non_dumpable()
         return found[1](rest)
     except NousError as error:
         return fail(error, as_json=as_json)

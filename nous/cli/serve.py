@@ -69,9 +69,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         daemon = make_daemon(settings, state, workdir, world, epoch)
         wire = claim_stdio()
-        if world.seams is None:
-            # None may read our environment, and those that break away come back to us.
-            harden_before_first_child()
+        # Nobody may read our environment, and orphans of our children come back to us.
+        harden_before_first_child()
         endpoint = DescriptorEndpoint(wire.read_fd, wire.write_fd)
         serve_stdio = options.socket is None or options.stdio
         server = Server(

@@ -12,6 +12,7 @@ from typing import Final
 from nous.errors import NousError
 from nous.replay.engine_mode import replay_in_engine
 from nous.replay.report import Mode, Report
+from nous.system.prctl import set_non_dumpable
 
 SUFFIX: Final = ".trace.ndjson"
 """What a recording in a directory is called; broken samples for tests carry another suffix."""
@@ -57,5 +58,6 @@ def replay_many(paths: Sequence[Path], mode: Mode, processes: int = 1) -> Iterat
         yield from map(replay, paths)
         return
     # A fresh interpreter for each: a fork of a process with threads is no place to start an event loop.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=set_non_dumpable) as pool:
         yield from pool.map(replay, paths)

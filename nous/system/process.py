@@ -20,7 +20,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Final, Literal
@@ -28,6 +28,7 @@ from typing import Final, Literal
 import anyio
 
 from nous.system.pipes import ReadPipe, WritePipe, open_output_pipe
+from nous.system.prctl import death_hook, set_child_subreaper, set_non_dumpable
 from nous.system.proctree import FAMILY, MARK_VARIABLE, ProcessTree, kill_every_tree
 from nous.system.threads import WorkThreads, run_alone
 
@@ -42,23 +43,14 @@ _LAST_LOOK_S: Final = 0.1
 _tree_threads: Final = WorkThreads()
 """Looks at /proc; separate, because ending a child must not wait for file work that hangs."""
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
-_PR_SET_CHILD_SUBREAPER: Final = 36
-
 
 def become_subreaper() -> bool:
     """Adopt the orphans of this process's descendants, so that none escapes its tree.  Linux; else False.
 
     From then on every child of this process must be started by :func:`spawn`.
     """
-    FAMILY.adopts_orphans = _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    FAMILY.adopts_orphans = set_child_subreaper(on=True)
     return FAMILY.adopts_orphans
-
-
-def set_non_dumpable() -> bool:
-    """Close this process's memory and environment (they hold keys) to others of the same user.  Linux; else False."""
-    return _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def harden_before_first_child() -> None:
@@ -247,7 +239,7 @@ def spawn(
                 close_fds=True,
                 pass_fds=tuple(pass_fds),
                 start_new_session=True,
-                preexec_fn=None if wrapper else _death_hook(),  # noqa: PLW1509  it only calls prctl, loaded before
+                preexec_fn=None if wrapper else death_hook(),  # noqa: PLW1509  it only calls prctl, loaded before
             )
             return Child(popen, mark, pipes)
     except BaseException:
@@ -260,7 +252,8 @@ def spawn(
 def find_program(name: str, env: Mapping[str, str]) -> str | None:
     """Return the path of an executable as a shell with the environment ``env`` would find it.
 
-    Relative directories in PATH are left out: what they mean depends on where one stands.
+    Relative directories in PATH are left out, because what they mean depends on the working directory; so are those
+    that cannot be entered.
     """
     if "/" in name:
         return name if _is_executable(name) else None
@@ -278,7 +271,8 @@ def signal_name(number: int) -> str:
 
 
 def _is_executable(path: str) -> bool:
-    return Path(path).is_file() and os.access(path, os.X_OK)
+    # Path.is_file raises for a directory that cannot be entered or a name that is too long.
+    return os.path.isfile(path) and os.access(path, os.X_OK)  # noqa: PTH113
 
 
 def _open_pidfd(pid: int) -> int | None:
@@ -309,27 +303,3 @@ def _death_wrapper() -> tuple[str, ...]:
     wrapper = (setpriv, "--pdeathsig", "KILL", "--")
     probe = subprocess.run([*wrapper, setpriv, "--version"], capture_output=True, timeout=10, check=False)
     return wrapper if probe.returncode == 0 else ()
-
-
-@cache
-def _death_hook() -> Callable[[], object] | None:
-    """Return what a forked child calls where there is no setpriv; everything it needs is loaded before the fork."""
-    if sys.platform != "linux":
-        return None
-    prctl = _load_prctl()
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def _prctl(option: int, argument: int) -> bool:
-    return sys.platform == "linux" and _load_prctl()(option, argument, 0, 0, 0) == 0
-
-
-@cache
-def _load_prctl() -> Callable[..., int]:
-    import ctypes
-
-    prctl = ctypes.CDLL(None).prctl
-    prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-    prctl.restype = ctypes.c_int
-    function: Callable[..., int] = prctl
-    return function

@@ -126,9 +126,9 @@ def test_a_daemon_closes_its_memory_without_being_asked_for_a_child() -> None:
     program = """
 import sys
 import nous.cli.serve as serve
-from nous.system import process
+from nous.system import prctl, process
 def is_dumpable():
-    return process._load_prctl()(3, 0, 0, 0, 0)
+    return prctl._load()(3, 0, 0, 0, 0)
 process.harden_before_first_child()
 print(is_dumpable(), file=sys.stderr)
 serve.load_ahead()

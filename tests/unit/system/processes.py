@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nous.system import process, procfs
+from nous.system.prctl import set_child_subreaper
 from nous.system.proctree import FAMILY
 from tests.support.home import ROOT, SCALE
 
 DEADLINE_S = 20.0 * SCALE
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 def is_running(pid: int) -> bool:
@@ -57,7 +57,7 @@ def adopting_orphans() -> Iterator[None]:
     try:
         yield
     finally:
-        assert process._prctl(_PR_SET_CHILD_SUBREAPER, 0)
+        assert set_child_subreaper(on=False)
         FAMILY.adopts_orphans = False
 
 

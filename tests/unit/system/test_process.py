@@ -354,10 +354,10 @@ signal.pause()
 
 def test_the_process_can_close_its_memory() -> None:
     program = f"""
-from nous.system import process, procfs
-before = process._load_prctl()({PR_GET_DUMPABLE}, 0, 0, 0, 0)
-assert process.set_non_dumpable()
-print(before, process._load_prctl()({PR_GET_DUMPABLE}, 0, 0, 0, 0))
+from nous.system import prctl
+before = prctl._load()({PR_GET_DUMPABLE}, 0, 0, 0, 0)
+assert prctl.set_non_dumpable()
+print(before, prctl._load()({PR_GET_DUMPABLE}, 0, 0, 0, 0))
 """
     with python(program) as child:
         output, _ = child.communicate(timeout=DEADLINE_S)
@@ -368,14 +368,14 @@ def test_a_daemon_is_hardened_when_it_starts_its_first_child() -> None:
     program = f"""
 import os, sys
 from pathlib import Path
-from nous.system import process
+from nous.system import prctl, process
 from nous.system.proctree import FAMILY
 def state():
     return "ctypes" in sys.modules, FAMILY.adopts_orphans
 process.harden_before_first_child()
 print(*state(), flush=True)
 process.spawn(["sleep", "300"], cwd=Path("/"), env=dict(os.environ))
-print(*state(), process._load_prctl()({PR_GET_DUMPABLE}, 0, 0, 0, 0), flush=True)
+print(*state(), prctl._load()({PR_GET_DUMPABLE}, 0, 0, 0, 0), flush=True)
 os._exit(0)
 """
     with python(program) as child:
@@ -390,7 +390,9 @@ def test_find_program_looks_where_a_shell_would(tmp_path: Path) -> None:
         program.touch()
         program.chmod(mode)
     (tmp_path / "first" / "directory").mkdir()
-    path = ":".join(["", *(str(tmp_path / name) for name in ("missing", "first", "second", "third"))])
+    (tmp_path / "closed").mkdir(mode=0)  # which closes nothing to root
+    names = ("missing", "x" * 300, "closed", "first/tool", "first", "second", "third")
+    path = ":".join(["", *(str(tmp_path / name) for name in names)])
     assert find_program("tool", {"PATH": path}) == str(tmp_path / "second" / "tool")
     assert find_program("directory", {"PATH": path}) is None
     assert find_program("absent", {"PATH": path}) is None
