@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Test processes side by side: many tests wait for other processes, so one more than there are cores.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 3)')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -24,11 +26,11 @@ demo: $(INSTALLED) ## Show the main job: a daemon, commands in, events out (no k
 	@bash scripts/demo.sh
 
 test: check ## Set up, check and run the tests: what to type all day
-	$(BIN)/pytest -m "not full"
+	$(BIN)/pytest -n $(WORKERS) -m "not full"
 
 test-full: $(INSTALLED) ## Run the heavy tests, and the property tests with many more examples
 	$(BIN)/pytest -m full
-	$(BIN)/pytest tests/property -m "not full" --hypothesis-profile=deep
+	$(BIN)/pytest -n $(WORKERS) tests/property -m "not full" --hypothesis-profile=deep
 
 test-replay-deep: $(INSTALLED) ## Replay 50,000 generated runs instead of 2,000
 	$(BIN)/pytest tests/property/test_replay.py --hypothesis-profile=replay-deep

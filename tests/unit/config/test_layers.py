@@ -77,8 +77,8 @@ def test_nothing_given(home: Home) -> None:
 LAYERS = ["user", "project", "config", "environment", "flags"]
 
 
-@pytest.mark.parametrize("given_in", [set(some) for n in range(6) for some in combinations(LAYERS, n)], ids=",".join)
-def test_the_last_layer_that_gives_a_value_wins(home: Home, given_in: set[str]) -> None:
+@pytest.mark.parametrize("given_in", [some for n in range(6) for some in combinations(LAYERS, n)], ids=",".join)
+def test_the_last_layer_that_gives_a_value_wins(home: Home, given_in: tuple[str, ...]) -> None:
     if "user" in given_in:
         home.write_user("# mine\nprovider:\n  model: user\n")
     resolved = home.resolve(
