@@ -11,7 +11,7 @@ from nous.config.settings import RetentionSettings
 from nous.errors import EXIT_OK
 from nous.store.disk import io_failure
 from nous.store.retention import Collector, Keep, Kind, Plan, Unit
-from nous.system.state_dir import is_dead, list_epochs, remove_dead_locks, state_paths
+from nous.system.state_dir import dead_epochs, is_dead, remove_dead_locks, state_paths
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -31,8 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         plan = collector.plan(rules(load_settings(options).settings.retention))
         gone = plan.remove if options.dry_run else [unit for unit in plan.remove if collector.remove(unit)]
-        dead = [epoch for epoch in list_epochs(state.daemons) if is_dead(state.daemons, epoch)]
-        locks = dead if options.dry_run else remove_dead_locks(state.daemons)
+        locks = dead_epochs(state.daemons) if options.dry_run else remove_dead_locks(state.daemons)
     except OSError as error:
         raise io_failure(error, str(error.filename or state.root)) from error
     return report(plan, gone, locks, is_dry=options.dry_run, as_json=options.json)

@@ -36,7 +36,7 @@ from nous.system.clock import SystemClock
 from nous.system.ids import RandomIds, new_epoch
 from nous.system.process import harden, harden_before_first_child
 from nous.system.regular_file import read_regular_file
-from nous.system.state_dir import Actor, EpochLock, StateDir, is_dead, open_state_dir, state_paths
+from nous.system.state_dir import Actor, EpochLock, StateDir, dead_epochs, is_dead, open_state_dir, state_paths
 from nous.telemetry.foreign import capture_foreign_records
 from nous.telemetry.log import configure, get_log
 from nous.transport.descriptors import DescriptorEndpoint
@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
         daemon = make_daemon(settings, state, workdir, world, epoch)
         wire = claim_stdio()
         # Nobody may read our environment, and orphans of our children come back to us.
-        harden_before_first_child()
+        harden_before_first_child(epoch)
         endpoint = DescriptorEndpoint(wire.read_fd, wire.write_fd)
         serve_stdio = options.socket is None or options.stdio
         server = Server(
@@ -289,14 +289,18 @@ def load_ahead() -> None:
 
 
 def keep_house(state: StateDir, daemon: Daemon) -> None:
-    """Clean up after daemons that were killed: traces they left open, temporary files.
+    """Clean up after daemons that were killed: processes of their tools, traces they left open, temporary files.
 
     Runs in a thread beside the serving and stops early when the daemon is to end: nobody waits for it.
     """
     from nous.store.trace_repair import interrupt_dead
+    from nous.system.orphans import end_orphans
 
+    should_stop = daemon.stop.requested.is_set
+    if count := end_orphans(dead_epochs(state.daemons), should_stop):
+        log.warning("orphans_ended", count=count)
     daemon.sessions.sweep()
-    found = interrupt_dead(state.traces, partial(is_dead, state.daemons), should_stop=daemon.stop.requested.is_set)
+    found = interrupt_dead(state.traces, partial(is_dead, state.daemons), should_stop=should_stop)
     for trace in found.closed:
         log.info("trace_interrupted", run_id=trace.run_id)
     for path in found.set_aside:

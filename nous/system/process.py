@@ -53,12 +53,15 @@ def become_subreaper() -> bool:
     return FAMILY.adopts_orphans
 
 
-def harden_before_first_child() -> None:
+def harden_before_first_child(epoch: str = "") -> None:
     """Have the first :func:`spawn` call :func:`harden`, if nobody has by then.
+
+    Children are marked with ``epoch``, so that the next daemon can end what they leave behind if this one is killed.
 
     For a daemon: what a start without any child does not need costs it nothing.
     """
     _hardening.is_due = True
+    FAMILY.epoch = epoch
 
 
 def harden() -> None:
@@ -224,7 +227,7 @@ def spawn(
     if program is None:
         raise FileNotFoundError(errno.ENOENT, "no such program", argv[0])
     harden()
-    mark = os.urandom(8).hex()
+    mark = FAMILY.new_mark()
     pipes = _Pipes(stdin=stdin == "pipe", stderr=stderr == "pipe")
     wrapper = _death_wrapper()
     try:

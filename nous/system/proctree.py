@@ -26,20 +26,29 @@ from nous.system import procfs
 from nous.system.procfs import ProcessStat
 
 MARK_VARIABLE: Final = "_NOUS_TREE"
-"""Holds the marks of all trees a process is in, outermost first: nous may run within a tool of nous."""
+"""Holds the marks of all trees a process is in, outermost first: nous may run within a tool of nous.
+
+Each mark is preceded by a colon and is ``<epoch>.<random>``, or ``<random>`` where the process has no epoch.
+"""
 
 
 class _Family:
     """What the trees of this process share.
 
     ``lock`` is held while a child is being started and while /proc is read: a child that exists but is not in
-    ``roots`` yet would look like an orphan.
+    ``roots`` yet would look like an orphan.  ``epoch``: of the daemon this process is, if it is one.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.roots: dict[int, ProcessTree] = {}
         self.adopts_orphans = False
+        self.epoch = ""
+
+    def new_mark(self) -> str:
+        """Return a mark for a child that is to be started."""
+        random = os.urandom(8).hex()
+        return f"{self.epoch}.{random}" if self.epoch else random
 
 
 FAMILY: Final = _Family()
@@ -120,7 +129,7 @@ class ProcessTree:
             os.killpg(self._root_pid, signum)
         for member in members:
             if member.group != self._root_pid:
-                _signal_exactly(member, signum)
+                signal_exactly(member, signum)
 
     def kill_group(self) -> None:
         """Send SIGKILL to the root's process group.  One system call: also while the machine hardly answers."""
@@ -158,6 +167,11 @@ class ProcessTree:
             return self._mark in marks
         others = (tree for tree in roots.values() if tree is not self)
         return FAMILY.adopts_orphans and all(tree._started > stat.started for tree in others)
+
+
+def epochs_in(marks: str) -> frozenset[str]:
+    """Return the epochs of the daemons whose marks stand in a value of ``MARK_VARIABLE``."""
+    return frozenset(epoch for epoch, dot, _ in (mark.partition(".") for mark in marks.split(":")) if dot)
 
 
 def kill_every_tree(limit_s: float) -> None:
@@ -213,8 +227,8 @@ def _reap(stats: Iterable[ProcessStat]) -> None:
                 os.waitpid(stat.pid, os.WNOHANG)
 
 
-def _signal_exactly(stat: ProcessStat, signum: int) -> None:
-    """Signal this process and not one that got its pid meanwhile."""
+def signal_exactly(stat: ProcessStat, signum: int) -> None:
+    """Send ``signum`` to this process, never to one that got its pid meanwhile; a process that is gone gets nothing."""
     with contextlib.suppress(OSError):
         fd = os.pidfd_open(stat.pid)
         try:

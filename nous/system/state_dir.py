@@ -27,6 +27,7 @@ from nous import __version__
 from nous.errors import NousError
 from nous.system.clock import SystemClock
 from nous.system.ids import is_safe_id, new_epoch
+from nous.system.orphans import end_orphans
 
 Actor = Literal["nous init", "--bootstrap", "NOUS_ALLOW_BOOTSTRAP", "nous replay"]
 """What gave the permission to make a state directory.  ``nous replay``: one of its own, removed when it is done."""
@@ -246,7 +247,11 @@ def is_dead(daemons: Path, epoch: str) -> bool:
 
 
 def remove_dead_locks(daemons: Path) -> list[str]:
-    """Remove the lock files of daemons that died without doing so; return their epochs."""
+    """Remove the lock files of daemons that died without doing so; return their epochs.
+
+    Before that ends what their tools left running: without its lock a dead daemon's processes are not looked for.
+    """
+    end_orphans(dead_epochs(daemons))
     removed = []
     for epoch in list_epochs(daemons):
         lock = EpochLock.claim(daemons, epoch)
@@ -254,6 +259,11 @@ def remove_dead_locks(daemons: Path) -> list[str]:
             lock.release()
             removed.append(epoch)
     return removed
+
+
+def dead_epochs(daemons: Path) -> list[str]:
+    """Return the epochs of daemons that died without removing their lock."""
+    return [epoch for epoch in list_epochs(daemons) if is_dead(daemons, epoch)]
 
 
 def list_epochs(daemons: Path) -> list[str]:
