@@ -31,6 +31,7 @@ from nous.providers.pool import ProviderPool
 from nous.providers.reach import reach
 from nous.runtime.daemon import Daemon
 from nous.runtime.seams import Seams
+from nous.schemas.checker import SchemaChecker
 from nous.store.locks import LockProfile
 from nous.system.clock import SystemClock
 from nous.system.ids import RandomIds, new_epoch
@@ -211,6 +212,7 @@ def find_workdir(given: Path | None) -> Path:
 
 def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World, epoch: str) -> Daemon:
     faulty = make_faulty_seams(settings)
+    schemas = SchemaChecker()
     daemon = Daemon(
         settings=settings,
         state_root=state.root,
@@ -228,7 +230,8 @@ def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World
         is_dead=partial(is_dead, state.daemons),
         exporter=partial(export_run, state, settings),
         correlation_id=os.environ.get(CORRELATION_VARIABLE),
-        extensions=None if world.seams is not None else find_extensions(settings, state, workdir),
+        extensions=None if world.seams is not None else find_extensions(settings, state, workdir, schemas),
+        schemas=schemas,
     )
     if faulty is not None:
         faulty.abort = daemon.lose_client
@@ -251,7 +254,7 @@ def make_faulty_seams(settings: Settings) -> FaultySeams | None:
     return FaultySeams(SystemClock(), settings.tools.policy, plan)
 
 
-def find_extensions(settings: Settings, state: StateDir, workdir: Path) -> Extensions | None:
+def find_extensions(settings: Settings, state: StateDir, workdir: Path, schemas: SchemaChecker) -> Extensions | None:
     """Return the extensions of this daemon, or ``None``: then nothing of them is even imported."""
     environ = os.environ
     if not settings.extensions.enabled or not may_be_any(workdir, environ):
@@ -266,7 +269,8 @@ def find_extensions(settings: Settings, state: StateDir, workdir: Path) -> Exten
             closed_names=secret_variables(settings),
             settings=settings.extensions,
             clock=SystemClock(),
-        )
+        ),
+        schemas,
     )
 
 

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from msgspec import UNSET, Struct, structs
 
 from nous.config.settings import ExtensionsSettings
-from nous.errors import NousError
+from nous.errors import NousError, bound_text
 from nous.extensions.answers import read_answer
 from nous.extensions.discovery import Installed, check_trust, find_installed
 from nous.extensions.environment import extension_environment
@@ -35,11 +35,15 @@ from nous.ports.extensions import ExtensionListener, HookCall, HookName, HookOut
 from nous.ports.system import Clock
 from nous.ports.tool import Tool
 from nous.protocol.responses import ExtensionInfo
+from nous.schemas.checker import CheckFailedError, SchemaChecker
 from nous.system.threads import run_in_thread
 from nous.system.trust import TrustStore
 from nous.telemetry.log import get_log
 
 log = get_log("extensions")
+
+MAX_NAMES_BYTES: Final = 1024
+"""How many bytes of names a hint may list."""
 
 MAX_TOLD: Final = 256
 """So many hooks nobody waits for may be under way; what comes up beyond is dropped and logged."""
@@ -108,8 +112,9 @@ def make_extension(
 class ExtensionHost:
     """The extensions that are installed and trusted, in the order in which they are asked."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: Surroundings, schemas: SchemaChecker) -> None:
         self._around = around
+        self._schemas = schemas
         self._trust = TrustStore(around.state_root)
         self._extensions: list[Extension] = []
         self._refused: list[ExtensionInfo] = []
@@ -178,7 +183,7 @@ class ExtensionHost:
         Raises:
             ProtocolError: a tool's schema is none, or another extension has a tool of the same name.
         """
-        tools = await run_in_thread(self._make_tools, extension, hello)
+        tools = await self._make_tools(extension, hello)
         for tool in tools:
             owner = self._tools.get(tool.name, extension.name)
             if owner != extension.name:
@@ -192,24 +197,22 @@ class ExtensionHost:
         if self._listener is not None:
             self._listener.tools_changed(extension.name, tools)
 
-    def _make_tools(self, extension: Extension, hello: Hello) -> list[Tool]:
-        """Return the tools of a hello.  In a thread: the first look at a schema loads a library.
+    async def _make_tools(self, extension: Extension, hello: Hello) -> list[Tool]:
+        """Return the tools of a hello.
 
         Raises:
-            ProtocolError: a schema is none.
+            ProtocolError: the schema of one of them cannot be used.
         """
         if not hello.tools:
             return []
-        from nous.extensions.arguments import InvalidSchemaError, make_validator
-
-        tools: list[Tool] = []
-        for declared in hello.tools:
-            try:
-                validator = make_validator(declared.schema)
-            except InvalidSchemaError as error:
-                raise ProtocolError(f"the schema of the tool {declared.name} is none: {error}") from None
-            tools.append(ExtensionTool(extension, declared, validator, partial(self._warn_of_tool, extension)))
-        return tools
+        try:
+            fault = await self._schemas.check_tools({tool.name: tool.schema for tool in hello.tools})
+        except CheckFailedError as failed:
+            fault = f"it {failed.reason}"
+        if fault is not None:
+            raise ProtocolError(f"the schema of a tool cannot be used: {fault}")
+        on_failed = partial(self._warn_of_tool, extension)
+        return [ExtensionTool(extension, declared, self._schemas, on_failed) for declared in hello.tools]
 
     def _warn_of_tool(self, extension: Extension, tool: str, call_id: str, failed: ExtensionFailedError) -> None:
         self._tell_listener(
@@ -287,7 +290,9 @@ class ExtensionHost:
         await self.ready()
         extension = self._commands.get(name)
         if extension is None:
-            raise NousError("capability_unavailable", f"no extension has the command {name[:64]!r}")
+            known = bound_text(", ".join(sorted(self._commands)), MAX_NAMES_BYTES)
+            hint = f"There are: {known}." if known else "get_state lists the extensions; none that runs has a command."
+            raise NousError("capability_unavailable", f"no extension has the command {name[:64]!r}", hint=hint)
         question = Question(
             kind="command",
             name=name,

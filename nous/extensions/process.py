@@ -27,7 +27,6 @@ from nous.extensions.wire import (
     Cancel,
     CancelReason,
     Hello,
-    HostLine,
     Log,
     Progress,
     ProtocolError,
@@ -103,14 +102,20 @@ class ExtensionProcess:
 
         Raises:
             TimeoutError: no answer within ``within_ms``.
-            CallFailedError: the process came to its end.
+            CallFailedError: the process came to its end, or the question is no JSON.
         """
         if self.end_reason is not None:
             raise CallFailedError("extension_error", self.end_reason)
         call_id = str(next(self._ids))
+        call = Call(call_id, question.kind, question.name, question.given, dict(question.context), within_ms)
+        try:
+            line = encode_host_line(call)
+        except (TypeError, ValueError, RecursionError, OverflowError):
+            # Nothing was sent and nothing is pending: the extension is not to blame.
+            raise CallFailedError("extension_error", "the call cannot be written as JSON", is_counted=False) from None
         pending = self._pending[call_id] = PendingCall(self._cpu_s)
         self._has_calls.set()
-        self._send(Call(call_id, question.kind, question.name, question.given, dict(question.context), within_ms))
+        self._put(line)
         reason: CancelReason = "aborted"
         try:
             with anyio.move_on_after(within_ms / 1000):
@@ -125,10 +130,10 @@ class ExtensionProcess:
 
     def _abandon(self, call_id: str, reason: CancelReason) -> None:
         self._abandoned[call_id] = anyio.current_time() + CANCEL_GRACE_MS / 1000
-        self._send(Cancel(call_id, reason))
+        self._put(encode_host_line(Cancel(call_id, reason)))
 
-    def _send(self, line: HostLine) -> None:
-        self._outgoing.append(encode_host_line(line))
+    def _put(self, line: bytes) -> None:
+        self._outgoing.append(line)
         self._has_outgoing.set()
 
     # -- life

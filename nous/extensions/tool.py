@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -12,15 +12,13 @@ from nous.extensions.extension import Extension, ExtensionFailedError
 from nous.extensions.pending import CallFailedError, Question
 from nous.extensions.wire import Result, ToolDeclaration
 from nous.ports.tool import ToolContext, ToolResult
-
-if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
+from nous.schemas.checker import CheckFailedError, SchemaChecker
 
 
 class ExtensionTool:
     """One tool.  ``source`` is ``extension:<name>``.
 
-    Arguments are held against the published schema before the extension is asked.  What it answers is bounded by its
+    Arguments are checked against the published schema before the extension is asked.  What it answers is bounded by its
     ``max_output_bytes``; an error it answers is a result that the model reads, and so is a failure of the extension,
     of which ``on_failed`` is told too.
     """
@@ -29,7 +27,7 @@ class ExtensionTool:
         self,
         extension: Extension,
         declaration: ToolDeclaration,
-        validator: Validator,
+        schemas: SchemaChecker,
         on_failed: Callable[[str, str, ExtensionFailedError], None],
     ) -> None:
         self.name = declaration.name
@@ -37,13 +35,14 @@ class ExtensionTool:
         self.schema = declaration.schema
         self.source = f"extension:{extension.name}"
         self._extension = extension
-        self._validator = validator
+        self._schemas = schemas
         self._on_failed = on_failed
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
-        from nous.extensions.arguments import find_fault
-
-        fault = find_fault(self._validator, arguments)
+        try:
+            fault = await self._schemas.find_argument_fault(self.schema, arguments)
+        except CheckFailedError as failed:
+            return ToolResult(text=f"The tool was not run: the call {failed.reason}.", outcome="error")
         if fault is not None:
             return ToolResult(text=f"Invalid arguments: {fault}.", outcome="invalid_arguments")
         question = Question(

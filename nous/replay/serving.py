@@ -34,7 +34,7 @@ from nous.replay.recording import Header, read_header
 from nous.replay.replayed_run import Paced, ReplayedRun, client_commands
 from nous.replay.sequencer import BEGINNINGS, Sequencer, is_command
 from nous.runtime.extensions import NoExtensions, operation_of
-from nous.runtime.seams import Admitted, EntryLog
+from nous.runtime.seams import Admitted, EntryLog, FindOutputFault
 
 Speed = Literal["full", "recorded"]
 Drive = Literal["recording", "client"]
@@ -132,7 +132,7 @@ class ReplaySeams:
     def delay_ms(self, effect: StartTimer) -> int:
         return 0
 
-    async def check_output(self, effect: CheckOutput, schema: dict[str, Any]) -> OutputChecked:
+    async def check_output(self, effect: CheckOutput, live: FindOutputFault) -> OutputChecked:
         """Answer as recorded: what is checked is what was checked then."""
         found = next((r.outputs[effect.entry_id] for r in self.runs.values() if effect.entry_id in r.outputs), None)
         return found or OutputChecked(effect.entry_id, "$: the recording has no answer to this")

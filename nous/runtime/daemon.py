@@ -44,6 +44,7 @@ from nous.runtime.syncs import Syncs
 from nous.runtime.system_prompt import read_agents_file
 from nous.runtime.terms import RunTerms, settle
 from nous.runtime.toolbox import Toolbox
+from nous.schemas.checker import SchemaChecker
 from nous.store.locks import STANDARD, LockProfile
 from nous.store.session_format import LeafMove
 from nous.store.sessions import Session, SessionStore
@@ -94,6 +95,7 @@ class Daemon:
         lock_profile: LockProfile = STANDARD,
         correlation_id: str | None = None,
         extensions: Extensions | None = None,
+        schemas: SchemaChecker | None = None,
     ) -> None:
         self.settings = settings
         self.state_root = state_root
@@ -114,6 +116,7 @@ class Daemon:
         self.exporter = exporter
         self.seams: Seams = seams or LiveSeams(clock, settings.tools.policy)
         self.extensions: Extensions = extensions or NoExtensions()
+        self.schemas = schemas or SchemaChecker()
         self.toolbox = Toolbox(tools, settings.tools.active, may_grow=extensions is not None)
         self.listener = DaemonListener(self)
         self.hub = Hub()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from msgspec import structs
 
-from nous.errors import NousError
+from nous.errors import NousError, bound_text
 from nous.ports.extensions import ExtensionListener, Extensions, HookCall, HookName, HookOutcome, HookWarning
 from nous.ports.tool import Tool
 from nous.protocol.events import StatusEvent, WarningEvent
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from nous.runtime.daemon import Daemon
 
 log = get_log("runtime")
+
+MAX_NAMES_BYTES: Final = 1024
+"""How many bytes of names a message may list."""
 
 
 class NoExtensions:
@@ -39,7 +42,11 @@ class NoExtensions:
         return
 
     async def command(self, name: str, payload: dict[str, Any], session_id: str) -> dict[str, Any]:
-        raise NousError("capability_unavailable", f"no extension has a command {name!r}")
+        raise NousError(
+            "capability_unavailable",
+            f"no extension has a command {name[:64]!r}",
+            hint="This daemon has no extensions: see docs/extensions.md.",
+        )
 
     def states(self) -> list[ExtensionInfo]:
         return []
@@ -53,14 +60,18 @@ class DaemonListener:
         self._tools: dict[str, set[str]] = {}
 
     def tools_changed(self, extension: str, tools: Iterable[Tool]) -> None:
-        """Register an extension's tools in the place of those it had.
+        """Register an extension's tools in the place of those it had, and announce the ones that are gone.
 
-        A name that is taken stays with who has it; the newcomer is told off in the log and is not registered.
+        A name that is taken stays with its tool; the newcomer is not registered, which the log says.
         """
         daemon = self._daemon
         mine = self._tools.setdefault(extension, set())
         wanted = {tool.name: tool for tool in tools}
-        daemon.toolbox.remove(mine.difference(wanted))
+        gone = mine.difference(wanted)
+        daemon.toolbox.remove(gone)
+        if gone:
+            names = bound_text(", ".join(sorted(gone)), MAX_NAMES_BYTES)
+            self.tell("extension_tools_gone", f"The extension has these tools no longer: {names}.", extension)
         mine.intersection_update(wanted)
         for name, tool in wanted.items():
             if name in daemon.toolbox.tools and name not in mine:

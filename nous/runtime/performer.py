@@ -89,8 +89,9 @@ class RunResources(Protocol):
         """Return the news that an entry was stored, with what the context has become if it was a compaction."""
         ...
 
-    @property
-    def output_schema(self) -> dict[str, Any]: ...
+    async def find_output_fault(self, text: str) -> str | None:
+        """Return what keeps ``text`` from fitting the run's output schema, or None."""
+        ...
 
     @property
     def takes_images(self) -> bool:
@@ -249,7 +250,7 @@ class Performer:
 
     async def _check_output(self, effect: CheckOutput) -> None:
         resources = self._resources
-        self._submit(await resources.seams.check_output(effect, resources.output_schema))
+        self._submit(await resources.seams.check_output(effect, resources.find_output_fault))
 
     # -- hooks
 

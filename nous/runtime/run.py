@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from nous.engine.effects import CallModel, PlanCompaction
 from nous.engine.inputs import CompactionPlanned, CompactionRefused, EntryStored
@@ -35,6 +35,7 @@ from nous.runtime.publisher import BeginSync, Publisher
 from nous.runtime.recorder import Recorder
 from nous.runtime.system_prompt import build_system_prompt
 from nous.runtime.terms import FAULT_INJECTION, STRUCTURED_OUTPUT_TOOLS, RunTerms
+from nous.schemas.checker import CheckFailedError
 from nous.store.session_path import PathView
 from nous.store.sessions import Session
 from nous.store.trace_file import TraceWriter
@@ -110,9 +111,12 @@ class Resources:
             )
         return text
 
-    @property
-    def output_schema(self) -> dict[str, Any]:
-        return self.terms.output_schema or {}
+    async def find_output_fault(self, text: str) -> str | None:
+        try:
+            return await self._daemon.schemas.find_fault(self.terms.output_schema or {}, text)
+        except CheckFailedError as failed:
+            # Nothing is taken for valid that was not found to be.
+            return f"$: it {failed.reason}"
 
     @property
     def takes_images(self) -> bool:

@@ -13,9 +13,9 @@ from nous.ports.model import Catalogue, ModelChoice, ModelFacts, Provider
 from nous.protocol.commands import Image, Prompt
 from nous.protocol.entries import ThinkingLevel
 from nous.protocol.messages import ImageBlock
+from nous.schemas.checker import CheckFailedError, SchemaChecker
 from nous.store.session_path import PathView
 from nous.store.sessions import Session
-from nous.system.threads import run_in_thread
 
 if TYPE_CHECKING:
     from nous.runtime.daemon import Daemon
@@ -49,14 +49,26 @@ async def settle_prompt(daemon: Daemon, session: Session | None, payload: Prompt
     images = take_images(payload.images, terms, session.path(leaf_id) if session is not None else None)
     if payload.output_schema is None:
         return terms._replace(images=images)
-    from nous.runtime.output_schema import check_schema
-
-    await run_in_thread(check_schema, payload.output_schema)
+    await check_output_schema(daemon.schemas, payload.output_schema)
     return terms._replace(
         images=images,
         output_schema=payload.output_schema,
         uses_tools=daemon.settings.engine.structured_output_tools,
     )
+
+
+async def check_output_schema(checker: SchemaChecker, schema: dict[str, Any]) -> None:
+    """Check that a prompt's output schema can be used.
+
+    Raises:
+        NousError: ``invalid_payload``.
+    """
+    try:
+        fault = await checker.check_schema(schema)
+    except CheckFailedError as failed:
+        fault = f"it {failed.reason}"
+    if fault is not None:
+        raise NousError("invalid_payload", f"output_schema: {fault.removeprefix('$: ')}")
 
 
 def settle(

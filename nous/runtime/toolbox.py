@@ -74,9 +74,12 @@ class Toolbox:
         self._specs.clear()
 
     def specs(self, names: tuple[str, ...]) -> tuple[ToolSpec, ...]:
-        """Return what a model is told of the named tools."""
+        """Return what a model is told of the named tools.
+
+        A run under way may name tools that went with their extension: these are left out.
+        """
         specs = self._specs.get(names)
         if specs is None:
-            tools = [self.tools[name] for name in names]
+            tools = [self.tools[name] for name in names if name in self.tools]
             specs = self._specs[names] = tuple(ToolSpec(t.name, t.description, t.schema) for t in tools)
         return specs

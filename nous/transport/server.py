@@ -115,6 +115,7 @@ class Server:
         self._outbox.put(daemon.event_line(daemon.ready()))
         tasks.start_soon(daemon.loop_watch.run)
         tasks.start_soon(daemon.extensions.run, daemon.listener)
+        tasks.start_soon(daemon.schemas.run)
         tasks.start_soon(self._watch_wire)
         if self._serve_stdio:
             tasks.start_soon(self._serve_wire)

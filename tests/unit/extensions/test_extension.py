@@ -18,7 +18,7 @@ from nous.extensions.extension import Extension, ExtensionFailedError
 from nous.extensions.pending import CallFailedError, Question
 from nous.extensions.wire import CallKind, Result
 from nous.system import procfs
-from tests.support.extension_programs import FIXTURES, running, write_extension
+from tests.support.extension_programs import ANSWERING, FIXTURES, running, write_extension
 from tests.support.raw import until
 
 pytestmark = [
@@ -335,3 +335,13 @@ time.sleep(1000)
         assert pid is not None
     assert procfs.read_stat(pid) is None
     assert open_descriptors() <= before
+
+
+async def test_a_call_that_cannot_be_written_leaves_nothing_pending(tmp_path: Path) -> None:
+    async with running(make(tmp_path, ANSWERING)) as extension:
+        for given in (object(), "\ud800", {1.5: 2**70, "a": object()}):
+            failed = await fail(extension, {"given": given})
+            assert failed.reason == "the call cannot be written as JSON"
+            assert extension.consecutive_failures == 0
+        # Calls that are left behind would be measured: the process is idle, and ends in order.
+        assert await ask(extension) == {}

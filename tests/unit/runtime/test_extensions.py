@@ -312,6 +312,9 @@ async def test_tools_come_and_go_with_their_extension(home: Home) -> None:
         extensions.listener.tools_changed("other", [Echo()])
         extensions.listener.tools_changed("guard", [])
         assert "echo" not in (await peer.ok("get_state"))["active_tools"]
+        gone = (await peer.events_until("status", code="extension_tools_gone"))[-1].payload
+        assert gone["message"] == "The extension has these tools no longer: echo."
+        assert gone["extension"] == "guard"
         (end,) = payloads(await peer.run("go"), "tool_execution_end")
         assert end["is_error"] is True
 
@@ -327,3 +330,32 @@ async def test_a_run_waits_until_the_extensions_are_up(home: Home) -> None:
         assert (await peer.answer(asked)).payload["run_id"]
         await peer.events_until("agent_end")
     assert [call.hook for call in extensions.asked] == ["input"]
+
+
+class Vanishing(Echo):
+    """A tool whose extension comes back without it while the tool is being called."""
+
+    name = "vanishing"
+
+    def __init__(self, extensions: RecordingExtensions) -> None:
+        super().__init__()
+        self._extensions = extensions
+
+    async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
+        assert self._extensions.listener is not None
+        self._extensions.listener.tools_changed("guard", [])
+        return ToolResult(text="gone")
+
+
+async def test_a_run_goes_on_without_a_tool_that_its_extension_has_no_longer(home: Home) -> None:
+    call = {"tool_call": {"name": "vanishing", "arguments": {}}}
+    extensions = RecordingExtensions(["input"])
+    async with daemon_with(extensions, home, Setup(script=[[call], [call], [{"text": "Done."}]])) as peer:
+        await peer.ok("ping")
+        assert extensions.listener is not None
+        extensions.listener.tools_changed("guard", [Vanishing(extensions)])
+        events = await peer.run("go")
+    assert ended(events)["status"] == "completed"
+    first, second = payloads(events, "tool_execution_end")
+    assert (first["result"], first["is_error"]) == ("gone", False)
+    assert (second["result"], second["is_error"]) == ("There is no tool named 'vanishing'.", True)

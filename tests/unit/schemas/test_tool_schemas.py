@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nous.extensions.arguments import InvalidSchemaError, find_fault, make_validator
+from nous.schemas.evaluation import UnusableSchemaError, check_tool_schema, find_argument_fault
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -29,11 +29,11 @@ PERSON: dict[str, Any] = {
     ],
 )
 def test_faults_are_said(arguments: dict[str, Any], fault: str | None) -> None:
-    assert find_fault(make_validator(PERSON), arguments) == fault
+    assert find_argument_fault(PERSON, arguments) == fault
 
 
 def test_a_long_fault_is_bounded() -> None:
-    fault = find_fault(make_validator(PERSON), {"name": list(range(10_000))})
+    fault = find_argument_fault(PERSON, {"name": list(range(10_000))})
     assert fault is not None
     assert len(fault) <= 500
 
@@ -50,18 +50,18 @@ def deep(levels: int) -> dict[str, Any]:
     [{}, {"type": "string"}, {"type": "object", "properties": 5}, {"type": "object", "required": "a"}, deep(9999)],
 )
 def test_what_is_no_schema_of_an_object(schema: dict[str, Any]) -> None:
-    with pytest.raises(InvalidSchemaError):
-        make_validator(schema)
+    with pytest.raises(UnusableSchemaError):
+        check_tool_schema(schema)
 
 
 @pytest.mark.parametrize(
     "reference", ["http://127.0.0.1:9/schema.json", "file:///etc/passwd", "#/$defs/nowhere", "other.json"]
 )
 def test_nothing_is_fetched(reference: str) -> None:
-    validator = make_validator({"type": "object", "properties": {"a": {"$ref": reference}}})
-    assert find_fault(validator, {"a": 1}) == "the tool's schema refers to something that is not part of it"
+    schema = {"type": "object", "properties": {"a": {"$ref": reference}}}
+    check_tool_schema(schema)
+    assert find_argument_fault(schema, {"a": 1}) == "the tool's schema refers to something that is not part of it"
 
 
 def test_a_schema_that_refers_to_itself_without_end() -> None:
-    validator = make_validator({"type": "object", "$ref": "#"})
-    assert find_fault(validator, {}) == "they are nested too deeply"
+    assert find_argument_fault({"type": "object", "$ref": "#"}, {}) == "they are nested too deeply"

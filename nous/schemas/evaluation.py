@@ -1,16 +1,17 @@
-"""The one room that knows JSON Schema: whether a schema can be used, and whether an answer fits it.
+"""Evaluates JSON Schemas and patterns that others wrote.  Blocking and unbounded: only the worker process calls it.
 
-Strict: an answer is one JSON value and nothing else, it is valid, and nothing is repaired.  What is found is said by
-place and rule; never with the value, which is content.  The library is imported when the first schema comes.
+What does not fit an output schema is described by place and rule, never by value, because the value is content.
+Nothing a schema refers to is ever fetched.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from nous.errors import NousError, bound_text
+from nous.errors import bound_text
 from nous.protocol.codec import nests_too_deep
 
 if TYPE_CHECKING:
@@ -19,32 +20,56 @@ if TYPE_CHECKING:
 
 _PATH_BYTES: Final = 512
 _RULE_BYTES: Final = 256
+_REASON_BYTES: Final = 500
 _NOT_SCHEMAS: Final = frozenset({"const", "enum", "default", "examples"})
 """Keywords whose values are data: a ``$ref`` in there refers to nothing."""
 
 
+class UnusableSchemaError(Exception):
+    """A schema cannot be used.  The text says why, its JSON path first where there is one."""
+
+
 def check_schema(schema: dict[str, Any]) -> None:
-    """Check that ``schema`` is a schema of a dialect that is known, whole in itself.  Blocks; for a worker thread.
+    """Check that ``schema`` conforms to a known dialect and that each of its references leads to a place in it.
 
     Raises:
-        NousError: ``invalid_payload``.
+        UnusableSchemaError: it does not.
     """
-    from jsonschema.exceptions import SchemaError
+    _check_dialect(schema)
+    _check_references(schema)
+
+
+def check_tool_schema(schema: dict[str, Any]) -> None:
+    """Check that ``schema`` conforms to a known dialect and describes an object.
+
+    Raises:
+        UnusableSchemaError: it does not.
+    """
+    if schema.get("type") != "object":
+        raise UnusableSchemaError('$: its type is not "object"')
+    _check_dialect(schema)
+
+
+def find_argument_fault(schema: dict[str, Any], arguments: dict[str, Any]) -> str | None:
+    """Return what keeps ``arguments`` from fitting a tool's schema, in words a model can act on; None if nothing."""
+    from jsonschema.exceptions import best_match
+    from referencing.exceptions import Unresolvable
 
     try:
-        _validator(schema).check_schema(schema)
-    except SchemaError as error:
-        place = bound_text(error.json_path, _PATH_BYTES)
-        raise NousError("invalid_payload", f"output_schema: {place}: breaks {_rule(error)} of its dialect") from None
+        error = best_match(_validator(schema, asserts_formats=False).iter_errors(arguments))
+    except Unresolvable:
+        return "the tool's schema refers to something that is not part of it"
     except RecursionError:
-        raise NousError("invalid_payload", "output_schema: nested too deeply") from None
-    _check_references(schema)
+        return "they are nested too deeply"
+    if error is None:
+        return None
+    return bound_text(f"{error.json_path.removeprefix('$.')}: {error.message}", _REASON_BYTES)
 
 
 def find_fault(schema: dict[str, Any], text: str) -> str | None:
     """Return what keeps ``text`` from being one JSON value that fits ``schema``: its JSON path first.
 
-    None if nothing does.  Blocks; for a worker thread.
+    None if nothing does.  The text is never repaired.
     """
     if nests_too_deep(text.encode("utf-8", "surrogatepass")):
         return "$: nested too deeply"
@@ -87,7 +112,34 @@ def _rule(error: ValidationError | SchemaError) -> str:
     return bound_text(f"{place}{wanted}", _RULE_BYTES)
 
 
-def _validator(schema: dict[str, Any]) -> Validator:
+def _check_dialect(schema: dict[str, Any]) -> None:
+    from jsonschema.exceptions import SchemaError
+
+    _check_numbers(schema)
+    try:
+        _validator(schema).check_schema(schema)
+    except SchemaError as error:
+        raise UnusableSchemaError(
+            f"{bound_text(error.json_path, _PATH_BYTES)}: breaks {_rule(error)} of its dialect"
+        ) from None
+    except RecursionError:
+        raise UnusableSchemaError("$: nested too deeply") from None
+
+
+def _check_numbers(schema: object) -> None:
+    """Refuse numbers past the range of a double, such as 1e400: they were read as infinity."""
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            raise UnusableSchemaError("$: holds a number that is too large")
+        if isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+
+
+def _validator(schema: dict[str, Any], *, asserts_formats: bool = True) -> Validator:
     """Return a validator of the schema's own dialect (2020-12 if it names none) that fetches nothing from anywhere."""
     from jsonschema.validators import Draft202012Validator, validator_for
     from referencing import Registry
@@ -95,8 +147,8 @@ def _validator(schema: dict[str, Any]) -> Validator:
     named = schema.get("$schema", Draft202012Validator.META_SCHEMA["$schema"])
     found = validator_for({"$schema": str(named)}, default=Draft202012Validator)
     if str(found.META_SCHEMA["$schema"]).rstrip("#") != str(named).rstrip("#"):
-        raise NousError("invalid_payload", "output_schema: $schema: a dialect that is not known")
-    return found(schema, registry=Registry(), format_checker=found.FORMAT_CHECKER)
+        raise UnusableSchemaError("$schema: a dialect that is not known")
+    return found(schema, registry=Registry(), format_checker=found.FORMAT_CHECKER if asserts_formats else None)
 
 
 def _check_references(schema: dict[str, Any]) -> None:
@@ -112,7 +164,7 @@ def _check_references(schema: dict[str, Any]) -> None:
             resolver.lookup(reference)
         except (Unresolvable, ValueError, LookupError):
             shown = bound_text(reference, _RULE_BYTES)
-            raise NousError("invalid_payload", f"output_schema: $ref: {shown} is not in the schema") from None
+            raise UnusableSchemaError(f"$ref: {shown} is not in the schema") from None
 
 
 def _references(schema: object) -> Iterator[str]:
