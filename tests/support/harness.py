@@ -293,12 +293,15 @@ def make_server(home: Home, setup: Setup, wire: Endpoint) -> Iterator[tuple[Daem
 
 @asynccontextmanager
 async def open_process(
-    home: Home, setup: Setup | None = None, seconds: float = TEST_SECONDS
+    home: Home, setup: Setup | None = None, seconds: float = TEST_SECONDS, *, program: str | None = None
 ) -> AsyncIterator[tuple[Peer, Spawned]]:
-    """Start a daemon on stdio and give the process beside the peer; how it ends is the test's business."""
+    """Start a daemon on stdio and give the process beside the peer; how it ends is the test's business.
+
+    ``program`` as :func:`tests.support.home.spawn` has it.
+    """
     try:
         with bounded(seconds):
-            async with spawn(home, setup) as spawned, _pumped(ProcessWire(spawned.process)) as peer:
+            async with spawn(home, setup, program=program) as spawned, _pumped(ProcessWire(spawned.process)) as peer:
                 yield peer, spawned
     except BaseExceptionGroup as group:
         raise _first_of(group) from None
