@@ -17,7 +17,7 @@ SUMMARY_HEAD: Final = "[The conversation up to here was compacted. This is a sum
 """What a summary begins with where it stands as a message: nobody takes it for something the user said."""
 
 
-class Compaction(Struct, frozen=True, kw_only=True, tag="compaction", omit_defaults=True):
+class Compaction(Struct, frozen=True, gc=False, kw_only=True, tag="compaction", omit_defaults=True):
     """The conversation up to ``parent_id`` was compacted: ``summary`` stands for all before ``first_kept_entry_id``.
 
     It holds for ``parent_id`` and for every message below it.  ``first_kept_entry_id`` is a message on the path to
@@ -36,7 +36,7 @@ class Compaction(Struct, frozen=True, kw_only=True, tag="compaction", omit_defau
     created_at: str
 
 
-class ModelChange(Struct, frozen=True, kw_only=True, tag="model", omit_defaults=True):
+class ModelChange(Struct, frozen=True, gc=False, kw_only=True, tag="model", omit_defaults=True):
     """From ``parent_id`` on (``""``: from the root), runs of the session use this model.
 
     For what is added below ``parent_id`` after it; what stood there before keeps the model it had.
@@ -50,7 +50,7 @@ class ModelChange(Struct, frozen=True, kw_only=True, tag="model", omit_defaults=
     created_at: str
 
 
-class SessionInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SessionInfo(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A session as a list shows it.  ``snippet`` is the beginning of its first message."""
 
     session_id: str

@@ -1,6 +1,7 @@
 """Messages of a conversation, as they stand in a session and in the answer to ``get_messages``.
 
-Source: protocol v1, section 4 (messages).
+Source: protocol v1, section 4 (messages).  The garbage collector does not track these structs (``gc=False``): they hold
+no cycles, and looking through hundreds of thousands of them would hold up the event loop.
 """
 
 from typing import Final, Literal, Self
@@ -12,11 +13,11 @@ TurnKind = Literal["prompt", "steer", "follow_up"]
 StopReason = Literal["stop", "length", "tool_use", "refusal", "error", "aborted"]
 
 
-class TextBlock(Struct, frozen=True, tag="text"):
+class TextBlock(Struct, frozen=True, gc=False, tag="text"):
     text: str
 
 
-class ThinkingBlock(Struct, frozen=True, tag="thinking", omit_defaults=True):
+class ThinkingBlock(Struct, frozen=True, gc=False, tag="thinking", omit_defaults=True):
     """What the model thought; ``signature`` is what some vendors want back unchanged.
 
     A signature means nothing to any other model than the one its message names.  Several blocks of one message stand
@@ -27,7 +28,7 @@ class ThinkingBlock(Struct, frozen=True, tag="thinking", omit_defaults=True):
     signature: str | None = None
 
 
-class ToolCallBlock(Struct, frozen=True, tag="tool_call"):
+class ToolCallBlock(Struct, frozen=True, gc=False, tag="tool_call"):
     """A call the model asked for; ``arguments`` is the JSON text as the model wrote it."""
 
     id: str
@@ -35,7 +36,7 @@ class ToolCallBlock(Struct, frozen=True, tag="tool_call"):
     arguments: str
 
 
-class ToolResultBlock(Struct, frozen=True, tag="tool_result"):
+class ToolResultBlock(Struct, frozen=True, gc=False, tag="tool_result"):
     tool_call_id: str
     tool_name: str
     text: str
@@ -46,7 +47,7 @@ IMAGE_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/w
 """What all vendors take that take images at all."""
 
 
-class ImageBlock(Struct, frozen=True, tag="image"):
+class ImageBlock(Struct, frozen=True, gc=False, tag="image"):
     """An image; ``data`` is base64.  Behind a tool result it belongs to that result."""
 
     mime_type: str
@@ -56,7 +57,7 @@ class ImageBlock(Struct, frozen=True, tag="image"):
 Block = TextBlock | ThinkingBlock | ToolCallBlock | ToolResultBlock | ImageBlock
 
 
-class Usage(Struct, frozen=True, kw_only=True):
+class Usage(Struct, frozen=True, gc=False, kw_only=True):
     """Tokens of one model call, or of all calls of a run.
 
     Among ``input_tokens`` are ``cached_tokens``, read from the vendor's cache, and ``cache_write_tokens``, written into
@@ -85,7 +86,7 @@ def _sum(one: int | UnsetType, other: int | UnsetType) -> int | UnsetType:
     return one + other
 
 
-class Message(Struct, frozen=True, kw_only=True, tag="message", omit_defaults=True):
+class Message(Struct, frozen=True, gc=False, kw_only=True, tag="message", omit_defaults=True):
     """One message of a session.  ``id`` is the session entry's id and the ``message_id`` of its events.
 
     ``parent_id`` is ``""`` (left out on the wire) at the root.  ``created_at`` is RFC 3339 UTC.  ``provider`` and

@@ -317,15 +317,18 @@ class Daemon:
             self.active_session_id = found.id
         return found
 
-    def named_or_active_session(self, session_id: str | None) -> Session | None:
+    async def named_or_active_session(self, session_id: str | None) -> Session | None:
         """Return the named session, or the active one if there is one.  Raises as :meth:`session`."""
         if session_id is None:
             session_id = self.active_session_id or None
-        return None if session_id is None else self.session(session_id)
+        return None if session_id is None else await self.session(session_id)
 
-    def session(self, session_id: str) -> Session:
-        """Return a session as it is on disk now.  Raises ``session_not_found`` or ``session_corrupt``."""
-        return self.sessions.get(session_id)
+    async def session(self, session_id: str) -> Session:
+        """Return a session as it is on disk now.  Raises ``session_not_found`` or ``session_corrupt``.
+
+        A long session is read in steps: the daemon serves others meanwhile.
+        """
+        return await self.sessions.load(session_id)
 
     def create_session(self) -> Session:
         """Make a session; it survives a power cut once :meth:`sync_session` has returned."""
@@ -356,6 +359,7 @@ class Daemon:
         await self.sync_session(session)
 
     def branch_session(self, source_id: str, leaf_id: str | None) -> Session:
+        """Make a session that begins with a copy of a path of another, which was loaded just before."""
         return self.sessions.branch(source_id, self.ids.session_id(), self.clock.now(), leaf_id)
 
     async def sync_session(self, session: Session) -> None:

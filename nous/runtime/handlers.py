@@ -99,7 +99,7 @@ async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
     daemon = conn.daemon
     if not daemon.accepting:
         raise NousError("shutting_down")
-    found = daemon.named_or_active_session(payload.session_id)
+    found = await daemon.named_or_active_session(payload.session_id)
     terms = await settle_prompt(daemon, found, payload)
     session = daemon.session_for_prompt(found, payload.leaf_id)
     driver = await daemon.start_run(session, call.command_id, payload.text, terms, payload.leaf_id)
@@ -141,7 +141,7 @@ async def _await_end(call: Call, driver: RunDriver) -> None:
 async def compact_session(call: Call, payload: c.CompactSession) -> Compaction:
     """Compact a session, and answer when that is done."""
     daemon = call.connection.daemon
-    session = daemon.named_or_active_session(payload.session_id)
+    session = await daemon.named_or_active_session(payload.session_id)
     if session is None:
         raise NousError("command_rejected", "nothing_to_compact")
     driver = await daemon.start_compaction(session, call.command_id, payload.instruction or "")
@@ -221,7 +221,7 @@ async def list_tools(call: Call, payload: c.ListTools) -> Tools:
 
 async def get_state(call: Call, payload: c.GetState) -> State:
     daemon = call.connection.daemon
-    session = daemon.named_or_active_session(payload.session_id)
+    session = await daemon.named_or_active_session(payload.session_id)
     session_id = "" if session is None else session.id
     choice = choice_in_force(daemon.catalogue, session)
     spent = daemon.spent_in(session_id)
@@ -264,7 +264,7 @@ def _run_info(run: RunDriver) -> RunInfo:
 
 async def get_messages(call: Call, payload: c.GetMessages) -> Messages:
     daemon = call.connection.daemon
-    session = daemon.named_or_active_session(payload.session_id)
+    session = await daemon.named_or_active_session(payload.session_id)
     if session is None:
         return Messages(session_id="", messages=[])
     leaf_id = session.leaf_id if payload.leaf_id is None else payload.leaf_id
@@ -274,7 +274,7 @@ async def get_messages(call: Call, payload: c.GetMessages) -> Messages:
 
 async def get_tree(call: Call, payload: c.GetTree) -> Tree:
     daemon = call.connection.daemon
-    session = daemon.named_or_active_session(payload.session_id)
+    session = await daemon.named_or_active_session(payload.session_id)
     if session is None:
         return Tree(session_id="", nodes=[])
     nodes, cursor = page_tree(session.messages, payload.cursor, daemon.settings.daemon.max_event_bytes)
@@ -295,7 +295,7 @@ async def new_session(call: Call, payload: c.NewSession) -> SessionAnswer:
 
 async def switch_session(call: Call, payload: c.SwitchSession) -> SessionAnswer:
     daemon = call.connection.daemon
-    session = daemon.session(payload.session_id)
+    session = await daemon.session(payload.session_id)
     asked = {"reason": "switch", "session_id": session.id}
     await ask_about_session(daemon, "session_before_switch", daemon.active_session_id, asked)
     daemon.active_session_id = session.id
@@ -304,7 +304,7 @@ async def switch_session(call: Call, payload: c.SwitchSession) -> SessionAnswer:
 
 async def set_leaf(call: Call, payload: c.SetLeaf) -> Leaf:
     daemon = call.connection.daemon
-    session = daemon.named_or_active_session(payload.session_id)
+    session = await daemon.named_or_active_session(payload.session_id)
     if session is None:
         raise NousError("invalid_payload", "leaf_id: there is no session yet")
     daemon.check_free(session.id)
@@ -316,7 +316,7 @@ async def branch_session(call: Call, payload: c.BranchSession) -> SessionAnswer:
     if payload.source_id is None:
         raise NousError("invalid_payload", "session_id: required")
     daemon = call.connection.daemon
-    source = daemon.session(payload.source_id)
+    source = await daemon.session(payload.source_id)
     asked = {"leaf_id": source.leaf_id if payload.leaf_id is None else payload.leaf_id}
     await ask_about_session(daemon, "session_before_fork", source.id, asked)
     session = daemon.branch_session(payload.source_id, payload.leaf_id)

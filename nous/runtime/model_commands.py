@@ -46,7 +46,7 @@ def _model_row(name: str, facts: ModelFacts) -> ModelRow:
 async def set_model(call: Call, payload: c.SetModel) -> ModelSet:
     """Choose a session's model, which has to exist for this daemon: it is made here, and refused here."""
     daemon = call.connection.daemon
-    session = daemon.named_or_active_session(payload.session_id)
+    session = await daemon.named_or_active_session(payload.session_id)
     terms = settle(daemon, session, None, payload.provider, payload.model, payload.thinking)
     if session is None:
         session = daemon.session_for_prompt(None, None)

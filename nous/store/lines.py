@@ -8,6 +8,9 @@ from typing import Final
 from nous.store.disk import Disk
 
 CHUNK_BYTES: Final = 1024 * 1024
+SLICE_BYTES: Final = 256 * 1024
+"""What an event loop may read and decode at once: about two milliseconds of work."""
+
 _FIRST_CHUNK_BYTES: Final = 4096
 
 
@@ -47,6 +50,30 @@ def read_lines(disk: Disk, fd: int, start: int, end: int, max_line_bytes: int) -
         if rest:
             pieces.append(rest)
             held += len(rest)
+
+
+def read_slice(disk: Disk, fd: int, start: int, end: int, max_line_bytes: int) -> list[bytes]:
+    """Return the whole lines (without LF) of the first ``SLICE_BYTES`` from ``start``, or the one line that is longer.
+
+    Empty where no line ends before ``end``.
+
+    Raises:
+        LineTooLongError: the first line is longer than ``max_line_bytes``; it is not held.
+    """
+    pieces: list[bytes] = []
+    at = start
+    while at < end and (chunk := disk.read_at(fd, min(SLICE_BYTES, end - at), at)):
+        first = chunk.find(b"\n")
+        if at - start + (len(chunk) if first < 0 else first) > max_line_bytes:
+            raise LineTooLongError(start)
+        at += len(chunk)
+        if first >= 0:
+            # Behind a long line nothing more is taken: it is a slice by itself.
+            cut = first if pieces else chunk.rfind(b"\n")
+            pieces.append(chunk[:cut])
+            return b"".join(pieces).split(b"\n")
+        pieces.append(chunk)
+    return []
 
 
 def read_first_line(disk: Disk, fd: int, end: int, max_line_bytes: int) -> bytes | None:

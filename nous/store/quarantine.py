@@ -14,6 +14,7 @@ from nous.store.disk import Disk, io_failure
 from nous.store.locks import STANDARD, contention, try_lock, unlock
 from nous.store.session_log import SessionLog, read_whole
 from nous.store.torn import keep_torn_tail
+from nous.system.steps import complete
 
 QUARANTINE_DIR: Final = "quarantine"
 
@@ -45,7 +46,7 @@ def cut_torn_tail(sessions: Path, session_id: str) -> Path | None:
     try:
         fd = disk.open(path, os.O_RDWR)
         try:
-            log: SessionLog | None = read_whole(disk, fd, session_id)
+            log: SessionLog | None = complete(read_whole(disk, fd, session_id))
             size = os.fstat(fd).st_size
             if log is None or log.end >= size:
                 return None

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from nous.errors import NousError
 from nous.ports.model import ContextMessage
@@ -20,11 +21,21 @@ from nous.store.disk import Disk, io_failure, replace_file, write_all
 from nous.store.locks import LockProfile, retry, try_lock, unlock
 from nous.store.rewrite import PruneReport, rewrite
 from nous.store.session_format import MAX_LINE_BYTES, Checkpoint, Entry, encode_line
-from nous.store.session_log import SessionLog, read_log
+from nous.store.session_log import SessionLog, read_log, unread_bytes
 from nous.store.session_path import PathView
 from nous.store.session_tree import SessionTree, TreeError
 from nous.store.sync_job import SyncJob, finish
 from nous.store.torn import TornTail, keep_torn_tail
+from nous.system.steps import Steps, complete, complete_async
+
+_MAX_UNREAD_BYTES: Final = 1024 * 1024
+"""How much of what others appended is read while the session's lock is held, and the event loop with it."""
+
+_CATCH_UP_TRIES: Final = 8
+
+
+class _FarBehindError(Exception):
+    """Other processes appended more than may be read under the lock."""
 
 
 class Session:
@@ -66,6 +77,11 @@ class Session:
     def updated_at(self) -> str:
         """When the last entry was made (or the session, if it has none)."""
         return self._log.tree.updated_at or self.created_at
+
+    @property
+    def size_bytes(self) -> int:
+        """How long the file is, as far as it was read."""
+        return self._log.end
 
     @property
     def leaf_id(self) -> str:
@@ -128,8 +144,8 @@ class Session:
         """Return a compaction by its id: the one of a path is :attr:`PathView.compaction_id`."""
         return self._log.tree.compactions.get(compaction_id)
 
-    def refresh(self) -> None:
-        """Read what other processes appended.  Takes no lock.
+    def refresh(self) -> Steps[None]:
+        """Read, in steps, what other processes appended.  Takes no lock.
 
         Raises:
             NousError: ``session_not_found``, ``session_corrupt``, ``session_error`` or ``io_failure``.
@@ -141,7 +157,7 @@ class Session:
         except OSError as error:
             raise io_failure(error, self._path) from error
         try:
-            self._catch_up(fd)
+            yield from self._catch_up(fd)
         except OSError as error:
             raise io_failure(error, self._path) from error
         finally:
@@ -150,6 +166,8 @@ class Session:
     def try_append(self, entry: Entry) -> bool:
         """Append an entry if the session's lock is free, else return false.  Never waits.
 
+        Also returns false if other processes appended so much that reading it would hold up the event loop.
+
         First reads what other processes appended, and cuts a torn tail (see :meth:`take_recovered`).  One write of
         one line; if it fails the file is as it was.
 
@@ -157,7 +175,10 @@ class Session:
             NousError: ``io_failure``; ``session_corrupt``; ``session_error`` if the id is taken or the parent is
                 not in the session.
         """
-        return self._try_locked(lambda fd: self._append(fd, entry))
+        try:
+            return self._try_locked(lambda fd: self._append(fd, entry))
+        except _FarBehindError:
+            return False
 
     async def append(self, entry: Entry) -> None:
         """Append an entry, waiting for the session's lock as long as the lock profile says.
@@ -240,8 +261,14 @@ class Session:
         return recovered
 
     async def _do_locked(self, work: Callable[[int], None]) -> None:
-        if not self._try_locked(work):
-            await retry(lambda: self._try_locked(work), self._lock_path, self._profile)
+        """Do the work under the lock; what others appended is read before, in steps and without the lock."""
+        for _ in range(_CATCH_UP_TRIES):
+            with suppress(_FarBehindError):
+                if not self._try_locked(work):
+                    await retry(lambda: self._try_locked(work), self._lock_path, self._profile)
+                return
+            await complete_async(self.refresh())
+        raise NousError("state_contention", f"{self.id}: other processes append faster than they can be read")
 
     def _try_locked(self, work: Callable[[int], None]) -> bool:
         """Open the file, catch up with it, cut its torn tail, and do the work; all that if the lock is free."""
@@ -262,7 +289,9 @@ class Session:
     def _open_for(self, work: Callable[[int], None]) -> None:
         fd = self._disk.open(self._path, os.O_RDWR | os.O_APPEND)
         try:
-            self._catch_up(fd)
+            if unread_bytes(self._disk, fd, self._log) > _MAX_UNREAD_BYTES:
+                raise _FarBehindError
+            complete(self._catch_up(fd))
             self._cut_torn_tail(fd)
             work(fd)
         finally:
@@ -297,12 +326,15 @@ class Session:
         self._log = made.log
         return made.report
 
-    def _catch_up(self, fd: int) -> None:
-        log = read_log(self._disk, fd, self.id, self._log)
+    def _catch_up(self, fd: int) -> Steps[None]:
+        known = self._log
+        log = yield from read_log(self._disk, fd, self.id, known)
         if log is None:
             raise NousError("session_not_found", self.id)
-        self._log = log
-        self._sync_failed = False
+        if self._log is known:
+            # Otherwise another task has read the file anew meanwhile, and has the newer view of it.
+            self._log = log
+            self._sync_failed = False
 
     def _cut_torn_tail(self, fd: int) -> None:
         size = os.fstat(fd).st_size

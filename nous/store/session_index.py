@@ -53,7 +53,7 @@ _Stamp = tuple[int, int, int]
 _UNSETTLED: Final[_Stamp] = (-1, -1, -1)
 
 
-class _Row(Struct, frozen=True, array_like=True):
+class _Row(Struct, frozen=True, gc=False, array_like=True):
     stamp: _Stamp
     scan: Scan
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from nous.errors import NousError
 from nous.store.disk import Disk
-from nous.store.lines import LineTooLongError, read_first_line, read_lines
+from nous.store.lines import SLICE_BYTES, LineTooLongError, read_first_line, read_slice
 from nous.store.session_format import (
     MAX_LINE_BYTES,
     SEAL_BYTES,
@@ -23,6 +23,7 @@ from nous.store.session_format import (
     decode_header,
 )
 from nous.store.session_tree import SessionTree, TreeError
+from nous.system.steps import Steps
 
 
 class SessionLog:
@@ -68,10 +69,11 @@ class SessionLog:
         return disk.read_at(fd, SEAL_BYTES + 1, self.end - SEAL_BYTES - 1) == self.link.digest + b'"}\n'
 
 
-def read_log(disk: Disk, fd: int, session_id: str, known: SessionLog | None) -> SessionLog | None:
-    """Return what the file holds: ``known`` itself with what was appended since, or else all of it read anew.
+def read_log(disk: Disk, fd: int, session_id: str, known: SessionLog | None) -> Steps[SessionLog | None]:
+    """Return, in steps, what the file holds: ``known`` with what was appended since, or else all of it read anew.
 
-    ``None`` means that there is no such session: the file ends within what is written when a session is made.
+    ``None`` means that there is no such session: the file ends within what is written when a session is made.  Between
+    the steps ``known`` is a correct view of a part of the file, and others may append to both.
 
     Raises:
         NousError: ``session_corrupt``, or ``session_error`` for what a newer version wrote; the file and the line
@@ -83,25 +85,31 @@ def read_log(disk: Disk, fd: int, session_id: str, known: SessionLog | None) -> 
             return known
         # A tail that others cut and wrote over while it was read looks damaged once: then the whole file decides.
         with suppress(DamagedError):
-            _read_on(disk, fd, known, size)
+            yield from _read_on(disk, fd, known, size)
             return known
     try:
-        return read_whole(disk, fd, session_id)
+        return (yield from read_whole(disk, fd, session_id))
     except DamagedError as damage:
         code = "session_error" if damage.newer else "session_corrupt"
         raise NousError(code, f"{session_id}.ndjson, line {damage.line}: {damage.reason}") from None
 
 
-def read_whole(disk: Disk, fd: int, session_id: str) -> SessionLog | None:
-    """Read all of the file, checking every line.  ``None`` as for :func:`read_log`.
+def unread_bytes(disk: Disk, fd: int, known: SessionLog) -> int:
+    """Return how much of the file :func:`read_log` would read."""
+    size = os.fstat(fd).st_size
+    return max(0, size - known.end) if known.is_part_of(disk, fd) else size
+
+
+def read_whole(disk: Disk, fd: int, session_id: str) -> Steps[SessionLog | None]:
+    """Read all of the file, in steps, checking every line.  ``None`` as for :func:`read_log`.
 
     Raises:
         DamagedError: also a second look found a line that cannot be.  The first one may have met a writer who cuts
             a tail and writes over it.
     """
     with suppress(DamagedError):
-        return _read_all(disk, fd, session_id)
-    return _read_all(disk, fd, session_id)
+        return (yield from _read_all(disk, fd, session_id))
+    return (yield from _read_all(disk, fd, session_id))
 
 
 class DamagedError(Exception):
@@ -118,7 +126,7 @@ class DamagedError(Exception):
         self.newer = newer
 
 
-def _read_all(disk: Disk, fd: int, session_id: str) -> SessionLog | None:
+def _read_all(disk: Disk, fd: int, session_id: str) -> Steps[SessionLog | None]:
     size = os.fstat(fd).st_size
     head = _read_header(disk, fd, size)
     if head is None:
@@ -127,7 +135,7 @@ def _read_all(disk: Disk, fd: int, session_id: str) -> SessionLog | None:
     if header.id != session_id:
         raise DamagedError(1, 0, f"it names the session {header.id!r}")
     log = SessionLog(header, link, end)
-    _read_on(disk, fd, log, size)
+    yield from _read_on(disk, fd, log, size)
     return log if log.line_count > header.copied else None
 
 
@@ -144,15 +152,35 @@ def _read_header(disk: Disk, fd: int, size: int) -> tuple[SessionHeader, Link, i
     return header, link, len(line) + 1
 
 
-def _read_on(disk: Disk, fd: int, log: SessionLog, size: int) -> None:
+def _read_on(disk: Disk, fd: int, log: SessionLog, size: int) -> Steps[None]:
+    """Take in what stands between the end of ``log`` and ``size``.
+
+    Each step begins where ``log`` ends by then: whoever appends between two steps has taken in what came before.
+    """
     try:
-        for lines in read_lines(disk, fd, log.end, size, MAX_LINE_BYTES):
-            for line in lines:
-                link = check_line(line, log.link)
-                log.take(decode_entry(line), link, len(line) + 1)
+        while log.end < size and (lines := read_slice(disk, fd, log.end, size, MAX_LINE_BYTES)):
+            if len(lines[0]) > SLICE_BYTES:
+                yield from _take_long(log, lines[0])
+            else:
+                for line in lines:
+                    link = check_line(line, log.link)
+                    log.take(decode_entry(line), link, len(line) + 1)
+            if log.end < size:
+                yield
     except LineTooLongError:
         raise DamagedError(log.line_count + 1, log.end, "it is too long") from None
     except UnreadableLineError as error:
         raise DamagedError(log.line_count + 1, log.end, error.reason, newer=error.newer) from None
     except TreeError as error:
         raise DamagedError(log.line_count + 1, log.end, str(error)) from None
+
+
+def _take_long(log: SessionLog, line: bytes) -> Steps[None]:
+    """Take in a long line: reading, checking and decoding it are a step each."""
+    before, end = log.link, log.end
+    yield
+    link = check_line(line, before)
+    yield
+    entry = decode_entry(line)
+    if log.end == end:
+        log.take(entry, link, len(line) + 1)

@@ -22,7 +22,7 @@ _MODEL: Final = b'{"type":"model",'
 _LEAFLESS: Final = (_COMPACTION, _MODEL)
 
 
-class Scan(Struct, frozen=True, kw_only=True, array_like=True):
+class Scan(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     """What a look at a file found.  ``info`` is None where there is no session, or one that cannot be read.
 
     ``end`` is behind the last whole line, ``seal`` what stands before it: that tells a file that only grew.

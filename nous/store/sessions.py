@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
+import anyio
+
 from nous.errors import NousError
 from nous.store.disk import Disk, io_failure, place_file
 from nous.store.locks import STANDARD, LockProfile, try_lock, unlock
@@ -20,11 +22,15 @@ from nous.store.session_format import FORMAT, ORIGIN, Entry, LeafMove, SessionHe
 from nous.store.session_index import SAFE_ID, SessionIndex, SessionPage
 from nous.store.session_log import SessionLog, read_log
 from nous.store.sweep import sweep_temps
+from nous.system.steps import Steps, complete, complete_async
 
 __all__ = ["LeafMove", "Session", "SessionStore"]
 
 _KEPT_SESSIONS: Final = 32
 """How many sessions stay in memory after their last use."""
+
+_KEPT_BYTES: Final = 256 * 1024 * 1024
+"""How long their files may be in all; a session takes about as much memory as its file, and the last one used stays."""
 
 
 class SessionStore:
@@ -38,6 +44,7 @@ class SessionStore:
         # Who uses a session keeps it here; the last ones used stay a little longer.
         self._live: WeakValueDictionary[str, Session] = WeakValueDictionary()
         self._recent: OrderedDict[str, Session] = OrderedDict()
+        self._loading: dict[str, anyio.Event] = {}
 
     def create(self, session_id: str, created_at: str) -> Session:
         """Make an empty session.  It survives a power cut once its :meth:`Session.sync` has returned.
@@ -64,7 +71,7 @@ class SessionStore:
         return self._write_new(header, entries)
 
     def get(self, session_id: str) -> Session:
-        """Return a session as it is on disk now, with what other processes appended.
+        """Return a session as it is on disk now, with what other processes appended.  Blocks while it reads.
 
         Raises:
             NousError: ``session_not_found``, also for an id that is no safe file name; ``session_corrupt``,
@@ -72,10 +79,31 @@ class SessionStore:
         """
         session = self._live.get(session_id)
         if session is None:
-            session = self._read(session_id)
-        else:
-            session.refresh()
+            return self._keep(complete(self._read(session_id)))
+        complete(session.refresh())
         return self._keep(session)
+
+    async def load(self, session_id: str) -> Session:
+        """Do as :meth:`get`, in steps of a few milliseconds between which other tasks run.
+
+        Tasks that ask for the same session at once read it once.
+        """
+        while (session := self._live.get(session_id)) is None:
+            loading = self._loading.get(session_id)
+            if loading is None:
+                return self._keep(await self._load(session_id))
+            await loading.wait()
+        await complete_async(session.refresh())
+        return self._keep(session)
+
+    async def _load(self, session_id: str) -> Session:
+        loaded = self._loading[session_id] = anyio.Event()
+        try:
+            session = await complete_async(self._read(session_id))
+        finally:
+            del self._loading[session_id]
+            loaded.set()
+        return self._live.get(session_id) or session
 
     def list_sessions(self, limit: int = 100, cursor: str | None = None) -> SessionPage:
         """Return a page of all sessions, the last changed first.  Blocks; any thread may call it.
@@ -99,6 +127,10 @@ class SessionStore:
         """Tell whether there is a file of that name; whether it can be read is for :meth:`get`."""
         return SAFE_ID.fullmatch(session_id) is not None and self._path(session_id).is_file()
 
+    def kept_ids(self) -> list[str]:
+        """Return the sessions that stay in memory although nobody uses them, the next to go first."""
+        return list(self._recent)
+
     def evict(self, session_id: str) -> None:
         """Forget a session that is in memory."""
         self._live.pop(session_id, None)
@@ -111,11 +143,17 @@ class SessionStore:
         self._live[session.id] = session
         self._recent[session.id] = session
         self._recent.move_to_end(session.id)
-        if len(self._recent) > _KEPT_SESSIONS:
-            self._recent.popitem(last=False)
+        self._let_go_of_oldest()
         return session
 
-    def _read(self, session_id: str) -> Session:
+    def _let_go_of_oldest(self) -> None:
+        """Keep the bounds on what stays in memory after its last use; the last one used always stays."""
+        kept_bytes = sum(session.size_bytes for session in self._recent.values())
+        while len(self._recent) > 1 and (len(self._recent) > _KEPT_SESSIONS or kept_bytes > _KEPT_BYTES):
+            _, oldest = self._recent.popitem(last=False)
+            kept_bytes -= oldest.size_bytes
+
+    def _read(self, session_id: str) -> Steps[Session]:
         if SAFE_ID.fullmatch(session_id) is None:
             raise NousError("session_not_found", session_id)
         path = self._path(session_id)
@@ -126,7 +164,7 @@ class SessionStore:
         except OSError as error:
             raise io_failure(error, str(path)) from error
         try:
-            log = read_log(self._disk, fd, session_id, None)
+            log = yield from read_log(self._disk, fd, session_id, None)
         except OSError as error:
             raise io_failure(error, str(path)) from error
         finally:

@@ -13,6 +13,7 @@ from nous.store.disk import Disk, io_failure
 from nous.store.lines import read_first_line
 from nous.store.session_format import MAX_LINE_BYTES
 from nous.store.session_log import DamagedError, SessionLog, read_whole
+from nous.system.steps import complete
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -73,7 +74,7 @@ def verify_session(path: Path, disk: Disk | None = None) -> VerifyReport:
 def _verify(disk: Disk, fd: int, path: Path) -> VerifyReport:
     size = os.fstat(fd).st_size
     try:
-        log = read_whole(disk, fd, path.stem)
+        log = complete(read_whole(disk, fd, path.stem))
     except DamagedError as error:
         damage = Place(line=error.line, offset=error.offset, reason=error.reason)
         return VerifyReport(session_id=path.stem, file=path.name, ok=False, size=size, damage=damage, newer=error.newer)

@@ -13,6 +13,7 @@ from nous.store.locks import LockProfile
 from nous.store.sessions import SessionStore
 from nous.store.trace_file import TraceWriter
 from nous.store.verify import verify_session
+from nous.system.steps import complete
 from tests.unit.store.helpers import NOW, append_row, message, path_ids, spawn, verify_chain
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +94,7 @@ def test_two_processes_append_to_one_session(tmp_path: Path) -> None:
         assert len(output.split(b"\n")) == count + 1
     for prefix in "ab":
         assert appended_by(tmp_path, prefix) == [f"{prefix}{n}" for n in range(count)]
+    complete(mine.refresh())
     append_row(mine, ["last"])
     assert len(mine.messages) == 2 * count + 1
     assert not list(tmp_path.glob("*.torn-*"))
