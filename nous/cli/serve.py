@@ -21,12 +21,13 @@ from nous.config.load import Loaded
 from nous.config.provider import require_provider
 from nous.config.settings import ProviderName, Settings
 from nous.config.settings import ProviderSettings as ProviderSection
-from nous.errors import NousError
+from nous.errors import NousError, bound_text
 from nous.extensions.places import may_be_any
 from nous.ports.extensions import Extensions
 from nous.ports.model import Catalogue, ModelChoice, Provider
 from nous.ports.system import Ids
 from nous.ports.tool import Tool
+from nous.protocol.events import StartWarning
 from nous.providers.pool import ProviderPool
 from nous.providers.reach import reach
 from nous.runtime.daemon import Daemon
@@ -66,9 +67,10 @@ def run(arguments: Sequence[str]) -> int:
     for warning in state.warnings:
         log.warning("state_dir_open", detail=warning)
     report_ignored_project(loaded)
+    warnings = start_warnings(loaded)
     lock = EpochLock.acquire(state.daemons, epoch)
     try:
-        daemon = make_daemon(settings, state, workdir, world, epoch)
+        daemon = make_daemon(settings, state, workdir, world, epoch, warnings)
         wire = claim_stdio()
         # Nobody may read our environment, and orphans of our children come back to us.
         harden_before_first_child(epoch)
@@ -126,6 +128,23 @@ def report_ignored_project(loaded: Loaded) -> None:
             reason=project.reason,
             fix="nous trust DIR",
         )
+
+
+def start_warnings(loaded: Loaded) -> tuple[StartWarning, ...]:
+    """Return what ``ready`` says of the configuration.
+
+    Raises:
+        NousError: ``unsafe_operation`` if the project's file forbade something that nobody knows any more.
+    """
+    project = loaded.ignored_project
+    if project is None:
+        return ()
+    project.check_restrictions()
+    text = f"{project.source.name} does not count: {project.reason}."
+    if project.last_trusted is not None:
+        text += " What it forbade when it was trusted stays forbidden."
+    hint = f"Read it, then type: nous trust {Path(project.source.name).parent.parent}"
+    return (StartWarning(code="project_config_ignored", message=bound_text(text), hint=bound_text(hint)),)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -210,7 +229,14 @@ def find_workdir(given: Path | None) -> Path:
     return path
 
 
-def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World, epoch: str) -> Daemon:
+def make_daemon(
+    settings: Settings,
+    state: StateDir,
+    workdir: Path,
+    world: World,
+    epoch: str,
+    warnings: tuple[StartWarning, ...] = (),
+) -> Daemon:
     faulty = make_faulty_seams(settings)
     schemas = SchemaChecker()
     daemon = Daemon(
@@ -232,6 +258,7 @@ def make_daemon(settings: Settings, state: StateDir, workdir: Path, world: World
         correlation_id=os.environ.get(CORRELATION_VARIABLE),
         extensions=None if world.seams is not None else find_extensions(settings, state, workdir, schemas),
         schemas=schemas,
+        warnings=warnings,
     )
     if faulty is not None:
         faulty.abort = daemon.lose_client

@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
         was_trusted = TrustStore(open_state_dir(root).root).forget(path)
         return report(str(path), "forgotten" if was_trusted else "was not trusted", "", as_json=options.json)
     project = read_checked(options.directory, root)
-    TrustStore(open_state_dir(root).root).trust(path, project.digest)
+    TrustStore(open_state_dir(root).root).trust(path, project.digest, project.source.data)
     return report(str(path), "trusted", project.digest, as_json=options.json)
 
 
@@ -54,7 +54,7 @@ def read_checked(directory: Path, root: Path) -> ProjectFile:
             cannot be read.
     """
     project = read_project_file(directory, root)
-    if project is None:
+    if project is None or project.is_missing:
         raise NousError("invalid_usage", f"{directory / PROJECT_FILE}: no such file")
     if project.fault is not None:
         raise project.fault
@@ -65,7 +65,8 @@ def read_checked(directory: Path, root: Path) -> ProjectFile:
 def show_all(store: TrustStore, *, as_json: bool) -> int:
     records = store.records()
     if as_json:
-        return succeed(trusted=records)
+        shown = [{"path": one.path, "digest": one.digest, "trusted_at": one.trusted_at} for one in records]
+        return succeed(trusted=shown)
     for record in records:
         sys.stdout.write(f"{record.trusted_at}  {record.path}\n")
     return EXIT_OK

@@ -22,6 +22,7 @@ from nous.client.pending import Pending, PendingCommands
 from nous.client.process import DaemonProcess, serve_command
 from nous.errors import NousError
 from nous.protocol.codec import DEFAULT_MAX_LINE_BYTES
+from nous.protocol.events import StartWarning
 
 READY_SECONDS: Final = 30.0
 """How long a daemon may take to start: far more than it needs, also on a busy machine."""
@@ -51,6 +52,7 @@ class Ready(Struct, frozen=True, kw_only=True):
     max_line_bytes: int = DEFAULT_MAX_LINE_BYTES
     max_event_bytes: int = 0
     features: tuple[str, ...] = ()
+    warnings: tuple[StartWarning, ...] = ()
 
 
 class Client:

@@ -67,11 +67,13 @@ def resolve(
     flags: Mapping[str, object] | None = None,
     config_file: Path | None = None,
     trusted_project: SourceFile | None = None,
+    last_trusted: SourceFile | None = None,
 ) -> Resolved:
     """Read all layers and return the configuration.
 
     ``flags`` are values of the settings' own types by dotted path, only those that were given.  ``trusted_project``
-    is the project file as it was read when its trust was checked: it is not read a second time here.
+    is the project file as it was read when its trust was checked: it is not read a second time here.  ``last_trusted``
+    is a project file as it was before it changed: of it only the restrictions count.
 
     Raises:
         NousError: ``invalid_config`` or, for a flag, ``invalid_usage``; the cause names place and key.
@@ -80,6 +82,8 @@ def resolve(
     merged.update(_read_user_file(environ))
     if trusted_project is not None:
         merged.update(read_file_layer(trusted_project, environ, is_project=True))
+    if last_trusted is not None:
+        merged.update(restrictions(read_file_layer(last_trusted, environ, is_project=True)))
     if config_file is not None:
         merged.update(_read_named_file(config_file, environ))
     merged.update(read_environment(environ))
@@ -89,6 +93,15 @@ def resolve(
     sources = {path: merged[path].source if path in merged else DEFAULT_SOURCE for path in flatten(settings)}
     check_settings(settings, sources)
     return Resolved(settings, sources)
+
+
+def restrictions(layer: Layer) -> Layer:
+    """Return what a layer forbids: tools that it denies, and all that it does not name in ``tools.active``."""
+    return {
+        path: given
+        for path, given in layer.items()
+        if (path.startswith("tools.policy.") and given.value == "deny") or path == "tools.active"
+    }
 
 
 def user_config_file(environ: Mapping[str, str]) -> Path:

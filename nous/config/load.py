@@ -33,6 +33,8 @@ class Loaded(NamedTuple):
 def load(*, environ: Mapping[str, str], flags: Mapping[str, object], config_file: Path | None, workdir: Path) -> Loaded:
     """Read all layers.  A project's file that is not trusted, or was changed since, is left out.
 
+    Of one that was trusted once, what it forbade then stays forbidden until it is trusted again or forgotten.
+
     Raises:
         NousError: as :func:`nous.config.layers.resolve`.
     """
@@ -42,4 +44,6 @@ def load(*, environ: Mapping[str, str], flags: Mapping[str, object], config_file
     project = read_project_file(workdir, state_root)
     if project is not None and project.verdict == "trusted":
         found = resolve(environ=environ, flags=flags, config_file=config_file, trusted_project=project.source)
+    elif project is not None and project.last_trusted is not None:
+        found = resolve(environ=environ, flags=flags, config_file=config_file, last_trusted=project.last_trusted)
     return Loaded(found.settings, found.sources, state_root, project)

@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "54ea736c1a436ddcd092e79d60a5908cc483262fcb138a41320e2c1c29fa712c"
+SCHEMA_DIGEST: Final = "b29c56d92bb74c392bf2561cf16e56735d813e65f94b1ac72ed9546c1f5c1ee8"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -120,6 +120,14 @@ class ToolExecutionEnd(InTurn, frozen=True, kw_only=True):
     message_id: str | UnsetType = UNSET
 
 
+class StartWarning(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something about the daemon's configuration that who uses it should know.  ``hint`` says what to do."""
+
+    code: str
+    message: str
+    hint: str | UnsetType = UNSET
+
+
 class StatusEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something worth showing.  ``ready`` and ``bye`` of the daemon have fields of their own."""
 
@@ -141,6 +149,7 @@ class StatusEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_line_bytes: int | UnsetType = UNSET
     max_event_bytes: int | UnsetType = UNSET
     features: tuple[str, ...] | UnsetType = UNSET
+    warnings: tuple[StartWarning, ...] | UnsetType = UNSET
 
 
 class WarningEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import msgspec
 from anyio.abc import TaskGroup
+from msgspec import UNSET
 
 from nous.config.settings import Settings
 from nous.engine.inputs import (
@@ -30,7 +31,7 @@ from nous.ports.system import Clock, Ids
 from nous.ports.tool import Tool
 from nous.protocol.commands import QueueMode
 from nous.protocol.entries import ModelChange
-from nous.protocol.events import CONNECTION_FEATURES, StatusEvent, WarningEvent, daemon_line
+from nous.protocol.events import CONNECTION_FEATURES, StartWarning, StatusEvent, WarningEvent, daemon_line
 from nous.protocol.responses import PROTOCOL_VERSION
 from nous.runtime.extensions import DaemonListener, NoExtensions
 from nous.runtime.health import LoopWatch
@@ -96,6 +97,7 @@ class Daemon:
         correlation_id: str | None = None,
         extensions: Extensions | None = None,
         schemas: SchemaChecker | None = None,
+        warnings: tuple[StartWarning, ...] = (),
     ) -> None:
         self.settings = settings
         self.state_root = state_root
@@ -116,6 +118,7 @@ class Daemon:
         self.exporter = exporter
         self.seams: Seams = seams or LiveSeams(clock, settings.tools.policy)
         self.extensions: Extensions = extensions or NoExtensions()
+        self.warnings = warnings
         self.schemas = schemas or SchemaChecker()
         self.toolbox = Toolbox(tools, settings.tools.active, may_grow=extensions is not None)
         self.listener = DaemonListener(self)
@@ -386,6 +389,7 @@ class Daemon:
             max_line_bytes=settings.max_line_bytes,
             max_event_bytes=settings.max_event_bytes,
             features=CONNECTION_FEATURES,
+            warnings=self.warnings or UNSET,
         )
 
     def event_line(self, payload: StatusEvent | WarningEvent) -> bytes:

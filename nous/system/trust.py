@@ -41,12 +41,14 @@ _MAX_DEPTH: Final = 64
 class TrustRecord(Struct, frozen=True, kw_only=True):
     """What is kept about a trusted path.
 
-    ``path`` is for people (a name that is not UTF-8 stands escaped); ``trusted_at`` is RFC 3339 UTC.
+    ``path`` is for people (a name that is not UTF-8 stands escaped); ``trusted_at`` is RFC 3339 UTC.  ``content`` is
+    the text of the file, or of the tree's manifest, as it was trusted: what it forbade stays forbidden when it changes.
     """
 
     path: str
     digest: str
     trusted_at: str
+    content: str | None = None
 
 
 class TrustStore:
@@ -59,18 +61,24 @@ class TrustStore:
 
     def check(self, path: Path, digest: str) -> Verdict:
         """Say whether what has ``digest`` now was trusted at ``path``."""
-        record = self._read(self._file_of(path))
+        record = self.find(path)
         if record is None:
             return "unknown"
         return "trusted" if record.digest == digest else "changed"
 
-    def trust(self, path: Path, digest: str) -> TrustRecord:
+    def find(self, path: Path) -> TrustRecord | None:
+        """Return what was trusted last at ``path``; None if nothing was, or the record cannot be read."""
+        return self._read(self._file_of(path))
+
+    def trust(self, path: Path, digest: str, content: bytes | None = None) -> TrustRecord:
         """Record, durably, that ``path`` is trusted with this content, in place of what was trusted there before.
 
         Raises:
             NousError: ``io_failure``.  Whether there is a state directory is for the caller to have made sure.
         """
-        record = TrustRecord(path=_text(_identity(path)), digest=digest, trusted_at=SystemClock().now())
+        text = None if content is None else content.decode("utf-8", "replace")
+        now = SystemClock().now()
+        record = TrustRecord(path=_text(_identity(path)), digest=digest, trusted_at=now, content=text)
         try:
             self._directory.mkdir(0o700, exist_ok=True)
             replace_file(self._file_of(path), msgspec.json.encode(record) + b"\n", tag="trust")

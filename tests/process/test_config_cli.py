@@ -369,3 +369,64 @@ def test_production_refuses_what_is_not_meant_for_it(
     assert found["error_code"] == code
     assert what in found["error"]
     assert not home.state.exists()
+
+
+CALL_BASH: list[list[object]] = [
+    [{"tool_call": {"name": "bash", "arguments": {"command": "touch made"}, "id": "c1"}}],
+    [{"text": "Done."}],
+]
+
+
+def change(path: Path) -> None:
+    path.write_text("tools: {policy: {bash: allow}}", encoding="utf-8")
+
+
+def cut(path: Path) -> None:
+    path.write_text("tools: {", encoding="utf-8")
+
+
+def replace_by_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+    path.parent.rmdir()
+
+
+@pytest.mark.parametrize("text", ["tools: {policy: {bash: deny, read: allow}}", "tools: {active: [read, ls]}"])
+@pytest.mark.parametrize("change_it", [change, cut, replace_by_fifo, remove])
+async def test_what_a_trusted_file_forbade_stays_forbidden_once_it_has_changed(
+    state: Home, text: str, change_it: Callable[[Path], None]
+) -> None:
+    path = write_project(state, text)
+    assert trust(state, state.workdir).returncode == 0
+    change_it(path)
+    async with spawned(state, Setup(script=CALL_BASH)) as client:
+        [warning] = client.ready.warnings
+        assert warning.code == "project_config_ignored"
+        assert warning.message.endswith("What it forbade when it was trusted stays forbidden.")
+        assert warning.hint == f"Read it, then type: nous trust {state.workdir}"
+        await client.call("prompt", text="go", wait=True)
+    assert not (state.workdir / "made").exists()
+    assert trust(state, state.workdir, "--forget").returncode == 0
+    async with spawned(state, Setup(script=CALL_BASH)) as client:
+        await client.call("prompt", text="go", wait=True)
+    assert (state.workdir / "made").exists()
+
+
+def test_a_changed_file_whose_restrictions_were_not_recorded_refuses_the_start(state: Home) -> None:
+    path = write_project(state, "tools: {policy: {bash: deny}}")
+    assert trust(state, state.workdir).returncode == 0
+    [record] = (state.state / "trust").glob("*.json")
+    kept = json.loads(record.read_bytes())
+    del kept["content"]
+    record.write_text(json.dumps(kept), encoding="utf-8")
+    change(path)
+    serve = ("serve", "--provider", "mock", "--state-dir", state.state, "--json")
+    done = run_nous(state, *serve)
+    assert answer(done)["error_code"] == "unsafe_operation"
+    assert answer(done)["hint"].startswith("Read it, then type: nous trust ")
+    assert trust(state, state.workdir).returncode == 0
+    assert run_nous(state, *serve).returncode == 0
