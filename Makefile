@@ -38,8 +38,8 @@ test-replay-deep: $(INSTALLED) ## Replay 50,000 generated runs instead of 2,000
 milestone4-gate: $(INSTALLED) ## What a milestone needs: a PASS line per requirement, offline (M4_GATE_LIVE_SMOKE=1 adds a live one)
 	$(BIN)/python -m scripts.gate
 
-test-chaos: $(INSTALLED) ## Kill daemons 500 times, break disks, a million lines of garbage, 2,000 runs in one daemon
-	CHAOS_KILLS=500 FUZZ_LINES=1000000 SOAK_RUNS=2000 $(BIN)/pytest tests/chaos
+test-chaos: $(INSTALLED) ## Kill daemons 2,000 times, signal them 500 times, break disks, a million lines of garbage, 2,000 runs in one daemon
+	CHAOS_KILLS=2000 SIGNAL_RUNS=500 FUZZ_LINES=1000000 SOAK_RUNS=2000 $(BIN)/pytest tests/chaos tests/interaction/test_loop.py
 
 test-hardening: $(INSTALLED) ## Fault injection, contention, atomic writes, exit codes, secrets, consent
 	$(BIN)/python -m scripts.hardening

@@ -1,6 +1,6 @@
 """Sessions when things end badly: daemons killed at any moment, disks that fail, several daemons and many processes.
 
-CHAOS_KILLS says how often a daemon is killed (20 in ``make test``, 500 in ``make test-chaos``), CHAOS_SEED when.
+CHAOS_KILLS says how often a daemon is killed (20 in ``make test``, 2,000 in ``make test-chaos``), CHAOS_SEED when.
 """
 
 from __future__ import annotations

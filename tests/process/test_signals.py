@@ -9,12 +9,11 @@ from typing import Final
 
 import pytest
 
-from nous.system import procfs
 from tests.support.harness import command_line, open_process
 from tests.support.home import Home, Setup, Spawned
 from tests.support.lines import read_line
 from tests.support.raw import RawWire, open_raw, until
-from tests.unit.system.processes import is_running
+from tests.support.workers import workers_in
 
 pytestmark = pytest.mark.anyio
 
@@ -34,18 +33,6 @@ def bash(command: str) -> Setup:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
-
-
-def workers_in(directory: Path) -> set[int]:
-    """Return the processes that work in a directory: a tool's, whoever their parents are now."""
-    found = set()
-    for pid in procfs.all_processes():
-        try:
-            if Path(f"/proc/{pid}/cwd").readlink() == directory and is_running(pid):
-                found.add(pid)
-        except OSError:
-            continue
-    return found
 
 
 def tools_of(home: Home, daemon: Spawned) -> set[int]:
