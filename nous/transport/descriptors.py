@@ -1,7 +1,9 @@
 """An endpoint over two descriptors of any kind: pipes, sockets, terminals, regular files, /dev/null.
 
-The descriptors are shared with whoever started us, so they are never made non-blocking: readiness is asked for before
-every read and write, and where it cannot be asked for a thread of its own does what may block.
+The descriptors are shared with whoever started this process, so they are never made non-blocking.  Others may read and
+write the same pipe (stderr, a wrapper script), so readiness is only a hint.  Pipes are opened once more with a
+non-blocking description of their own (Linux), sockets are used with ``MSG_DONTWAIT``; where neither is possible,
+a thread does what may block.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import socket
 import stat
 import sys
 import threading
@@ -25,6 +28,8 @@ from nous.ports.endpoint import BrokenEndpointError
 from nous.system.threads import WorkThreads
 
 READ_BYTES: Final = 64 * 1024
+OWN_PIECE_BYTES: Final = 64 * 1024
+"""What is handed to one write that cannot block: a pipe's usual capacity, so that little is copied in vain."""
 
 # What a pipe that poll calls writable takes without blocking: POSIX promises it for up to PIPE_BUF bytes.
 _SURE_BYTES: Final = select.PIPE_BUF
@@ -39,10 +44,12 @@ class DescriptorEndpoint:
         self._read_fd = read_fd
         self._write_fd = write_fd
         self._read_waits = _can_wait(read_fd)
+        self._own_read = _OwnDescription(read_fd, os.O_RDONLY)
+        self._own_write = _OwnDescription(write_fd, os.O_WRONLY)
         mode = os.fstat(write_fd).st_mode
         self._write_waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         # A terminal may block a write although poll said that it would take some: only a thread may wait for it.
-        self._may_block = os.isatty(write_fd)
+        self._may_block = os.isatty(write_fd) or (not self._own_write and _is_stderr(write_fd))
         self._piece_bytes = sys.maxsize if stat.S_ISREG(mode) else _SURE_BYTES
         # A read that blocks must not keep a shared thread from others.
         self._read_thread = WorkThreads()
@@ -52,23 +59,32 @@ class DescriptorEndpoint:
     async def receive(self) -> bytes:
         try:
             if self._read_waits:
-                await anyio.wait_readable(self._read_fd)
-                return os.read(self._read_fd, READ_BYTES)
+                return await self._receive_ready()
             return await self._read_thread.run(partial(os.read, self._read_fd, READ_BYTES))
         except OSError as error:
             if error.errno in _GONE:
                 return b""
             raise
 
+    async def _receive_ready(self) -> bytes:
+        while True:
+            await anyio.wait_readable(self._read_fd)
+            with suppress(BlockingIOError):  # somebody else has read it
+                return self._own_read.read() if self._own_read else os.read(self._read_fd, READ_BYTES)
+
     def send_nowait(self, data: bytes) -> int:
         if self._may_block:
             return 0
         sent = 0
         try:
+            if self._own_write:
+                while sent < len(data):
+                    sent += self._own_write.write(data[sent : sent + OWN_PIECE_BYTES])
+                return sent
             while sent < len(data) and self._poll.poll(0):
                 sent += os.write(self._write_fd, data[sent : sent + self._piece_bytes])
         except BlockingIOError:
-            # Somebody else made the descriptor non-blocking, and it is full.
+            # It is full (or somebody else made the descriptor non-blocking).
             return sent
         except OSError as error:
             raise BrokenEndpointError from error
@@ -104,8 +120,53 @@ class DescriptorEndpoint:
 
     async def aclose(self) -> None:
         self._read_thread.close()
+        self._own_read.close()
+        self._own_write.close()
         for fd in {self._read_fd, self._write_fd}:
             os.close(fd)
+
+
+class _OwnDescription:
+    """A way to read or write a pipe or socket that never blocks, whatever others do with it; false if there is none."""
+
+    def __init__(self, fd: int, mode: int) -> None:
+        self._fd = -1
+        self._socket: socket.socket | None = None
+        kind = os.fstat(fd).st_mode
+        with suppress(OSError):
+            if stat.S_ISSOCK(kind):
+                self._socket = socket.socket(fileno=os.dup(fd))
+            elif stat.S_ISFIFO(kind):
+                self._fd = os.open(f"/proc/self/fd/{fd}", mode | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def __bool__(self) -> bool:
+        return self._socket is not None or self._fd >= 0
+
+    def read(self) -> bytes:
+        """Return what is there, ``b""`` at the end; BlockingIOError if nothing is there."""
+        if self._socket is not None:
+            return self._socket.recv(READ_BYTES, socket.MSG_DONTWAIT)
+        return os.read(self._fd, READ_BYTES)
+
+    def write(self, data: bytes) -> int:
+        """Write what fits now and return how much that was; BlockingIOError if nothing fits."""
+        if self._socket is not None:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        return os.write(self._fd, data)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _is_stderr(fd: int) -> bool:
+    """Whether writing to ``fd`` and to stderr ends in the same pipe."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(fd), os.fstat(2))
+    return False
 
 
 def _can_wait(fd: int) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import tty
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +17,7 @@ from anyio.lowlevel import checkpoint
 
 from nous.ports.endpoint import BrokenEndpointError
 from nous.transport.descriptors import DescriptorEndpoint
-from tests.support.home import bounded
+from tests.support.home import ROOT, SCALE, TEST_SECONDS, bounded
 
 pytestmark = pytest.mark.anyio
 
@@ -195,3 +197,35 @@ async def test_one_socket_for_both() -> None:
         mine.close()
         await endpoint.wait_closed()
         await endpoint.aclose()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread writes")
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_write_never_blocks_although_others_write_to_the_same_stream(kind: str) -> None:
+    """As stderr on the same pipe does: between the look and the write the room is gone."""
+    program = f"""
+import os, socket, threading
+from nous.transport.descriptors import DescriptorEndpoint
+if {kind!r} == "pipe":
+    reader, writer = os.pipe()
+    other = os.open(f"/proc/self/fd/{{writer}}", os.O_WRONLY | os.O_NONBLOCK)
+    fill = lambda: os.write(other, b"o" * 4096)
+else:
+    left, right = socket.socketpair()
+    reader, writer = left.fileno(), right.fileno()
+    fill = lambda: right.send(b"o" * 4096, socket.MSG_DONTWAIT)
+def others():
+    while True:
+        try:
+            fill()
+        except BlockingIOError:
+            pass
+endpoint = DescriptorEndpoint(os.open("/dev/null", os.O_RDONLY), writer)
+threading.Thread(target=others, daemon=True).start()
+for _ in range(20_000):
+    endpoint.send_nowait(b"m" * 4096)
+    os.read(reader, 4096)
+os._exit(0)
+"""
+    limit = TEST_SECONDS * SCALE
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=limit, check=False).returncode == 0
