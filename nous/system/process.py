@@ -36,6 +36,8 @@ TERM_GRACE_MS: Final = 2000
 """Between TERM and KILL: what docs/hardening grants a child to clean up."""
 KILL_LIMIT_MS: Final = 5000
 """KILL needs no consent, but a process in the kernel (a dead disk) may not die: it is given up after this."""
+POLITE_PROCESSES: Final = 256
+"""A tree with more processes gets no time to clean up."""
 _KILL_EVERY_S: Final = 0.5
 _FIRST_LOOK_S: Final = 0.005
 _LAST_LOOK_S: Final = 0.1
@@ -122,12 +124,16 @@ class Child:
         """End the child and everything it started, and reap it.  Not cancellable, bounded, repeatable.
 
         Returns what :meth:`wait` does, at once if all have exited by themselves.  Otherwise TERM to all, after
-        ``grace_ms`` KILL, until none is left.  The pipes stay open: what was written can still be read.
+        ``grace_ms`` KILL, until none is left.  A tree of more than ``POLITE_PROCESSES`` is killed at once.  The pipes
+        stay open: what was written can still be read.
         """
         with anyio.CancelScope(shield=True):
             is_alone = self.poll() is not None and not self.tree.may_have_outlived_root()
-            if not self._is_reaped and not is_alone and not await self._signal_until_gone(signal.SIGTERM, grace_ms):
-                await self._signal_until_gone(signal.SIGKILL, KILL_LIMIT_MS)
+            if not self._is_reaped and not is_alone:
+                # A fork bomb starves this process for as long as it is waited for.
+                grace_ms = grace_ms if self.tree.size() <= POLITE_PROCESSES else 0
+                if not await self._signal_until_gone(signal.SIGTERM, grace_ms):
+                    await self._signal_until_gone(signal.SIGKILL, KILL_LIMIT_MS)
         self._reap()
         return -signal.SIGKILL if self._returncode is None else self._returncode
 
@@ -142,15 +148,16 @@ class Child:
         deadline = anyio.current_time() + limit_ms / 1000
         pause_s = _FIRST_LOOK_S
         is_told = False
-        while await self._is_any_left():
+        while limit_ms > 0 and await self._is_any_left():
             if anyio.current_time() >= deadline:
                 return False
             if not is_told or signum == signal.SIGKILL:
-                await _tree_threads.run(partial(self.tree.signal, signum))
+                is_kill = signum == signal.SIGKILL
+                await _tree_threads.run(self.tree.kill if is_kill else partial(self.tree.signal, signum))
                 is_told = True
             await anyio.sleep(pause_s)
             pause_s = min(pause_s * 2, _LAST_LOOK_S)
-        return True
+        return limit_ms > 0
 
     async def _is_any_left(self) -> bool:
         return bool(await _tree_threads.run(self.tree.members)) or self.poll() is None

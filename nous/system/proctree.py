@@ -32,6 +32,9 @@ Each mark is preceded by a colon and is ``<epoch>.<random>``, or ``<random>`` wh
 """
 
 
+_MAX_FREEZE_PASSES: Final = 20
+
+
 class _Family:
     """What the trees of this process share.
 
@@ -131,6 +134,25 @@ class ProcessTree:
             if member.group != self._root_pid:
                 signal_exactly(member, signum)
 
+    def kill(self) -> None:
+        """Send SIGKILL to every process of the tree.
+
+        The root's group gets it in one system call, which no fork escapes.  What left the group is stopped first, until
+        nothing new appears, because a process that is stopped cannot fork.
+        """
+        self.kill_group()
+        stopped: set[tuple[int, int]] = set()
+        for _ in range(_MAX_FREEZE_PASSES):
+            members = self.members()
+            new = [member for member in members if (member.pid, member.started) not in stopped]
+            if not new:
+                break
+            for member in new:
+                signal_exactly(member, signal.SIGSTOP)
+                stopped.add((member.pid, member.started))
+        for member in members:
+            signal_exactly(member, signal.SIGKILL)
+
     def kill_group(self) -> None:
         """Send SIGKILL to the root's process group.  One system call: also while the machine hardly answers."""
         stat = procfs.read_stat(self._root_pid)
@@ -192,7 +214,7 @@ def kill_every_tree(limit_s: float) -> None:
 
 def _kill_each(trees: Iterable[ProcessTree]) -> None:
     for tree in trees:
-        tree.signal(signal.SIGKILL)
+        tree.kill()
 
 
 def _children_by_parent(processes: Mapping[int, ProcessStat]) -> defaultdict[int, list[int]]:

@@ -26,7 +26,10 @@ _FIRST_LOOK_S: Final = 0.02
 _LAST_LOOK_S: Final = 0.1
 """How often memory is looked at: short children are not worth a look, fast ones can take a few hundred MB between."""
 
-Stopped = Literal["timeout", "memory"]
+MAX_PROCESSES: Final = 4096
+"""More at once than any build needs: a fork bomb is ended before it starves the machine."""
+
+Stopped = Literal["timeout", "memory", "processes"]
 
 
 class Ending(Struct, frozen=True):
@@ -42,14 +45,16 @@ async def supervise(
     *,
     timeout_ms: float,
     memory_limit_bytes: int,
+    max_processes: int = MAX_PROCESSES,
 ) -> Ending:
     """Hand the child's output to ``receive`` until it has exited, then end whatever it left behind.
 
     The next chunk is not read before ``receive`` returned.  ``memory_limit_bytes`` bounds the resident memory of
-    the whole tree.  What the child wrote before its exit arrives in full; a process that keeps the pipe open is
-    waited for ``DRAIN_S``.  Cancelling ends the tree as well (TERM, grace, KILL) before it goes through.
+    the whole tree, ``max_processes`` its size.  What the child wrote before its exit arrives in full; a process that
+    keeps the pipe open is waited for ``DRAIN_S``.  Cancelling ends the tree as well (TERM, grace, KILL) before it
+    goes through.
     """
-    supervision = _Supervision(child, receive, memory_limit_bytes)
+    supervision = _Supervision(child, receive, memory_limit_bytes, max_processes)
     try:
         stopped = await supervision.follow(timeout_ms)
         returncode = await child.end()
@@ -62,11 +67,18 @@ async def supervise(
 
 
 class _Supervision:
-    def __init__(self, child: Child, receive: Callable[[bytes], Awaitable[None]], memory_limit_bytes: int) -> None:
+    def __init__(
+        self,
+        child: Child,
+        receive: Callable[[bytes], Awaitable[None]],
+        memory_limit_bytes: int,
+        max_processes: int,
+    ) -> None:
         self._child = child
         self._receive = receive
         self._memory_limit_bytes = memory_limit_bytes
-        self._is_over_memory = False
+        self._max_processes = max_processes
+        self._breach: Stopped | None = None
         self._drain_bytes: float = math.inf
         self._drain_until = math.inf
         self._silence = anyio.CancelScope()
@@ -78,8 +90,8 @@ class _Supervision:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watch, limit)
                 await self._pump()
-        if self._is_over_memory:
-            return "memory"
+        if self._breach is not None:
+            return self._breach
         return "timeout" if limit.cancelled_caught else None
 
     async def drain(self) -> None:
@@ -118,16 +130,18 @@ class _Supervision:
             with anyio.move_on_after(pause_s):
                 await self._child.wait()
             pause_s = min(pause_s * 2, _LAST_LOOK_S)
-            if await self._takes_too_much_memory():
-                self._is_over_memory = True
+            self._breach = await run_in_thread(self._find_breach)
+            if self._breach is not None:
                 limit.cancel()
                 return
         self._exited.set()
         self._drain_bytes = DRAIN_BYTES
         self._drain_until = self._silence.deadline = anyio.current_time() + DRAIN_S
 
-    async def _takes_too_much_memory(self) -> bool:
-        if self._child.tree.observe() <= self._memory_limit_bytes:
-            return False
-        # Processes that share memory were counted twice: look again, exactly, before anybody is killed.
-        return await run_in_thread(self._child.tree.proportional_bytes) > self._memory_limit_bytes
+    def _find_breach(self) -> Stopped | None:
+        """Return which limit was passed, if one was.  For a thread: a tree may have thousands of processes."""
+        tree = self._child.tree
+        # Processes that share memory are counted twice at first: look again, exactly, before anybody is ended.
+        if tree.observe() > self._memory_limit_bytes and tree.proportional_bytes() > self._memory_limit_bytes:
+            return "memory"
+        return "processes" if tree.size() > self._max_processes else None

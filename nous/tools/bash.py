@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from nous.ports.tool import ToolContext, ToolResult
 from nous.system.files import anonymous_file
 from nous.system.process import Child, find_program, signal_name, spawn
-from nous.system.supervise import Ending, supervise
+from nous.system.supervise import MAX_PROCESSES, Ending, supervise
 from nous.tools.arguments import InvalidArgumentsError
 from nous.tools.builtin import BuiltinTool
 from nous.tools.environment import open_environment
@@ -129,6 +129,8 @@ class BashTool(BuiltinTool[BashArguments]):
             return f"[Timed out after {timeout_ms} ms: {gone}]"
         if ending.stopped == "memory":
             return f"[More than {self._memory_limit_mb} MiB of memory: {gone}]"
+        if ending.stopped == "processes":
+            return f"[More than {MAX_PROCESSES} processes: {gone}]"
         if ending.returncode < 0:
             return f"[Killed by {signal_name(-ending.returncode)}]"
         if ending.returncode > _SIGNAL_EXIT_BASE:

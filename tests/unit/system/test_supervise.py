@@ -12,11 +12,12 @@ from pathlib import Path
 import anyio
 import pytest
 
+from nous.system import process
 from nous.system.pipes import CHUNK_BYTES
 from nous.system.process import Child, spawn
 from nous.system.proctree import FAMILY
 from nous.system.supervise import Ending, supervise
-from tests.unit.system.processes import DEADLINE_S, is_running, python
+from tests.unit.system.processes import DEADLINE_S, adopting_orphans, is_running, python
 
 pytestmark = pytest.mark.anyio
 
@@ -230,3 +231,50 @@ async def test_a_receiver_that_fails_ends_everything() -> None:
     assert group.group_contains(KeyError)
     assert not is_running(child.pid)
     assert FAMILY.roots == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts processes through /proc")
+async def test_more_processes_than_allowed_are_ended() -> None:
+    child = start("for n in $(seq 40); do sleep 300 & done; wait")
+    sink = Sink()
+    with anyio.fail_after(DEADLINE_S):
+        ending = await supervise(child, sink.receive, timeout_ms=LONG_MS, memory_limit_bytes=NO_LIMIT, max_processes=20)
+    assert ending.stopped == "processes"
+    assert child.tree.members() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts processes through /proc")
+async def test_a_large_tree_gets_no_time_to_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "POLITE_PROCESSES", 10)
+    told = tmp_path / "told"
+    child = start(f"trap 'touch {told}' TERM; for n in $(seq 40); do sleep 300 & done; echo up; while :; do wait; done")
+    with anyio.fail_after(DEADLINE_S):
+        while b"up" not in await child.stdout.receive():
+            pass
+        child.tree.observe()
+        await child.end(grace_ms=60_000)
+    child.close()
+    assert not told.exists()
+    assert child.tree.members() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts processes through /proc")
+async def test_a_bomb_whose_processes_leave_their_group_is_ended() -> None:
+    """Each process starts its successor in a session of its own and ends: a look at /proc is always too late."""
+    program = """
+import os, time
+print("up", flush=True)
+for _ in range(3):
+    if os.fork() == 0:
+        while True:
+            os.setsid() if os.getpid() != os.getsid(0) else None
+            if os.fork():
+                os._exit(0)
+"""
+    sink = Sink()
+    with adopting_orphans():
+        child = start_python(program)
+        with anyio.fail_after(DEADLINE_S):
+            ending = await supervise(child, sink.receive, timeout_ms=300, memory_limit_bytes=NO_LIMIT)
+        assert child.tree.members() == []
+    assert ending.returncode is not None
