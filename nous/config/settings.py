@@ -147,6 +147,9 @@ class ProviderSettings(_Section, frozen=True, kw_only=True):
     ] = {}
     connect_timeout_ms: Annotated[TimeoutMs, about("How long connecting may take.")] = 10_000
     stream_idle_timeout_ms: Annotated[TimeoutMs, about("How long a streaming answer may stay silent.")] = 120_000
+    stream_stall_timeout_ms: Annotated[
+        TimeoutMs, about("How long a streaming answer may bring bytes, such as keep-alives, but nothing of the answer.")
+    ] = 600_000
     allow_insecure: Annotated[
         bool, about("Whether plain http may leave this machine; to loopback it always may.", owner_only=True)
     ] = False

@@ -15,6 +15,11 @@ class Answer(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
 
+    @property
+    def waited_s(self) -> float:
+        """How long its reader has waited for the peer so far, in seconds in which this process ran."""
+        ...
+
     async def read(self) -> bytes:
         """Return everything that one network read delivered, or ``b""`` at the end, however often it is asked.
 

@@ -1,11 +1,15 @@
-"""One HTTP/1.1 connection: a request out, an answer in, again and again.  httptools parses, nobody copies twice.
+"""One HTTP/1.1 connection over a socket: sends a request, receives its answer, and can do so again.
 
-The parser is llhttp in C: a model's answer comes as thousands of small HTTP chunks, and a parser in Python would
-cost more than all that happens to them afterwards.
+The parser is llhttp (through httptools): a model's answer comes as thousands of small HTTP chunks, and a parser in
+Python would cost more than everything that happens to them afterwards.
+
+No peer can keep the event loop from its other work: after every ``YIELD_BYTES`` that arrived without a wait, reading
+lets other tasks run, whatever the bytes are.
 """
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
 import time
@@ -14,13 +18,20 @@ from contextlib import suppress
 from typing import Any, Final
 
 import anyio
+from anyio.lowlevel import checkpoint
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from nous.errors import NousError
 from nous.providers.faults import client_fault
+from nous.providers.patience import Patience
 
 READ_BYTES: Final = 64 * 1024
-"""How much is read at a time, and handed on as one."""
+"""How much is read at a time, and returned as one piece."""
+
+YIELD_BYTES: Final = 64 * 1024
+
+READ_COST_BYTES: Final = 256
+"""What a read counts in addition to its bytes: small ones cost time too."""
 
 MAX_OVERHEAD_BYTES: Final = 128 * 1024
 """How much a server may send without a byte of body in it: heads, trailers, extensions of chunks."""
@@ -32,9 +43,11 @@ _WANTS_READ: Final = (BlockingIOError, ssl.SSLWantReadError)
 
 
 class Incoming:
-    """What the parser tells of one answer.
+    """One answer as far as it was parsed.
 
-    ``status`` is 0 until its head is there.  ``failure`` counts only after the body that came before it.
+    ``status`` is 0 until the head is complete.  ``failure`` counts only after the body that came before it.  The
+    length of the body follows RFC 9112, section 6.3: an answer with both a length and a transfer coding is chunked, and
+    its connection is not used again.
     """
 
     def __init__(self) -> None:
@@ -43,19 +56,22 @@ class Incoming:
         self.headers: dict[str, str] = {}
         self.is_complete = False
         self.keeps_alive = False
+        self.is_begun = False
         self._parts = 0
         self.body: list[bytes] = []
         # The parser calls this for every chunk: a method of a list costs less than one of ours.
         self.on_body = self.body.append
         self._parser: Any = HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(lenient_chunked_length=True)
 
     @property
     def is_framed(self) -> bool:
-        """Whether the answer itself says where it ends; else it ends with the connection."""
+        """Whether the answer itself says where it ends; otherwise it ends with the connection."""
         return "content-length" in self.headers or "transfer-encoding" in self.headers
 
     def feed(self, data: bytes) -> None:
-        """Parse; what comes behind the answer's end makes the connection useless, and nothing else."""
+        """Parse ``data``.  Bytes after the answer's end only make the connection unusable for another request."""
+        self.is_begun = True
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
@@ -72,6 +88,11 @@ class Incoming:
         else:
             self.failure = client_fault("RemoteProtocolError")
 
+    def _is_framed_oddly(self) -> bool:
+        """Whether peers may disagree about where the answer ends."""
+        coding = self.headers.get("transfer-encoding")
+        return coding is not None and (coding.strip().lower() != "chunked" or "content-length" in self.headers)
+
     # -- called by the parser
 
     def on_message_begin(self) -> None:
@@ -86,29 +107,44 @@ class Incoming:
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status >= 200 or status == 101:
-            self.status = self.status or status
-        else:
+        if status < 200 and status != 101:
             self.headers.clear()
+        elif not _is_readable(self.headers.get("transfer-encoding", "chunked")):
+            self.failure = client_fault("DecodingError")
+        else:
+            self.status = self.status or status
 
     def on_message_complete(self) -> None:
         if self.status and not self.is_complete:
             self.is_complete = True
-            self.keeps_alive = self._parser.should_keep_alive()
+            self.keeps_alive = self._parser.should_keep_alive() and not self._is_framed_oddly()
             self._parts = len(self.body)
+
+
+def _is_readable(transfer_encoding: str) -> bool:
+    """Return whether the parser undoes a transfer coding: chunked, also where a proxy has named it twice."""
+    return all(coding.strip().lower() in ("chunked", "identity") for coding in transfer_encoding.split(","))
 
 
 class Connection:
     """Owns its socket.  One exchange at a time: :meth:`send`, :meth:`receive_head`, :meth:`read` to the end.
 
-    Every wait is bounded by ``idle_timeout_s``.  Whoever gives up in the middle closes the connection.
+    Every wait is bounded by ``idle_timeout_s``, and all waits of an exchange up to the answer's head together by
+    ``stall_timeout_s``, both of the time in which this process runs (:mod:`nous.providers.patience`).  What has arrived
+    is read once more before a wait fails.  A caller that gives up during an exchange closes the connection.
+
+    ``waited_s`` is how long the present exchange has waited so far.
     """
 
-    def __init__(self, sock: socket.socket, idle_timeout_s: float) -> None:
+    def __init__(self, sock: socket.socket, idle_timeout_s: float, stall_timeout_s: float = math.inf) -> None:
         self._sock = sock
         self._idle_timeout_s = idle_timeout_s
+        self._stall_timeout_s = stall_timeout_s
+        self.waited_s = 0.0
         self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._incoming = Incoming()
+        self._is_cut_short = False
+        self._unyielded_bytes = 0
         self.idle_since = 0.0
 
     @property
@@ -119,24 +155,66 @@ class Connection:
     def headers(self) -> dict[str, str]:
         return self._incoming.headers
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether any byte came since the last request."""
+        return self._incoming.is_begun
+
     async def send(self, *parts: bytes) -> None:
-        """Send a request.  If the peer does not take it, what it answers says more than that it did not.
+        """Send a request, as far as the peer takes it.
+
+        The answer is read meanwhile, because a peer that has answered already (413, for instance) may take no more.  A
+        peer that closes ends the sending too; what it answered is for :meth:`receive_head`.
 
         Raises:
-            NousError: ``provider_unavailable`` if the peer is silent for too long.
+            NousError: ``provider_unavailable`` if the peer neither takes nor sends anything for too long.
         """
         self._incoming = Incoming()
+        self._is_cut_short = True
+        self.waited_s = 0.0
         # What is encrypted is copied in any case, and goes into fewer records as one piece.
         pending = [memoryview(part) for part in ([b"".join(parts)] if self._is_tls else parts) if part]
         while pending:
             try:
                 pending = _behind(pending, self._send_some(pending))
-            except (BlockingIOError, ssl.SSLWantWriteError):
-                await self._wait(anyio.wait_writable, "WriteTimeout")
-            except ssl.SSLWantReadError:
-                await self._wait(anyio.wait_readable, "WriteTimeout")
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                if await self._is_answered_early():
+                    return
+                if self.waited_s > self._stall_timeout_s:
+                    raise client_fault("WriteTimeout") from None
             except OSError:
                 return
+        self._is_cut_short = False
+
+    async def _is_answered_early(self) -> bool:
+        """Wait until more can be sent; return whether the whole head of an answer, or the end, came instead."""
+        patience = Patience(self._idle_timeout_s)
+        while await patience.wait(self._wait_for_either):
+            self.waited_s += patience.take_used_s()
+            try:
+                data = self._receive_records() if self._is_tls else self._sock.recv(READ_BYTES)
+            except _WANTS_READ:
+                return False
+            except (ssl.SSLWantWriteError, OSError):
+                return False
+            if not data:
+                self._incoming.end()
+                return True
+            self._incoming.feed(data)
+            if self.status or self._incoming.failure is not None:
+                return True
+        raise client_fault("WriteTimeout")
+
+    async def _wait_for_either(self) -> None:
+        """Return once the socket can be read or written."""
+        async with anyio.create_task_group() as tasks:
+
+            async def wait(function: Callable[[socket.socket], Awaitable[None]]) -> None:
+                await function(self._sock)
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(wait, anyio.wait_readable)
+            tasks.start_soon(wait, anyio.wait_writable)
 
     async def receive_head(self) -> None:
         """Return once ``status`` and ``headers`` are those of the answer.
@@ -149,6 +227,8 @@ class Connection:
         while not incoming.status:
             if incoming.failure is not None or received > MAX_OVERHEAD_BYTES:
                 raise incoming.failure or client_fault("RemoteProtocolError")
+            if self.waited_s > self._stall_timeout_s:
+                raise client_fault("ReadTimeout")
             received += await self._receive_more()
 
     async def read(self) -> bytes:
@@ -170,7 +250,8 @@ class Connection:
     @property
     def is_reusable(self) -> bool:
         """Whether the answer was read to its end and the peer will take another request."""
-        return self._incoming.is_complete and not self._incoming.body and self._incoming.keeps_alive
+        incoming = self._incoming
+        return incoming.is_complete and not incoming.body and incoming.keeps_alive and not self._is_cut_short
 
     def is_alive(self, now_s: float, max_idle_s: float) -> bool:
         """Whether an idle connection can be used: not for too long unused, not closed, and nothing unasked in it."""
@@ -200,21 +281,34 @@ class Connection:
             self._incoming.feed(data)
         else:
             self._incoming.end()
+        self._unyielded_bytes += len(data) + READ_COST_BYTES
+        if self._unyielded_bytes >= YIELD_BYTES:
+            self._unyielded_bytes = 0
+            await checkpoint()
         return len(data)
 
     async def _receive(self) -> bytes:
+        patience: Patience | None = None
+        is_over = False
         while True:
+            wait = anyio.wait_readable
             try:
                 return self._receive_records() if self._is_tls else self._sock.recv(READ_BYTES)
             except _WANTS_READ:
-                await self._wait(anyio.wait_readable, "ReadTimeout")
+                pass
             except ssl.SSLWantWriteError:
-                await self._wait(anyio.wait_writable, "ReadTimeout")
+                wait = anyio.wait_writable
             except OSError:
                 raise client_fault("ReadError") from None
+            if is_over:
+                raise client_fault("ReadTimeout")
+            patience = patience or Patience(self._idle_timeout_s)
+            is_over = not await patience.wait(wait, self._sock)
+            self.waited_s += patience.take_used_s()
+            self._unyielded_bytes = 0
 
     def _receive_records(self) -> bytes:
-        """Receive all that is there: servers put each event into a TLS record of its own, and a read gives one."""
+        """Receive all that has arrived: servers put each event into a TLS record of its own, and a read gives one."""
         data = self._sock.recv(READ_BYTES)
         if not data:
             return data
@@ -225,12 +319,6 @@ class Connection:
                 records.append(data)
                 size += len(data)
         return b"".join(records)
-
-    async def _wait(self, wait: Callable[[socket.socket], Awaitable[None]], failure: str) -> None:
-        with anyio.move_on_after(self._idle_timeout_s) as scope:
-            await wait(self._sock)
-        if scope.cancelled_caught:
-            raise client_fault(failure)
 
 
 def _behind(parts: list[memoryview], count: int) -> list[memoryview]:

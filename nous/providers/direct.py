@@ -1,10 +1,12 @@
-"""nous's own HTTP client, for servers that are reached without a proxy: nothing to import but a parser.
+"""nous's own HTTP client, for servers that are reached without a proxy; it imports nothing but a parser.
 
-Connections are kept alive and used again, the one that rested for the shortest time first.
+Connections are kept alive and used again, the most recently used one first.
 """
 
 from __future__ import annotations
 
+import math
+import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -12,13 +14,13 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-import anyio
-
 from nous import __version__
+from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
 from nous.providers.connection import Connection
 from nous.providers.dial import dial, secure
-from nous.providers.faults import client_fault, fault_of_exception
+from nous.providers.faults import client_fault, fault_of_exception, is_cut
+from nous.providers.patience import within
 
 KEEPALIVE_S: Final = 55.0
 """An idle connection is kept a little shorter than the minute after which most servers close theirs."""
@@ -50,6 +52,10 @@ class DirectAnswer:
         self.read = connection.read
 
     @property
+    def waited_s(self) -> float:
+        return self._connection.waited_s
+
+    @property
     def status(self) -> int:
         return self._connection.status
 
@@ -62,16 +68,27 @@ class DirectAnswer:
 
 
 class DirectClient:
-    """Opens connections and keeps them.  ``context`` is what https needs; without it only http can be spoken."""
+    """Opens connections and keeps them.  ``context`` is needed for https; without it only http is possible."""
 
-    def __init__(self, *, connect_timeout_s: float, idle_timeout_s: float, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        *,
+        connect_timeout_s: float,
+        idle_timeout_s: float,
+        context: ssl.SSLContext | None,
+        stall_timeout_s: float = math.inf,
+    ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._idle_timeout_s = idle_timeout_s
+        self._stall_timeout_s = stall_timeout_s
         self._context = context
         self._resting: dict[Origin, list[Connection]] = {}
 
     async def open(self, request: HttpRequest) -> DirectAnswer:
         """Send a request and return its answer, as far as the head.
+
+        A server may close a kept connection at the moment a request arrives on it.  If that happens before any byte of
+        an answer, the request is sent once more, on a new connection.
 
         Raises:
             NousError: ``provider_unavailable`` if the server cannot be reached or breaks off; ``provider_error`` if
@@ -79,7 +96,18 @@ class DirectClient:
         """
         target = target_of(request.url)
         head = encode_head(request, target)
-        connection = self._take(target.origin) or await self._connect(target.origin)
+        kept = self._take(target.origin)
+        if kept is not None:
+            try:
+                return await self._exchange(kept, target, head, request)
+            except NousError as error:
+                if kept.has_answer or not is_cut(error):
+                    raise
+        return await self._exchange(await self._connect(target.origin), target, head, request)
+
+    async def _exchange(
+        self, connection: Connection, target: Target, head: bytes, request: HttpRequest
+    ) -> DirectAnswer:
         try:
             await connection.send(head, *request.parts)
             await connection.receive_head()
@@ -114,18 +142,21 @@ class DirectClient:
 
     async def _connect(self, origin: Origin) -> Connection:
         try:
-            with anyio.fail_after(self._connect_timeout_s):
-                sock = await dial(origin.host, origin.port)
-                if origin.scheme == "https":
-                    assert self._context is not None
-                    sock = await secure(sock, self._context, origin.host)
+            sock = await within(self._connect_timeout_s, self._dial, origin)
         except TimeoutError:
             raise client_fault("ConnectTimeout") from None
         except ssl.SSLCertVerificationError as error:
             raise fault_of_exception(error) from None
         except (OSError, UnicodeError):
             raise client_fault("ConnectError") from None
-        return Connection(sock, self._idle_timeout_s)
+        return Connection(sock, self._idle_timeout_s, self._stall_timeout_s)
+
+    async def _dial(self, origin: Origin) -> socket.socket:
+        sock = await dial(origin.host, origin.port)
+        if origin.scheme == "http":
+            return sock
+        assert self._context is not None
+        return await secure(sock, self._context, origin.host)
 
 
 @lru_cache(maxsize=64)

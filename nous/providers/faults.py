@@ -6,6 +6,7 @@ vendor may answer with; free text of a vendor never gets in, because it may repe
 vendor has no word for what happened, its sentence is looked at, and only recognised: see ``_SENTENCES``.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -136,7 +137,7 @@ _TRANSIENT_WORDS: Final = frozenset(
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,40}")
-_SECONDS: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
+_NUMBER: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 
 
 def fault_of_reply(reply: Reply, words: Iterable[object] = (), sentence: object = None) -> NousError:
@@ -185,6 +186,11 @@ def client_fault(name: str) -> NousError:
     return NousError(code, cause)
 
 
+def is_cut(error: NousError) -> bool:
+    """Whether the connection broke, as opposed to a peer that is silent or cannot be reached."""
+    return error.code == "provider_unavailable" and (error.cause or "").startswith("cut")
+
+
 def malformed(what: str) -> NousError:
     return NousError("provider_error", f"malformed: {what}")
 
@@ -217,9 +223,14 @@ def parse_retry_after(value: str | None, date: str | None, now_s: float) -> int 
     return min(max(0, round((when - (now_s if since is None else since)) * 1000)), MAX_RETRY_AFTER_MS)
 
 
+def parse_milliseconds(text: str) -> int | None:
+    """Return a plain number of milliseconds, rounded up to a whole one, at most a day."""
+    return min(math.ceil(float(text)), MAX_RETRY_AFTER_MS) if _NUMBER.fullmatch(text) else None
+
+
 def parse_seconds(text: str) -> int | None:
     """Return a plain number of seconds in milliseconds, at most a day."""
-    return min(round(float(text) * 1000), MAX_RETRY_AFTER_MS) if _SECONDS.fullmatch(text) else None
+    return min(round(float(text) * 1000), MAX_RETRY_AFTER_MS) if _NUMBER.fullmatch(text) else None
 
 
 def _timestamp(text: str) -> float | None:

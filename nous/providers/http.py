@@ -1,14 +1,13 @@
-"""The one room that speaks HTTP.  Its clients are imported when the first call, or ``warm``, makes one.
+"""HTTP for all providers.  Its clients are imported when the first call, or ``warm``, makes one.
 
-Plain bodies of known length (Content-Length always), no redirects, no cookies, no compression, no proxy to this
-machine.  What goes wrong leaves as a :class:`nous.errors.NousError`; nothing of the request is in it.
+Bodies have a Content-Length; there are no redirects, no cookies, no compression and no proxy to this machine.  Failures
+leave as a :class:`nous.errors.NousError` that holds nothing of the request.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -20,13 +19,20 @@ import anyio
 from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
 from nous.providers.answer import Answer
-from nous.providers.faults import MAX_RETRY_AFTER_MS, Reply, parse_retry_after
-from nous.providers.settings import DEFAULT_CONNECT_TIMEOUT_MS, DEFAULT_STREAM_IDLE_TIMEOUT_MS, is_loopback_url
+from nous.providers.faults import Reply, client_fault, parse_milliseconds, parse_retry_after
+from nous.providers.proxies import Proxy, find_proxy
+from nous.providers.settings import (
+    DEFAULT_CONNECT_TIMEOUT_MS,
+    DEFAULT_STREAM_IDLE_TIMEOUT_MS,
+    DEFAULT_STREAM_STALL_TIMEOUT_MS,
+)
 from nous.system.threads import run_in_thread
 from nous.telemetry.fields import REDACTED
 from nous.telemetry.log import MIN_SECRET_CHARACTERS
 
 if TYPE_CHECKING:
+    import ssl
+
     from nous.providers.direct import DirectClient
     from nous.providers.proxied import ProxiedClient
 
@@ -44,17 +50,24 @@ _REST: Final = r"(?:/[A-Za-z0-9_.~!$&'()*+,;=:@%/-]*)?(?:\?[A-Za-z0-9_.~!$&'()*+
 _PLAIN_URL: Final = re.compile(f"https?://{_HOST}{_REST}")
 """Addresses that go into a request as they are; others have to be encoded first.  Source: RFC 3986."""
 
-_PROXY_VARIABLES: Final = ("http_proxy", "https_proxy", "all_proxy")
-
 
 class ByteStream:
-    """The body of one answer.  ``read`` gives everything that one network read delivered, ``b""`` at the end."""
+    """The body of one answer.  ``read`` gives everything that one network read delivered, ``b""`` at the end.
 
-    def __init__(self, answer: Answer) -> None:
+    ``stall_timeout_s``: how long its reader may have waited between two things that it can use.
+    """
+
+    def __init__(self, answer: Answer, stall_timeout_s: float) -> None:
         self.read = answer.read
+        self.stall_timeout_s = stall_timeout_s
+        self._answer = answer
+
+    @property
+    def waited_s(self) -> float:
+        return self._answer.waited_s
 
     async def drain(self) -> None:
-        """Read to the end, which is near, and throw it away."""
+        """Read and discard the rest, as long as that takes no longer than ``DRAIN_MS``."""
         with anyio.move_on_after(DRAIN_MS / 1000), suppress(NousError):
             while await self.read():
                 pass
@@ -63,20 +76,19 @@ class ByteStream:
 class Route(NamedTuple):
     """How a server is reached, and so by which client."""
 
-    is_local: bool
-    is_direct: bool
     scheme: str
+    is_direct: bool
+    proxy: Proxy | None
 
 
 _OPEN_HEADERS: Final = frozenset({"accept", "content-type", "anthropic-version"})
-"""Headers that nous itself sets, to values that everybody knows."""
+"""Headers that nous itself sets, to values that are no secret."""
 
 
 class HttpRoom:
-    """Makes a client once and keeps its connections alive between calls.
+    """Makes a client for each :class:`Route` once and keeps its connections alive between calls.
 
-    One client serves this machine and one the rest of the world (which may be behind a proxy); a daemon with one
-    provider has one.  ``builds`` counts them.
+    A daemon with one provider has one.  ``builds`` counts them.
     """
 
     def __init__(
@@ -84,10 +96,12 @@ class HttpRoom:
         *,
         connect_timeout_ms: int = DEFAULT_CONNECT_TIMEOUT_MS,
         stream_idle_timeout_ms: int = DEFAULT_STREAM_IDLE_TIMEOUT_MS,
+        stream_stall_timeout_ms: int = DEFAULT_STREAM_STALL_TIMEOUT_MS,
     ) -> None:
         self.builds = 0
         self._connect_timeout_s = connect_timeout_ms / 1000
         self._idle_timeout_s = stream_idle_timeout_ms / 1000
+        self._stall_timeout_s = stream_stall_timeout_ms / 1000
         self._clients: dict[Route, DirectClient | ProxiedClient] = {}
         self._building = anyio.Lock()
 
@@ -108,7 +122,7 @@ class HttpRoom:
         async with self._answered(request) as answer:
             if not _is_event_stream(answer):
                 raise fault(await self._read_reply(answer))
-            yield ByteStream(answer)
+            yield ByteStream(answer, self._stall_timeout_s)
 
     async def fetch(self, request: HttpRequest, fault: Callable[[Reply], NousError]) -> bytes:
         """Return the body that ``request`` is answered with.
@@ -125,6 +139,8 @@ class HttpRoom:
                 body += data
                 if len(body) > MAX_DOCUMENT_BYTES:
                     raise NousError("provider_error", f"the answer is longer than {MAX_DOCUMENT_BYTES} bytes")
+                if answer.waited_s > self._stall_timeout_s:
+                    raise client_fault("ReadTimeout")
             return bytes(body)
 
     async def aclose(self) -> None:
@@ -161,7 +177,7 @@ class HttpRoom:
         )
 
     async def _client_for(self, url: str) -> DirectClient | ProxiedClient:
-        route = route_to(url)
+        route = route_to(url, os.environ)
         client = self._clients.get(route)
         if client is not None:
             return client
@@ -172,29 +188,40 @@ class HttpRoom:
             return self._clients[route]
 
     def _build(self, route: Route) -> DirectClient | ProxiedClient:
+        from nous.providers.dial import make_tls_context
+
         try:
-            return self._build_direct(route) if route.is_direct else self._build_proxied(route)
+            context = make_tls_context() if route.scheme == "https" else None
         except Exception as error:
-            cause = f"the HTTP client cannot be made ({type(error).__name__}): proxy or certificate variables?"
+            cause = f"SSL_CERT_FILE or SSL_CERT_DIR: the certificates cannot be read ({type(error).__name__})"
+            raise NousError("provider_error", cause, hint="Correct or unset the variable.") from None
+        try:
+            return self._build_direct(context) if route.is_direct else self._build_proxied(context, route.proxy)
+        except Exception as error:
+            cause = f"the HTTP client cannot be made ({type(error).__name__})"
+            if route.proxy is not None:
+                cause = f"{route.proxy.variable}: {cause}"
             raise NousError("provider_error", cause) from None
 
-    def _build_direct(self, route: Route) -> DirectClient:
-        from nous.providers.dial import make_tls_context
+    def _build_direct(self, context: ssl.SSLContext | None) -> DirectClient:
         from nous.providers.direct import DirectClient
 
         return DirectClient(
             connect_timeout_s=self._connect_timeout_s,
             idle_timeout_s=self._idle_timeout_s,
-            context=make_tls_context() if route.scheme == "https" else None,
+            stall_timeout_s=self._stall_timeout_s,
+            context=context,
         )
 
-    def _build_proxied(self, route: Route) -> ProxiedClient:
+    def _build_proxied(self, context: ssl.SSLContext | None, proxy: Proxy | None) -> ProxiedClient:
         from nous.providers.proxied import ProxiedClient
 
         return ProxiedClient(
             connect_timeout_s=self._connect_timeout_s,
             idle_timeout_s=self._idle_timeout_s,
-            trust_env=not route.is_local,
+            stall_timeout_s=self._stall_timeout_s,
+            context=context,
+            proxy_url=None if proxy is None else proxy.url,
         )
 
 
@@ -220,33 +247,26 @@ def _conceal(cause: str | None, headers: Mapping[str, str]) -> str | None:
     return cause
 
 
-def route_to(url: str) -> Route:
-    """Return how ``url`` is reached: by httpx if a proxy may stand in between, or if the address has to be encoded."""
-    is_local, is_plain, scheme = _facts_of(url)
-    return Route(is_local, is_plain and (is_local or not proxies_are_set()), scheme)
+def route_to(url: str, environ: Mapping[str, str]) -> Route:
+    """Return how ``url`` is reached: by httpx through a proxy, or if the address has to be encoded first.
+
+    Raises:
+        NousError: what :func:`find_proxy` raises.
+    """
+    proxy = find_proxy(url, environ)
+    return Route(url.partition(":")[0], proxy is None and _is_plain_url(url), proxy)
 
 
 @lru_cache(maxsize=64)
-def _facts_of(url: str) -> tuple[bool, bool, str]:
-    return is_loopback_url(url), _PLAIN_URL.fullmatch(url) is not None, url.partition(":")[0]
-
-
-def proxies_are_set() -> bool:
-    """Whether there are proxies; which of them count for whom, httpx knows."""
-    if any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXY_VARIABLES):
-        return True
-    if sys.platform == "darwin":
-        from urllib.request import getproxies
-
-        return bool(getproxies())
-    return False
+def _is_plain_url(url: str) -> bool:
+    return _PLAIN_URL.fullmatch(url) is not None
 
 
 def _retry_after_ms(answer: Answer) -> int | None:
-    """Return how long the answer asks to wait; some vendors say it more exactly than the standard lets them."""
-    exact_ms = answer.headers.get("retry-after-ms", "")
-    if exact_ms.isascii() and exact_ms.isdigit() and len(exact_ms) < 10:
-        return min(int(exact_ms), MAX_RETRY_AFTER_MS)
+    """Return how long the answer asks to wait; ``retry-after-ms`` is more exact than the standard's header."""
+    exact_ms = parse_milliseconds(answer.headers.get("retry-after-ms", "").strip())
+    if exact_ms is not None:
+        return exact_ms
     return parse_retry_after(answer.headers.get("retry-after"), answer.headers.get("date"), time.time())
 
 
@@ -256,5 +276,5 @@ def _media_type(answer: Answer) -> str:
 
 def _is_event_stream(answer: Answer) -> bool:
     """Return whether this is what was asked for.  A server that names no type at all is believed."""
-    encoding = answer.headers.get("content-encoding", "identity")
-    return answer.status == 200 and encoding == "identity" and _media_type(answer) in ("text/event-stream", "")
+    encoding = answer.headers.get("content-encoding", "").strip().lower()
+    return answer.status == 200 and encoding in ("", "identity") and _media_type(answer) in ("text/event-stream", "")

@@ -1,12 +1,14 @@
-"""httpx as a client: for what :mod:`nous.providers.direct` leaves to it, which is proxies and unusual addresses.
+"""httpx as a client, for what :mod:`nous.providers.direct` does not do: proxies, and addresses that have to be encoded.
 
-The only importer of httpx, and that when such a client is made.
+The only importer of httpx; it is imported when such a client is made.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -16,10 +18,16 @@ from nous import __version__
 from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
 from nous.providers.direct import KEEPALIVE_S
-from nous.providers.faults import fault_of_exception
+from nous.providers.faults import client_fault, fault_of_exception, is_cut
+from nous.providers.patience import Patience, within
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
+
+MAX_KEPT_TRIED: Final = 4
+"""How many kept connections may turn out to be closed before the request fails."""
 
 CLOSE_MS: Final = 2_000
 """Closing a connection waits for nothing of the peer; the bound is there for a broken one."""
@@ -28,11 +36,13 @@ CLOSE_MS: Final = 2_000
 class ProxiedAnswer:
     """See :class:`nous.providers.answer.Answer`.  The body is read in a task of its own.
 
-    The task is at most one network read ahead of the reader, and takes along all that is already there, however many
-    HTTP chunks that is: httpx gives each of them on its own.
+    The task is at most one network read ahead of the reader, and passes on all that has arrived as one piece: httpx
+    yields each HTTP chunk on its own.
     """
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, idle_timeout_s: float) -> None:
+        self._idle_timeout_s = idle_timeout_s
+        self.waited_s = 0.0
         self.status = response.status_code
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
         self._response = response
@@ -52,7 +62,11 @@ class ProxiedAnswer:
 
     async def read(self) -> bytes:
         self._wanted.set()
-        await self._ready.wait()
+        patience = Patience(self._idle_timeout_s)
+        await patience.wait(self._ready.wait)
+        self.waited_s += patience.take_used_s()
+        if not self._ready.is_set():
+            raise client_fault("ReadTimeout")
         if self._parts:
             data = b"".join(self._parts)
             self._parts.clear()
@@ -88,30 +102,79 @@ class ProxiedAnswer:
         self._ready.set()
 
 
-class ProxiedClient:
-    """Making one imports httpx and reads the environment; it takes a while and may fail."""
+class _Attempt:
+    """What is known of one request from the names of httpcore's trace events."""
 
-    def __init__(self, *, connect_timeout_s: float, idle_timeout_s: float, trust_env: bool) -> None:
+    def __init__(self) -> None:
+        self.is_on_kept_connection = True
+        self.has_answer = False
+
+    async def note(self, event: str, _info: object) -> None:
+        if event.startswith("connection.connect"):
+            self.is_on_kept_connection = False
+        elif event.endswith("receive_response_headers.complete"):
+            self.has_answer = True
+
+
+class ProxiedClient:
+    """Making one imports httpx, which takes a while.  ``context`` is needed for https.  ``proxy_url``: see
+    :mod:`nous.providers.proxies`; the environment is not read here.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout_s: float,
+        idle_timeout_s: float,
+        stall_timeout_s: float = math.inf,
+        context: ssl.SSLContext | None = None,
+        proxy_url: str | None = None,
+    ) -> None:
         from http.cookiejar import CookieJar, DefaultCookiePolicy
 
         import httpx
 
+        self._idle_timeout_s = idle_timeout_s
+        self._stall_timeout_s = stall_timeout_s
         self._client = httpx.AsyncClient(
             headers={"user-agent": f"nous/{__version__}", "accept": "text/event-stream", "accept-encoding": "identity"},
             timeout=httpx.Timeout(idle_timeout_s, connect=connect_timeout_s, pool=None),
             limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_S),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            trust_env=trust_env,
+            trust_env=False,
+            verify=True if context is None else context,
+            proxy=proxy_url,
             follow_redirects=False,
         )
 
     async def open(self, request: HttpRequest) -> ProxiedAnswer:
-        """Send a request and return its answer, as far as the head.  Raises what a failure is mapped to."""
+        """Send a request and return its answer, as far as the head.  Raises what a failure is mapped to.
+
+        As in :meth:`nous.providers.direct.DirectClient.open`, a kept connection that is closed before any byte of an
+        answer is replaced; httpx may keep several of them.
+        """
+        for _ in range(MAX_KEPT_TRIED):
+            attempt = _Attempt()
+            try:
+                return await self._open(request, attempt)
+            except NousError as error:
+                if not attempt.is_on_kept_connection or attempt.has_answer or not is_cut(error):
+                    raise
+        return await self._open(request, _Attempt())
+
+    async def _open(self, request: HttpRequest, attempt: _Attempt) -> ProxiedAnswer:
         client = self._client
         with mapped_errors():
             content = request.body if request.method == "POST" else None
             message = client.build_request(request.method, request.url, headers=request.headers, content=content)
-            answer = ProxiedAnswer(await client.send(message, stream=True))
+            message.extensions["trace"] = attempt.note
+            try:
+                response = await within(self._stall_timeout_s, partial(client.send, message, stream=True))
+            except TimeoutError:
+                raise client_fault("ReadTimeout") from None
+            # From here on the answer counts the time itself.
+            message.extensions["timeout"]["read"] = None
+            answer = ProxiedAnswer(response, self._idle_timeout_s)
         await answer.start()
         return answer
 

@@ -32,6 +32,7 @@ def section_of(settings: Settings, name: ProviderName) -> ProviderSection:
             name=name,
             connect_timeout_ms=given.connect_timeout_ms,
             stream_idle_timeout_ms=given.stream_idle_timeout_ms,
+            stream_stall_timeout_ms=given.stream_stall_timeout_ms,
             models_file=given.models_file,
         )
     return msgspec.structs.replace(
@@ -67,6 +68,7 @@ def reach(settings: Settings, name: ProviderName, environ: Mapping[str, str]) ->
         headers=dict(section.headers),
         connect_timeout_ms=section.connect_timeout_ms,
         stream_idle_timeout_ms=section.stream_idle_timeout_ms,
+        stream_stall_timeout_ms=section.stream_stall_timeout_ms,
         allow_insecure=section.allow_insecure,
         max_output_tokens=section.max_output_tokens,
         models_file=None if section.models_file is None else Path(section.models_file),

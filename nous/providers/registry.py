@@ -45,7 +45,9 @@ def build_room(settings: ProviderSettings) -> HttpRoom:
     from nous.providers.http import HttpRoom
 
     return HttpRoom(
-        connect_timeout_ms=settings.connect_timeout_ms, stream_idle_timeout_ms=settings.stream_idle_timeout_ms
+        connect_timeout_ms=settings.connect_timeout_ms,
+        stream_idle_timeout_ms=settings.stream_idle_timeout_ms,
+        stream_stall_timeout_ms=settings.stream_stall_timeout_ms,
     )
 
 

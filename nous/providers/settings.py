@@ -16,6 +16,7 @@ from nous.protocol.entries import ThinkingLevel
 
 DEFAULT_CONNECT_TIMEOUT_MS: Final = 10_000
 DEFAULT_STREAM_IDLE_TIMEOUT_MS: Final = 120_000
+DEFAULT_STREAM_STALL_TIMEOUT_MS: Final = 600_000
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
@@ -26,7 +27,8 @@ class ProviderSettings(Struct, frozen=True, kw_only=True):
     """Everything a provider needs to know, already resolved: ``api_key`` is the key itself, not a variable's name.
 
     ``headers`` are added to every request and may replace those nous sets itself, but not the ones that frame the
-    message.  ``stream_idle_timeout_ms`` bounds every wait for the next byte, the first one included.  ``thinking`` and
+    message.  ``stream_idle_timeout_ms`` bounds every wait for the next byte, the first one included;
+    ``stream_stall_timeout_ms`` all waits together between two items of an answer.  ``thinking`` and
     ``max_output_tokens``: None leaves it to the vendor.  ``script`` is for ``mock`` only.
     """
 
@@ -36,6 +38,7 @@ class ProviderSettings(Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = field(default_factory=dict)
     connect_timeout_ms: int = DEFAULT_CONNECT_TIMEOUT_MS
     stream_idle_timeout_ms: int = DEFAULT_STREAM_IDLE_TIMEOUT_MS
+    stream_stall_timeout_ms: int = DEFAULT_STREAM_STALL_TIMEOUT_MS
     allow_insecure: bool = False
     thinking: ThinkingLevel | None = None
     max_output_tokens: int | None = None

@@ -1,4 +1,4 @@
-"""A provider that is an adapter over the HTTP room: request out, items in, one list per network read."""
+"""A provider made of an adapter and an HTTP client: request out, items in, one list per network read."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
-import anyio
-
 from nous.errors import NousError
 from nous.ports.model import ModelItem, ModelRequest
 from nous.providers.adapter import Adapter, ItemParser
 from nous.providers.http import ByteStream, HttpRoom
-from nous.providers.sse import SseParser
+from nous.providers.patience import Patience
+from nous.providers.sse import MAX_EVENT_BYTES, SseParser
 
 TAIL_MS: Final = 5_000
-"""After its finish an answer has only its usage to report; a server that keeps the line open is not waited for."""
+"""How long, in all, the end of an answer is waited for after its finish, when only its usage may follow."""
+
+MAX_BARREN_BYTES: Final = 2 * MAX_EVENT_BYTES
+"""How much a server may send without a single item in it: keep-alives, events without content, one long event."""
 
 
 class VendorProvider:
@@ -55,7 +57,11 @@ class VendorProvider:
 
 
 class ItemStream:
-    """Iterates over the lists of items of one answer.  ``done``: the vendor said that nothing follows."""
+    """Iterates over the lists of items of one answer.  ``done``: the vendor said that nothing follows.
+
+    What a server sends without an item in it is bounded, in bytes (``MAX_BARREN_BYTES``) and in time (the body's
+    ``stall_timeout_s``, and after the finish ``TAIL_MS``), all reads since the last item together.
+    """
 
     def __init__(self, body: ByteStream, parser: ItemParser) -> None:
         self._body = body
@@ -63,6 +69,9 @@ class ItemStream:
         self._parser = parser
         self._over = False
         self._failure: NousError | None = None
+        self._barren_bytes = 0
+        self._barren_since_s = 0.0
+        self._tail: Patience | None = None
 
     @property
     def done(self) -> bool:
@@ -79,16 +88,40 @@ class ItemStream:
                 raise StopAsyncIteration
             data = await (self._read_tail() if self._parser.finished else self._body.read())
             if items := self._parse(data):
+                if self._barren_bytes:
+                    self._barren_bytes, self._tail = 0, None
                 return items
+            self._count_barren(data)
+
+    def _count_barren(self, data: bytes) -> None:
+        if not self._barren_bytes:
+            self._barren_since_s = self._body.waited_s
+        self._barren_bytes += len(data)
+        if self._barren_bytes > MAX_BARREN_BYTES:
+            cause = f"malformed: {MAX_BARREN_BYTES} bytes came that hold nothing of an answer"
+            failure = NousError("provider_error", cause)
+        elif self._body.waited_s - self._barren_since_s > self._body.stall_timeout_s:
+            failure = NousError("provider_unavailable", "idle: bytes came, but nothing of the answer in time")
+        else:
+            return
+        if not self._parser.finished:
+            self._failure = self._failure or failure
+        else:
+            self._tail = Patience(0)
 
     async def _read_tail(self) -> bytes:
-        """Read behind the finish, where neither a cut nor silence can spoil the answer."""
-        with anyio.move_on_after(TAIL_MS / 1000):
+        """Read after the finish, where neither a cut nor silence can spoil the answer."""
+        received: list[bytes] = []
+
+        async def read() -> None:
             try:
-                return await self._body.read()
+                received.append(await self._body.read())
             except NousError:
-                return b""
-        return b""
+                received.append(b"")
+
+        self._tail = self._tail or Patience(TAIL_MS / 1000)
+        await self._tail.wait(read)
+        return received[0] if received else b""
 
     def _parse(self, data: bytes) -> list[ModelItem]:
         """Return the items of ``data``.  A failure in it waits until those before it were handed over."""

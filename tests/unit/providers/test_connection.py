@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 
 import anyio
+import anyio.to_thread
 import pytest
+from anyio import wait_all_tasks_blocked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -237,3 +240,119 @@ def test_any_bytes_are_an_answer_or_a_named_failure(raw: bytes) -> None:
     for prefix in (b"", CHUNKED, SIZED):
         _, _, _, complete, _, failure = parse([prefix + raw])
         assert complete or failure == "provider_unavailable"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 999",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: Chunked",
+    ],
+)
+async def test_a_transfer_coding_wins_over_a_length(peer: tuple[Connection, socket.socket], raw: bytes) -> None:
+    """RFC 9112, section 6.3: and the connection is not used again where both were named."""
+    connection, theirs = peer
+    theirs.send(b"HTTP/1.1 200 OK\r\n" + raw + b"\r\n\r\n" + chunk(b"hello") + b"0\r\n\r\n")
+    assert await read_all(connection) == b"hello"
+    assert connection.is_reusable is (raw.lower().count(b":") == 1)
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"chunked, gzip", b"gzip"])
+async def test_a_transfer_coding_that_nobody_asked_for_fails(
+    peer: tuple[Connection, socket.socket], coding: bytes
+) -> None:
+    connection, theirs = peer
+    theirs.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + coding + b"\r\n\r\n" + chunk(b"\x1f\x8b") + b"0\r\n\r\n")
+    theirs.shutdown(socket.SHUT_WR)
+    with pytest.raises(NousError) as caught:
+        await read_all(connection)
+    assert (caught.value.code, caught.value.cause) == ("provider_error", "the answer cannot be decompressed")
+
+
+async def test_an_answer_that_comes_before_the_request_is_taken_is_read(
+    peer: tuple[Connection, socket.socket],
+) -> None:
+    connection, theirs = peer
+    theirs.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+    with anyio.fail_after(DEADLINE_S):
+        await connection.send(b"x" * 50_000_000)
+        assert await read_all(connection) == b"no"
+    assert connection.status == 413
+    assert not connection.is_reusable
+
+
+async def test_a_peer_that_neither_takes_nor_sends_is_given_up(peer: tuple[Connection, socket.socket]) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    connection = Connection(ours, 0.05)
+    with pytest.raises(NousError, match="not taken in time"), anyio.fail_after(DEADLINE_S):
+        await connection.send(b"x" * 50_000_000)
+    connection.close()
+    theirs.close()
+
+
+async def test_a_peer_that_always_has_more_lets_others_run(peer: tuple[Connection, socket.socket]) -> None:
+    """Reads that never wait: other tasks run all the same, and a deadline is kept."""
+    connection, theirs = peer
+    theirs.send(CHUNKED)
+    is_over = False
+
+    def flood() -> None:
+        piece = chunk(b": keep-alive\n\n" * 4000)
+        while not is_over:
+            try:
+                theirs.sendall(piece)
+            except OSError:
+                return
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, flood)
+        await connection.receive_head()
+        with anyio.move_on_after(0.2) as scope:
+            while await connection.read():
+                pass
+        is_over = True
+        connection.close()
+    assert scope.cancelled_caught
+
+
+async def test_a_head_that_trickles_is_bounded_in_all() -> None:
+    """Each byte comes in time, the whole head does not."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    connection = Connection(ours, DEADLINE_S, 0.1)
+
+    async def trickle() -> None:
+        for byte in CHUNKED[:-4] * 1000:
+            theirs.send(bytes([byte]))
+            await anyio.sleep(0.01)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(trickle)
+        with pytest.raises(NousError, match="idle"), anyio.fail_after(DEADLINE_S):
+            await connection.receive_head()
+        tasks.cancel_scope.cancel()
+    connection.close()
+    theirs.close()
+
+
+async def test_what_arrived_while_the_loop_stood_still_is_read(peer: tuple[Connection, socket.socket]) -> None:
+    """The process was stopped for longer than the timeout; the answer lies in the socket."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    connection = Connection(ours, 0.5)
+    theirs.send(CHUNKED)
+    await connection.receive_head()
+
+    async def stand_still() -> None:
+        await wait_all_tasks_blocked()
+        theirs.send(chunk(b"hello") + b"0\r\n\r\n")
+        time.sleep(0.8)  # noqa: ASYNC251 - the loop stands still, as in a process that is stopped
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stand_still)
+        assert await connection.read() == b"hello"
+    connection.close()
+    theirs.close()

@@ -172,6 +172,6 @@ async def test_certificates_that_cannot_be_read_are_a_named_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
-    with pytest.raises(NousError, match="certificate variables") as caught:
+    with pytest.raises(NousError, match="SSL_CERT_FILE or SSL_CERT_DIR") as caught:
         await HttpRoom().warm("https://127.0.0.1:1/")
     assert caught.value.code == "provider_error"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 import pytest
 
@@ -10,7 +12,8 @@ from nous.providers import direct
 from nous.providers.adapter import HttpRequest
 from nous.providers.direct import DirectClient, encode_head, target_of
 from nous.providers.http import route_to
-from tests.support.sse_server import Wire, serve, streams
+from nous.providers.proxied import ProxiedClient
+from tests.support.sse_server import Reply, Wire, serve, streams
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +24,14 @@ def make_client() -> DirectClient:
     return DirectClient(connect_timeout_s=DEADLINE_S, idle_timeout_s=DEADLINE_S, context=None)
 
 
-async def read(client: DirectClient, url: str) -> bytes:
+def make_proxied() -> ProxiedClient:
+    return ProxiedClient(connect_timeout_s=DEADLINE_S, idle_timeout_s=DEADLINE_S)
+
+
+Make = Callable[[], DirectClient | ProxiedClient]
+
+
+async def read(client: DirectClient | ProxiedClient, url: str) -> bytes:
     with anyio.fail_after(DEADLINE_S):
         answer = await client.open(HttpRequest(url, {}, (b"{}",)))
         out = b""
@@ -112,17 +122,60 @@ def test_a_header_cannot_break_out_of_its_line(value: str) -> None:
         ("https://a.example/v1\n", False),
     ],
 )
-def test_addresses_that_have_to_be_encoded_are_left_to_httpx(
-    monkeypatch: pytest.MonkeyPatch, url: str, is_direct: bool
-) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    assert route_to(url).is_direct is is_direct
+def test_addresses_that_have_to_be_encoded_are_left_to_httpx(url: str, is_direct: bool) -> None:
+    assert route_to(url, {}).is_direct is is_direct
 
 
-@pytest.mark.parametrize("variable", ["http_proxy", "HTTPS_PROXY", "all_proxy"])
-def test_what_may_go_through_a_proxy_is_left_to_httpx(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    monkeypatch.setenv(variable, "http://proxy.invalid:1")
-    assert not route_to("https://a.example/v1").is_direct
-    assert route_to("http://127.0.0.1:1/v1").is_direct
+@pytest.mark.parametrize(
+    ("scheme", "variable"), [("http", "http_proxy"), ("https", "HTTPS_PROXY"), ("https", "all_proxy")]
+)
+def test_what_goes_through_a_proxy_is_left_to_httpx(scheme: str, variable: str) -> None:
+    environ = {variable: "http://proxy.invalid:1"}
+    assert not route_to(f"{scheme}://a.example/v1", environ).is_direct
+    assert route_to("http://127.0.0.1:1/v1", environ).is_direct
+
+
+def closes_as_it_reads(first: bytes) -> Reply:
+    """Answer the first request, and close when the next one arrives on the same connection: the keep-alive race."""
+
+    async def reply(wire: Wire) -> None:
+        await streams(first)(wire)
+        await wire.incoming.receive_exactly(1)
+        await wire.reset()
+
+    return reply
+
+
+@pytest.mark.parametrize("make", [make_client, make_proxied], ids=["direct", "httpx"])
+async def test_a_kept_connection_that_is_closed_as_the_request_arrives_is_replaced(make: Make) -> None:
+    async with serve(closes_as_it_reads(b"x"), streams(b"y")) as server:
+        client = make()
+        assert [await read(client, server.url), await read(client, server.url)] == [b"x", b"y"]
+        await client.aclose()
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("make", [make_client, make_proxied], ids=["direct", "httpx"])
+async def test_a_request_is_sent_once_more_only_if_nothing_of_an_answer_came(make: Make) -> None:
+    async def begins_and_closes(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 200 OK\r\n")
+        await wire.close()
+
+    async def says_nothing(wire: Wire) -> None:
+        await wire.close()
+
+    async with serve(streams(b"x"), begins_and_closes) as server:
+        client = make()
+        assert await read(client, server.url) == b"x"
+        if make is make_client:
+            with pytest.raises(NousError, match="cut"):
+                await read(client, server.url)
+            assert server.connections == 1
+        await client.aclose()
+    # A new connection that is closed at once is a failure as any other.
+    async with serve(says_nothing) as server:
+        client = make()
+        with pytest.raises(NousError, match="cut"):
+            await read(client, server.url)
+        await client.aclose()
+        assert server.connections == 1

@@ -21,7 +21,7 @@ SHORT_S = 0.06
 
 
 def make_client(idle_timeout_s: float = DEADLINE_S) -> ProxiedClient:
-    return ProxiedClient(connect_timeout_s=DEADLINE_S, idle_timeout_s=idle_timeout_s, trust_env=False)
+    return ProxiedClient(connect_timeout_s=DEADLINE_S, idle_timeout_s=idle_timeout_s)
 
 
 async def read(client: ProxiedClient, url: str, out: bytearray) -> ProxiedAnswer:

@@ -64,9 +64,10 @@ def ask(text: str = "hi") -> ModelRequest:
 
 
 @asynccontextmanager
-async def provider_for(server: Server, idle_ms: int = 10_000) -> AsyncIterator[VendorProvider]:
+async def provider_for(server: Server, idle_ms: int = 10_000, stall_ms: int = 600_000) -> AsyncIterator[VendorProvider]:
     settings = ProviderSettings(model="m", api_base=server.url, api_key=KEY)
-    provider = VendorProvider(build_adapter("openai", settings), HttpRoom(stream_idle_timeout_ms=idle_ms))
+    room = HttpRoom(stream_idle_timeout_ms=idle_ms, stream_stall_timeout_ms=stall_ms)
+    provider = VendorProvider(build_adapter("openai", settings), room)
     try:
         with anyio.fail_after(DEADLINE_S):
             yield provider
@@ -87,10 +88,10 @@ async def answer(provider: VendorProvider) -> list[ModelItem]:
     return [item for items in lists for item in items]
 
 
-async def outcome(*replies: Reply, idle_ms: int = 10_000) -> tuple[list[ModelItem], NousError]:
+async def outcome(*replies: Reply, idle_ms: int = 10_000, stall_ms: int = 600_000) -> tuple[list[ModelItem], NousError]:
     """Return what one failing call gave before it failed, and how it failed."""
     lists: list[list[ModelItem]] = []
-    async with serve(*replies) as server, provider_for(server, idle_ms) as provider:
+    async with serve(*replies) as server, provider_for(server, idle_ms, stall_ms) as provider:
         with pytest.raises(NousError) as caught:
             await collect(provider, lists)
     assert KEY not in str(caught.value)
@@ -110,6 +111,17 @@ async def test_an_answer_one_byte_at_a_time() -> None:
 
 async def test_an_answer_of_no_named_type_is_believed() -> None:
     async with serve(streams(*HELLO, content_type=None)) as server, provider_for(server) as provider:
+        assert await answer(provider) == HELLO_ITEMS
+
+
+@pytest.mark.parametrize("encoding", ["Identity", " IDENTITY ", ""])
+async def test_an_answer_that_says_it_is_not_compressed(encoding: str) -> None:
+    async def reply(wire: Wire) -> None:
+        await wire.head(headers={"content-encoding": encoding})
+        await wire.part(b"".join(HELLO))
+        await wire.end()
+
+    async with serve(reply) as server, provider_for(server) as provider:
         assert await answer(provider) == HELLO_ITEMS
 
 
@@ -203,6 +215,68 @@ async def test_a_server_that_holds_the_line_after_the_finish_holds_nothing_up(mo
         assert await answer(provider) == [TextDelta("a"), Finish("stop"), UsageReport(Usage(input_tokens=3))]
 
 
+def trickles_for_ever(*first: bytes, piece: bytes = b": keep-alive\n\n", pause_s: float = 0.005) -> Reply:
+    """Send ``first``, then ``piece`` over and over, until the client closes."""
+
+    async def reply(wire: Wire) -> None:
+        await wire.head()
+        try:
+            await wire.part(b"".join(first) or piece)
+            while True:
+                await anyio.sleep(pause_s)
+                await wire.part(piece)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            wire.is_open = False
+
+    return reply
+
+
+BARREN = [b": keep-alive\n\n", data_lines('{"choices":[]}'), b"x"]
+
+
+@pytest.mark.parametrize("piece", BARREN, ids=["comments", "no-choices", "one-line"])
+async def test_the_end_of_a_finished_answer_is_bounded_in_all(monkeypatch: pytest.MonkeyPatch, piece: bytes) -> None:
+    monkeypatch.setattr(vendor, "TAIL_MS", 50)
+    reply = trickles_for_ever(delta("a"), FINISH + USAGE, piece=piece)
+    async with serve(reply) as server, provider_for(server, NEVER_MS) as provider:
+        assert await answer(provider) == [TextDelta("a"), Finish("stop"), UsageReport(Usage(input_tokens=3))]
+
+
+@pytest.mark.parametrize("first", [[], [delta("a")]], ids=["from-the-start", "after-a-delta"])
+@pytest.mark.parametrize("piece", BARREN, ids=["comments", "no-choices", "one-line"])
+async def test_bytes_without_an_item_are_bounded_in_time(first: list[bytes], piece: bytes) -> None:
+    items, error = await outcome(trickles_for_ever(*first, piece=piece), idle_ms=NEVER_MS, stall_ms=50)
+    assert items == [TextDelta("a")] * len(first)
+    assert (error.code, error.cause) == (
+        "provider_unavailable",
+        "idle: bytes came, but nothing of the answer in time",
+    )
+
+
+@pytest.mark.parametrize("piece", BARREN[:2], ids=["comments", "no-choices"])
+async def test_bytes_without_an_item_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch, piece: bytes) -> None:
+    monkeypatch.setattr(vendor, "MAX_BARREN_BYTES", 1 << 20)
+    items, error = await outcome(trickles_for_ever(delta("a"), piece=piece * 1000, pause_s=0))
+    assert (items, error.code) == ([TextDelta("a")], "provider_error")
+    assert "1048576 bytes came that hold nothing of an answer" in str(error)
+
+
+async def test_keep_alives_between_items_are_no_stall() -> None:
+    """Each pause is shorter than the bound; all of them together are longer."""
+
+    async def reply(wire: Wire) -> None:
+        await wire.head()
+        for number in range(40):
+            await wire.part(b": keep-alive\n\n")
+            await anyio.sleep(0.02)
+            await wire.part(delta(str(number)))
+        await wire.part(END)
+        await wire.end()
+
+    async with serve(reply) as server, provider_for(server, NEVER_MS, 400) as provider:
+        assert len(await answer(provider)) == 42
+
+
 async def test_a_cut_after_the_finish_spoils_nothing() -> None:
     async with serve(cuts(delta("a"), FINISH)) as server, provider_for(server) as provider:
         assert await answer(provider) == [TextDelta("a"), Finish("stop")]
@@ -239,7 +313,7 @@ async def test_retry_after() -> None:
     dates = {"retry-after": "Fri, 02 Jan 2026 03:04:12 GMT", "date": "Fri, 02 Jan 2026 03:04:05 GMT"}
     _, error = await outcome(answers(503, headers=dates))
     assert error.retry_after_ms == 7000
-    for exact, wait_ms in (("1500", 1500), ("1.5", 2000), ("-1", 2000), ("9" * 12, 2000)):
+    for exact, wait_ms in (("1500", 1500), ("1500.25", 1501), ("0.4", 1), ("-1", 2000), ("9" * 12, 2000)):
         _, error = await outcome(answers(429, headers={"retry-after": "2", "retry-after-ms": exact}))
         assert error.retry_after_ms == wait_ms
 
