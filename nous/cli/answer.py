@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from typing import Final
 
 import msgspec
 
+from nous.cli.terminal import note, write_bytes
 from nous.errors import EXIT_OK, NousError
 from nous.telemetry.operations import operations
 
@@ -55,9 +55,9 @@ def fail(error: NousError, *, as_json: bool, **fields: object) -> int:
             }
         )
     else:
-        print(f"nous: {error}", file=sys.stderr)
+        note(f"nous: {error}")
         if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
+            note(f"  {error.hint}")
     return error.exit_code
 
 
@@ -68,6 +68,5 @@ def succeed(**fields: object) -> int:
 
 def print_json(value: object) -> int:
     """Print a value as one line and return 0."""
-    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
-    sys.stdout.buffer.flush()
+    write_bytes(msgspec.json.encode(value) + b"\n")
     return EXIT_OK

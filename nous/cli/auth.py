@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from nous.cli.answer import succeed
 from nous.cli.options import Parser, add_state_flags, load_settings, parse
+from nous.cli.terminal import say
 from nous.config.provider import resolve_key
 from nous.config.settings import Settings
 from nous.errors import NousError
@@ -31,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     for row in rows:
         chosen = "*" if row["provider"] == settings.provider.name else " "
         state = _STATES.get(row["state"]) or f"not usable: {row['cause']}"
-        print(f"{chosen} {row['provider']:<{width}}  {row['variable'] or '-':<20}  {state}")
+        say(f"{chosen} {row['provider']:<{width}}  {row['variable'] or '-':<20}  {state}")
     return 0
 
 

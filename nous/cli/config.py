@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ import msgspec
 
 from nous.cli.answer import print_json, succeed
 from nous.cli.options import Parser, add_daemon_flags, add_state_flags, load_settings, parse
+from nous.cli.terminal import Ink, say, say_text, say_value
 from nous.config.checks import check_settings
 from nous.config.keys import KEYS, SECTIONS, build_settings, find_key, flatten, suggest_key
 from nous.config.layers import read_file_layer
@@ -34,7 +34,7 @@ commands:
 
 def run(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: nous config COMMAND [OPTIONS]\n\n{EPILOG}\nEach command has --help.")
+        say_text(f"usage: nous config COMMAND [OPTIONS]\n\n{EPILOG}\nEach command has --help.")
         return EXIT_OK
     command = COMMANDS.get(arguments[0]) if arguments else None
     if command is None:
@@ -63,11 +63,14 @@ def show(arguments: Sequence[str]) -> int:
     if options.json:
         rows = {path: {"value": value, "source": loaded.sources[path]} for path, value in values.items()}
         return succeed(settings=rows, state_dir=str(loaded.state_root), project=project)
+    ink = Ink()
     width = max(map(len, values))
     for path, value in values.items():
-        sys.stdout.write(f"{path:<{width}}  {as_text(value)}  # {loaded.sources[path]}\n")
+        ink.line(f"{path:<{width}}  {as_text(value)}  # {loaded.sources[path]}")
     if project is not None and project["trust"] != "trusted":
-        sys.stdout.write(f"\n{project['file']} does not count: {project['trust']} (nous trust DIR)\n")
+        ink.line()
+        ink.line(f"{project['file']} does not count: {project['trust']} (nous trust DIR)")
+    ink.flush()
     return EXIT_OK
 
 
@@ -79,7 +82,7 @@ def get(arguments: Sequence[str]) -> int:
     value = pick(shown_values(loaded.settings), options.path)
     if options.json:
         return succeed(path=options.path, value=value, source=loaded.sources.get(options.path))
-    sys.stdout.write((value if isinstance(value, str) else as_text(value)) + "\n")
+    say_value(value if isinstance(value, str) else as_text(value))
     return EXIT_OK
 
 
@@ -164,7 +167,7 @@ def files_of(loaded: Loaded) -> list[str]:
 def say_valid(files: list[str], *, as_json: bool) -> int:
     if as_json:
         return succeed(files=files)
-    print(f"valid: {', '.join(files) or 'no file sets anything'}")
+    say(f"valid: {', '.join(files) or 'no file sets anything'}")
     return EXIT_OK
 
 

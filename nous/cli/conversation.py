@@ -6,7 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from nous.cli.timeline import Ink, Style, snippet
+from nous.cli.terminal import Ink, Style
+from nous.cli.timeline import snippet
 from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message, ToolResultBlock
 from nous.store.session import Session

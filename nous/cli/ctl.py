@@ -13,6 +13,7 @@ import msgspec
 
 from nous.cli.follow import follow_run
 from nous.cli.options import Parser, add_state_flags, parse
+from nous.cli.terminal import write_bytes
 from nous.cli.transcript import EventLines
 from nous.client import Client, Response
 from nous.errors import EXIT_OK, NousError
@@ -63,7 +64,7 @@ async def control(options: argparse.Namespace, payload: dict[str, Any]) -> int:
             return response.error.exit_code
         if not options.follow:
             return EXIT_OK
-        return await follow_run(client.events(), run_of(response), EventLines(sys.stdout.buffer))
+        return await follow_run(client.events(), run_of(response), EventLines())
 
 
 def run_of(response: Response) -> str:
@@ -74,5 +75,4 @@ def run_of(response: Response) -> str:
 
 
 def print_line(response: Response) -> None:
-    sys.stdout.buffer.write(response.line + b"\n")
-    sys.stdout.buffer.flush()
+    write_bytes(response.line + b"\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nous.cli.timeline import Ink
+from nous.cli.terminal import Ink
 from nous.replay.diff import Change, Comparison
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -16,6 +16,7 @@ from msgspec import to_builtins
 from nous.cli.answer import print_json, succeed
 from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
 from nous.cli.serve import secret_variables
+from nous.cli.terminal import exact_line, many_lines, note, say, say_text, write_stderr
 from nous.config.settings import Settings
 from nous.errors import EXIT_OK, NousError
 from nous.extensions.discovery import Installed, find_installed, look_at, origin_of
@@ -41,7 +42,7 @@ commands:
 
 def run(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: nous ext COMMAND [OPTIONS]\n\n{EPILOG}\nEach command has --help.")
+        say_text(f"usage: nous ext COMMAND [OPTIONS]\n\n{EPILOG}\nEach command has --help.")
         return EXIT_OK
     command = COMMANDS.get(arguments[0]) if arguments else None
     if command is None:
@@ -74,9 +75,9 @@ def list_extensions(arguments: Sequence[str]) -> int:
         return succeed(extensions=shown)
     for line in shown:
         hooks = ", ".join(line["hooks"]) or "no hooks"
-        print(f"{line['name']:<20} {line['origin']:<8} {line['state']:<10} {line['error'] or hooks}")
+        say(f"{line['name']:<20} {line['origin']:<8} {line['state']:<10} {line['error'] or hooks}")
     if not shown:
-        print("no extensions", file=sys.stderr)
+        note("no extensions")
     return EXIT_OK
 
 
@@ -109,7 +110,7 @@ def check(arguments: Sequence[str]) -> int:
     if options.json:
         return succeed(checked=[{"name": one.name, "directory": str(one.directory)} for one in found])
     for one in found:
-        print(f"ok: {one.name} ({one.directory / MANIFEST_NAME})")
+        say(f"ok: {one.name} ({one.directory / MANIFEST_NAME})")
     return EXIT_OK
 
 
@@ -142,10 +143,10 @@ def trust(arguments: Sequence[str]) -> int:
         state, digest = "trusted", digest_tree(directory)
         store.trust(directory, digest)
         if not options.json:
-            print(f"{manifest.name} may run: {' '.join(manifest.command)}")
+            say(exact_line(f"{manifest.name} may run: {shlex.join(manifest.command)}"))
     if options.json:
         return succeed(path=str(directory), state=state, digest=digest)
-    print(f"{state}: {directory}")
+    say(f"{state}: {directory}")
     return EXIT_OK
 
 
@@ -253,7 +254,7 @@ def read_value(result: Result) -> dict[str, Any]:
 
 
 async def show_progress(text: str) -> None:
-    sys.stderr.write(text)
+    write_stderr(many_lines(text).encode())
 
 
 Command = Callable[[Sequence[str]], int]

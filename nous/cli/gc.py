@@ -7,6 +7,7 @@ from functools import partial
 
 from nous.cli.answer import succeed
 from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
+from nous.cli.terminal import say
 from nous.config.settings import RetentionSettings
 from nous.errors import EXIT_OK
 from nous.store.disk import io_failure
@@ -54,9 +55,9 @@ def report(plan: Plan, gone: list[Unit], locks: list[str], *, is_dry: bool, as_j
         return succeed(dry_run=is_dry, removed=gone, kept=left, dead_daemons=locks, freed_bytes=freed_bytes)
     verb = "would go" if is_dry else "removed"
     for unit in gone:
-        print(f"{verb}: {unit.kind} {unit.name} ({unit.size_bytes} bytes)")
+        say(f"{verb}: {unit.kind} {unit.name} ({unit.size_bytes} bytes)")
     for epoch in locks:
-        print(f"{verb}: lock of the dead daemon {epoch}")
+        say(f"{verb}: lock of the dead daemon {epoch}")
     kept = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in left.items())
-    print(f"{verb}: {len(gone)} of {len(plan.remove)}, {freed_bytes} bytes; kept: {kept}")
+    say(f"{verb}: {len(gone)} of {len(plan.remove)}, {freed_bytes} bytes; kept: {kept}")
     return EXIT_OK

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nous.cli.answer import succeed
 from nous.cli.options import Parser, add_state_flags, parse, state_root
+from nous.cli.terminal import say
 from nous.system.state_dir import init_state_dir
 
 
@@ -18,5 +19,5 @@ def run(arguments: Sequence[str]) -> int:
     created = init_state_dir(root, "nous init")
     if options.json:
         return succeed(state_dir=str(root), created=created)
-    print(f"{'made' if created else 'already there'}: {root}")
+    say(f"{'made' if created else 'already there'}: {root}")
     return 0

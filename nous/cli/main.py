@@ -10,10 +10,14 @@ from typing import Final
 
 from nous import __version__
 from nous.cli.answer import fail, settle_correlation_id
+from nous.cli.terminal import OutputClosedError, say_text
 from nous.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, NousError, as_nous_error
 from nous.system.prctl import set_non_dumpable
 from nous.telemetry.log import get_log
 from nous.telemetry.operations import operations
+
+EXIT_OUTPUT_CLOSED: Final = 141
+"""As a shell reports a program that SIGPIPE ended."""
 
 Command = Callable[[Sequence[str]], int]
 
@@ -138,44 +142,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _fill_standard_descriptors()
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
-        return EXIT_OK if argv else EXIT_USAGE
+        return _run("help", lambda _: _answer(usage(), EXIT_OK if argv else EXIT_USAGE), [])
     if argv[0] in ("-V", "--version"):
-        print(f"nous {__version__}")
-        return EXIT_OK
+        return _run("version", lambda _: _answer(f"nous {__version__}", EXIT_OK), [])
     gc.enable()
     exit_code = EXIT_RUNTIME
     operations.call(argv[0])
     try:
-        exit_code = _run(argv[0], argv[1:])
+        exit_code = _run(argv[0], _find_command(argv[0]), argv[1:])
     finally:
         operations.end(exit_code)
     return exit_code
 
 
-def _run(name: str, rest: list[str]) -> int:
-    """Run a subcommand; whatever goes wrong becomes its one answer and its exit code."""
+def _answer(text: str, exit_code: int) -> int:
+    say_text(text)
+    return exit_code
+
+
+def _find_command(name: str) -> Command:
     found = COMMANDS.get(name)
+    return _unknown(name) if found is None else found[1]
+
+
+def _unknown(name: str) -> Command:
+    def refuse(arguments: Sequence[str]) -> int:
+        raise NousError("invalid_usage", f"there is no command {name!r}", hint="Type: nous --help")
+
+    return refuse
+
+
+def _run(name: str, command: Command, rest: list[str]) -> int:
+    """Run a command.  Every failure becomes one answer and an exit code, also one of writing the answer."""
     as_json = "--json" in rest
     try:
-        settle_correlation_id(_find_correlation_id(rest))
-        if found is None:
-            raise NousError("invalid_usage", f"there is no command {name!r}", hint="Type: nous --help")
-        if name != "serve":  # which does so right after its first answer: see nous.cli.serve
-            set_non_dumpable()
-        return found[1](rest)
-    except NousError as error:
-        return fail(error, as_json=as_json)
-    except BrokenPipeError:
-        return _quiet_exit()
+        try:
+            settle_correlation_id(_find_correlation_id(rest))
+            if name != "serve":  # which does so right after its first answer: see nous.cli.serve
+                set_non_dumpable()
+            return command(rest)
+        except Exception as error:
+            return _report(name, error, as_json=as_json)
+    except OutputClosedError:
+        return EXIT_OUTPUT_CLOSED
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        return fail(as_nous_error(error), as_json=as_json)
-    except Exception as error:
+        # Not even the failure could be written to stdout.
+        return fail(as_nous_error(error), as_json=False)
+
+
+def _report(name: str, error: Exception, *, as_json: bool) -> int:
+    if isinstance(error, OutputClosedError):
+        raise error
+    if not isinstance(error, NousError | OSError):
         # A mistake of ours.  Where it happened goes to the log, and what it says (perhaps content) nowhere.
         get_log("cli").error("command_crashed", command=name, error=error)
-        return fail(as_nous_error(error), as_json=as_json)
+    return fail(as_nous_error(error), as_json=as_json)
 
 
 def _fill_standard_descriptors() -> None:
@@ -199,12 +222,6 @@ def _find_correlation_id(arguments: Sequence[str]) -> str | None:
         elif argument == "--correlation-id" and index + 1 < len(arguments):
             found = arguments[index + 1]
     return found
-
-
-def _quiet_exit() -> int:
-    """Whoever read our output went away: end without a word, and without a complaint at interpreter exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return EXIT_RUNTIME
 
 
 def usage() -> str:

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from nous.cli.answer import succeed
 from nous.cli.options import Parser, add_state_flags, load_settings, parse
+from nous.cli.terminal import say
 from nous.config.settings import Settings
 from nous.errors import NousError
 from nous.providers.listing import ListedModel
@@ -106,13 +107,13 @@ def merge(listed: ListedModel, info: ModelInfo | None) -> dict[str, Any]:
 
 def print_provider(row: dict[str, Any]) -> None:
     key = row["key_variable"] or "no key"
-    print(f"{row['name']}  {row['title']}  {row['api_base']}  ({key})")
+    say(f"{row['name']}  {row['title']}  {row['api_base']}  ({key})")
     if "error" in row:
-        print(f"  {row['error']['code']}: {row['error']['cause']}")
+        say(f"  {row['error']['code']}: {row['error']['cause']}")
         return
     width = max((len(model["id"]) for model in row["models"]), default=0)
     for model in row["models"]:
-        print(f"  {model['id']:<{width}}  {size(model.get('context_tokens')):>6}  {prices(model)}".rstrip())
+        say(f"  {model['id']:<{width}}  {size(model.get('context_tokens')):>6}  {prices(model)}".rstrip())
 
 
 def size(tokens: int | None) -> str:

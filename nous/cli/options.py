@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 from nous import __version__
 from nous.cli.answer import correlation_id
+from nous.cli.terminal import say_text
 from nous.config.durations import parse_duration_ms
 from nous.config.load import Loaded, load
 from nous.errors import NousError
@@ -46,6 +47,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise NousError("invalid_usage", message, hint=f"Type: {self.prog} --help")
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        say_text(message.rstrip("\n"))
 
 
 def duration_ms(text: str) -> int:

@@ -12,7 +12,7 @@ import anyio
 
 from nous.cli.follow import follow_run
 from nous.cli.options import Parser, add_daemon_flags, add_state_flags, daemon_arguments, load_settings, parse
-from nous.cli.terminal import note
+from nous.cli.terminal import note, write_bytes, write_stderr
 from nous.cli.transcript import standard_writer
 from nous.client import Client, DaemonGoneError
 from nous.client.beside import run_beside
@@ -114,20 +114,13 @@ class Interrupts:
             await anyio.sleep_forever()
 
 
-def write_stderr(data: bytes) -> None:
-    with suppress(OSError):
-        sys.stderr.buffer.write(data)
-        sys.stderr.buffer.flush()
-
-
 def report_refusal(gone: DaemonGoneError) -> int:
     """Pass on, word for word, why the daemon did not start; raise again what is no such thing."""
     has_reported = gone.last_words or gone.stderr.startswith(b"nous: ")
     if not has_reported or gone.returncode is None or gone.returncode <= 0:
         raise gone
     if gone.last_words:
-        sys.stdout.buffer.write(gone.last_words + b"\n")
-        sys.stdout.buffer.flush()
+        write_bytes(gone.last_words + b"\n")
     else:
         write_stderr(gone.stderr)
     return gone.returncode

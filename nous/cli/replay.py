@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -12,7 +10,7 @@ from xml.etree import ElementTree
 
 from nous.cli.answer import fail, succeed
 from nous.cli.options import Parser, add_state_flags, parse
-from nous.cli.transcript import one_line
+from nous.cli.terminal import Ink, Style, say
 from nous.errors import EXIT_OK, NousError
 from nous.replay.describe import count_verdicts, describe_update, explain, failure_text, headline, verdict_word
 from nous.replay.report import EXIT_BY_VERDICT, WORST_FIRST, Report, Verdict, worst_exit_code
@@ -28,7 +26,13 @@ _CODES: Final[dict[Verdict, str]] = {
 }
 """The error code of the worst verdict among the files; its exit code is the verdict's."""
 
-_COLOURS: Final = {"identical": "32", "diverged": "31;1", "broken": "31", "unverified": "33", "not_a_trace": "33"}
+_STYLES: Final[dict[Verdict, Style]] = {
+    "identical": "green",
+    "diverged": "red",
+    "broken": "red",
+    "unverified": "yellow",
+    "not_a_trace": "yellow",
+}
 _VERDICT_WIDTH: Final = max(map(len, EXIT_BY_VERDICT))
 
 
@@ -46,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.json:
         return answer_json(reports, mode=options.mode)
     if len(reports) > 1:
-        print(", ".join(f"{count} {word.replace('_', ' ')}" for word, count in count_verdicts(reports).items()))
+        say(", ".join(f"{count} {word.replace('_', ' ')}" for word, count in count_verdicts(reports).items()))
     return worst_exit_code(reports)
 
 
@@ -79,19 +83,13 @@ def positive(text: str) -> int:
 
 def print_report(report: Report) -> None:
     """Print a verdict as one line, and a divergence below it."""
+    ink = Ink()
     word = f"{verdict_word(report):<{_VERDICT_WIDTH}}"
-    lines = [f"{paint(word, _COLOURS[report.verdict])}  {one_line(f'{report.path}  {headline(report)}')}"]
-    colours = {"  expected": "32", "  actual": "31", "  before": "2"}
+    ink.line((word, _STYLES[report.verdict]), f"  {report.path}  {headline(report)}")
+    styles: dict[str, Style] = {"  expected": "green", "  actual": "red", "  before": "dim"}
     for line in explain(report):
-        colour = next((c for begin, c in colours.items() if line.startswith(begin)), None)
-        lines.append(one_line(line) if colour is None else paint(one_line(line), colour))
-    print("\n".join(lines), flush=True)
-
-
-def paint(text: str, colour: str) -> str:
-    """Colour a text for a terminal, unless NO_COLOR is set (no-color.org)."""
-    is_wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return f"\x1b[{colour}m{text}\x1b[0m" if is_wanted else text
+        ink.line((line, next((style for begin, style in styles.items() if line.startswith(begin)), "plain")))
+    ink.flush()
 
 
 # -- for machines
@@ -167,6 +165,6 @@ def run_update(options: argparse.Namespace) -> int:
 
 
 def print_update(update: Update) -> None:
-    print(one_line(f"{update.path}  {describe_update(update)}"))
+    say(f"{update.path}  {describe_update(update)}")
     for line in explain(update.before) if update.changed else []:
-        print(one_line(line))
+        say(line)

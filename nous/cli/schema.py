@@ -8,6 +8,7 @@ from typing import Any
 
 from nous.cli.answer import print_json, succeed
 from nous.cli.options import Parser, add_state_flags, parse
+from nous.cli.terminal import say_value
 from nous.errors import EXIT_OK
 from nous.protocol.schema import documents, render
 
@@ -25,7 +26,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.json:
         return succeed(files=[str(path) for path in paths])
     for path in paths:
-        print(path)
+        say_value(str(path))
     return EXIT_OK
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +22,15 @@ from nous.cli.conversation import (
     write_verdict,
 )
 from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
-from nous.cli.timeline import Ink, snippet
+from nous.cli.terminal import Ink, note, say, say_text, say_value, write_bytes
+from nous.cli.timeline import snippet
 from nous.cli.trace import held_secrets
 from nous.config.settings import Settings
 from nous.engine.summary import choose_cut, summarise
 from nous.errors import EXIT_OK, NousError
 from nous.protocol.entries import Compaction
 from nous.replay.redact import Redactor
+from nous.replay.redact_struct import StructRedactor
 from nous.store.locks import LockProfile
 from nous.store.rewrite import PruneReport
 from nous.store.session import Session
@@ -56,7 +57,7 @@ commands:
 
 def run(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: nous session COMMAND [OPTIONS]\n\n{EPILOG}\nEach command has --help.")
+        say_text(f"usage: nous session COMMAND [OPTIONS]\n\n{EPILOG}\nEach command has --help.")
         return EXIT_OK
     command = COMMANDS.get(arguments[0]) if arguments else None
     if command is None:
@@ -95,7 +96,7 @@ def list_sessions(arguments: Sequence[str]) -> int:
     page = store_of(options).list_sessions(options.limit, options.cursor)
     if options.json:
         return succeed(sessions=page.sessions, next_cursor=page.next_cursor)
-    write_sessions(Ink(sys.stdout.buffer), page, state_root(options))
+    write_sessions(Ink(), page, state_root(options))
     return EXIT_OK
 
 
@@ -109,7 +110,7 @@ def show(arguments: Sequence[str]) -> int:
     found = read_conversation(store_of(options).get(options.session_id), options.leaf)
     if options.json:
         return succeed(**conversation_json(found))
-    write_conversation(Ink(sys.stdout.buffer), found)
+    write_conversation(Ink(), found)
     return EXIT_OK
 
 
@@ -118,7 +119,7 @@ def tree(arguments: Sequence[str]) -> int:
     session = store_of(options).get(options.session_id)
     if options.json:
         return succeed(**tree_json(session))
-    write_tree(Ink(sys.stdout.buffer), session)
+    write_tree(Ink(), session)
     return EXIT_OK
 
 
@@ -172,7 +173,7 @@ def verify(arguments: Sequence[str]) -> int:
         if error is not None:
             return fail(error, as_json=True, sessions=reports)
         return succeed(sessions=reports)
-    ink = Ink(sys.stdout.buffer)
+    ink = Ink()
     for report in reports:
         write_verdict(ink, report)
     ink.flush()
@@ -227,7 +228,7 @@ async def _compact(options: argparse.Namespace, settings: Settings) -> int:
     pruned = await _prune(session, options.retain) if options.prune else None
     session.sync()
     for torn in session.take_recovered():
-        print(f"nous: a line that was cut off was kept aside: {torn.path}", file=sys.stderr)
+        note(f"nous: a line that was cut off was kept aside: {torn.path}")
     if options.json:
         return succeed(session_id=session.id, compaction=made, context_tokens=_tokens(session), pruned=pruned)
     _say_compacted(session, made, pruned)
@@ -265,9 +266,9 @@ def _tokens(session: Session) -> int:
 
 def _say_compacted(session: Session, made: Compaction | None, pruned: PruneReport | None) -> None:
     if made is not None:
-        print(f"compacted: about {made.tokens_before} tokens before, {_tokens(session)} now")
+        say(f"compacted: about {made.tokens_before} tokens before, {_tokens(session)} now")
     if pruned is not None:
-        print(f"pruned: {pruned.removed_messages} messages, {pruned.bytes_before - pruned.bytes_after} bytes")
+        say(f"pruned: {pruned.removed_messages} messages, {pruned.bytes_before - pruned.bytes_after} bytes")
 
 
 def _lock_profile(settings: Settings) -> LockProfile:
@@ -292,8 +293,7 @@ def export(arguments: Sequence[str]) -> int:
         for line in export_lines(found, None if options.redact == "none" else redactor)
     )
     if options.out == "-":
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        write_bytes(data)
         return EXIT_OK
     path = _export_path(options)
     replace_file(path, data, tag="export")
@@ -301,7 +301,7 @@ def export(arguments: Sequence[str]) -> int:
         return succeed(
             session_id=found.session_id, path=str(path), messages=len(found.messages), secrets=redactor.count
         )
-    print(path)
+    say_value(str(path))
     return EXIT_OK
 
 
@@ -315,21 +315,19 @@ def _export_path(options: argparse.Namespace) -> Path:
 
 def export_lines(found: Conversation, redactor: Redactor | None) -> list[object]:
     """Return the lines of an export: what it is, then the messages, each as the protocol shows it."""
+    structs = None if redactor is None else StructRedactor(redactor)
     compaction = found.compaction
-    if redactor is not None and compaction is not None:
-        summary, instruction = redactor.text(compaction.summary), redactor.text(compaction.instruction)
-        compaction = msgspec.structs.replace(compaction, summary=summary, instruction=instruction)
     head = {
         "type": "session.export",
         "session_id": found.session_id,
         "parent_id": found.parent_id,
         "created_at": found.created_at,
         "leaf_id": found.leaf_id,
-        "compaction": compaction,
+        "compaction": compaction if structs is None or compaction is None else structs.struct(compaction),
         "messages": len(found.messages),
         "redaction": "none" if redactor is None else "default",
     }
-    return [head, *(found.messages if redactor is None else map(redactor.message, found.messages))]
+    return [head, *(found.messages if structs is None else map(structs.struct, found.messages))]
 
 
 COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {

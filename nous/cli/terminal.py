@@ -1,15 +1,19 @@
-"""Writes text to the terminal.  Text that others made (names, paths, model output) cannot steer it or hide anything.
+"""The standard output and error of the command line.  Text that others made cannot steer a terminal or hide anything.
 
-Every command of the command line writes through this module, except for machine output (JSON, event lines, exports),
-which goes to ``sys.stdout.buffer`` as bytes.
+Every command writes through this module: for people with :func:`say`, :func:`note` and :class:`Ink`, which escape, for
+programs with :func:`write_bytes`, which does not.  tests/unit/cli/test_terminal.py holds the package to that.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from contextlib import suppress
-from typing import Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _INVISIBLE: Final = (
     "\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
@@ -22,8 +26,24 @@ The joiners U+200C and U+200D are not among them: emoji and several scripts are 
 _SURROGATES: Final = "\ud800-\udfff"
 _NOT_SHOWN: Final = re.compile(f"[\x00-\x1f\x7f-\x9f{_INVISIBLE}{_SURROGATES}]")
 _NOT_SHOWN_IN_TEXT: Final = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_INVISIBLE}{_SURROGATES}]")
-_FIRST_RAW_BYTE: Final = 0xDC80
-_LAST_RAW_BYTE: Final = 0xDCFF
+_SHORT_ESCAPES: Final = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_RAW_BYTES: Final = range(0xDC80, 0xDD00)
+"""How Python writes the bytes of a file name that is not UTF-8."""
+
+Style = Literal["plain", "bold", "dim", "red", "green", "yellow", "cyan"]
+_CODES: Final[dict[Style, str]] = {
+    "plain": "0",
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "cyan": "36",
+}
+
+
+class OutputClosedError(Exception):
+    """The reader of standard output has gone: the command ends without a word (``nous trace list | head -1``)."""
 
 
 def one_line(text: str) -> str:
@@ -44,34 +64,107 @@ def many_lines(text: str) -> str:
     return _NOT_SHOWN_IN_TEXT.sub(_escape, text.replace("\r", ""))
 
 
-def say(text: str) -> None:
+def is_terminal() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
+def say(line: str = "") -> None:
     """Write one line to stdout, escaped.
 
     Raises:
-        OSError: as :meth:`io.BufferedWriter.write`; ``BrokenPipeError`` if the reader has gone.
+        OutputClosedError, OSError: it cannot be written.
     """
-    write_out(one_line(text) + "\n")
+    write_bytes(one_line(line).encode() + b"\n")
 
 
-def write_out(text: str) -> None:
-    """Write a text to stdout as it is and flush it; what is not ours in it has to be escaped already."""
-    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
-    sys.stdout.buffer.flush()
+def say_text(text: str) -> None:
+    """Write a text of several lines to stdout, escaped, and end its last line.  Raises as :func:`say`."""
+    write_bytes(many_lines(text).encode() + b"\n")
 
 
-def note(text: str) -> None:
+def say_value(value: str) -> None:
+    """Write a value that scripts read, a path or a setting: escaped on a terminal, else as it is."""
+    if is_terminal():
+        say_text(value)
+    else:
+        # Names of files that are not UTF-8 get their own bytes back.
+        write_bytes(value.encode("utf-8", "surrogateescape") + b"\n")
+
+
+def note(line: str) -> None:
     """Write one line to stderr, escaped.  A stderr that cannot be written to is no error."""
+    write_stderr(one_line(line).encode() + b"\n")
+
+
+def write_bytes(data: bytes | memoryview) -> None:
+    """Write machine output to stdout as it is and flush it.
+
+    Raises:
+        OutputClosedError: nobody reads it any more.
+        OSError: it cannot be written for another reason, such as a full disk.
+    """
+    with _output():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def write_stderr(data: bytes) -> None:
+    """Write bytes that are already escaped, or are a program's own, to stderr; failures are ignored."""
     with suppress(OSError):
-        sys.stderr.buffer.write(one_line(text).encode() + b"\n")
+        sys.stderr.buffer.write(data)
         sys.stderr.buffer.flush()
 
 
+class Ink:
+    """Writes lines to stdout, in colour if it is a terminal that wants them (no NO_COLOR, TERM not ``dumb``).
+
+    Lines are escaped.  Colours come from styles alone.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._colours = is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def line(self, *parts: str | tuple[str, Style]) -> None:
+        """Add a line made of texts, each plain or with a style."""
+        texts = (self._painted(*part) if isinstance(part, tuple) else one_line(part) for part in parts)
+        self._lines.append("".join(texts).rstrip() + "\n")
+        if len(self._lines) >= _LINES_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the lines added so far.  Raises as :func:`write_bytes`."""
+        lines, self._lines = self._lines, []
+        write_bytes("".join(lines).encode())
+
+    def _painted(self, text: str, style: Style) -> str:
+        text = one_line(text)
+        return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self._colours and text and style != "plain" else text
+
+
+_LINES_AT_ONCE: Final = 256
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # What is still buffered cannot be written; the interpreter must not try again at its end.
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(null, 1)
+        os.close(null)
+        if isinstance(error, BrokenPipeError):
+            raise OutputClosedError from None
+        raise
+
+
 def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if _FIRST_RAW_BYTE <= code <= _LAST_RAW_BYTE:
-        return f"\\x{code & 0xFF:02x}"  # a byte of a file name that is not UTF-8
-    if found[0] in "\t\n\r":
-        return {"\t": "\\t", "\n": "\\n", "\r": "\\r"}[found[0]]
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
+    character = found[0]
+    code = ord(character)
+    if character in _SHORT_ESCAPES:
+        return _SHORT_ESCAPES[character]
+    if code in _RAW_BYTES or code <= 0xFF:
+        return f"\\x{code & 0xFF:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

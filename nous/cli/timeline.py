@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
-from nous.cli.transcript import complaint, one_line, short_arguments
+from nous.cli.terminal import Ink, Style
+from nous.cli.transcript import complaint, short_arguments
 from nous.replay.show import MessagePart, Notice, Text, Timeline, ToolPart, Turn
 
 SNIPPET_CHARACTERS: Final = 76
 LABEL_WIDTH: Final = 9
 
-Style = Literal["plain", "bold", "dim", "red", "green", "yellow", "cyan"]
-_CODES: Final[dict[Style, str]] = {
-    "plain": "0",
-    "bold": "1",
-    "dim": "2",
-    "red": "31",
-    "green": "32",
-    "yellow": "33",
-    "cyan": "36",
-}
 STATUS_STYLES: Final[dict[str, Style]] = {
     "completed": "green",
     "running": "cyan",
@@ -31,29 +21,6 @@ STATUS_STYLES: Final[dict[str, Style]] = {
     "max_steps": "yellow",
     "interrupted": "yellow",
 }
-
-
-class Ink:
-    """Writes lines to a stream, in colour if it is a terminal that wants them (no NO_COLOR, TERM not ``dumb``).
-
-    Control characters never get through: what a model or a file said must not steer a terminal.
-    """
-
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
-        self._colours = out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-    def line(self, *parts: str | tuple[str, Style]) -> None:
-        """Write a line made of texts, each plain or with a style."""
-        texts = (self._painted(*part) if isinstance(part, tuple) else one_line(part) for part in parts)
-        self._out.write("".join(texts).rstrip().encode("utf-8", "replace") + b"\n")
-
-    def flush(self) -> None:
-        self._out.flush()
-
-    def _painted(self, text: str, style: Style) -> str:
-        text = one_line(text)
-        return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self._colours and text and style != "plain" else text
 
 
 def write_timeline(ink: Ink, run: Timeline) -> None:

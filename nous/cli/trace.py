@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -17,7 +15,8 @@ import msgspec
 from nous.cli.answer import fail, succeed
 from nous.cli.difference import summary, write_comparison
 from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
-from nous.cli.timeline import STATUS_STYLES, Ink, Style, duration, snippet, timeline_json, write_timeline
+from nous.cli.terminal import Ink, Style, note, say_text, say_value, write_bytes
+from nous.cli.timeline import STATUS_STYLES, duration, snippet, timeline_json, write_timeline
 from nous.config.keys import flatten, hidden_values
 from nous.config.provider import KEY_VARIABLES
 from nous.config.settings import Settings
@@ -37,6 +36,7 @@ from nous.tools.environment import SECRET_WORDS
 DEFAULT_RUNS: Final = 50
 _PROMPT_WITHIN_BYTES: Final = 64 * 1024
 _PROMPT_CHARACTERS: Final = 48
+_COPY_BYTES: Final = 1024 * 1024
 _MIN_SUSPECT_CHARACTERS: Final = 8
 
 EPILOG: Final = """\
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     usage = f"usage: nous trace COMMAND [OPTIONS]\n\n{EPILOG}\nEach command has --help."
     if not arguments or arguments[0] in ("-h", "--help"):
         if arguments:
-            print(usage)
+            say_text(usage)
             return EXIT_OK
         raise NousError("invalid_usage", "which command?", hint="Type: nous trace --help")
     command = COMMANDS.get(arguments[0])
@@ -85,9 +85,9 @@ def list_runs(arguments: Sequence[str]) -> int:
     runs, unreadable = find_runs(state, options.session, options.limit)
     if options.json:
         return succeed(runs=[_run_json(run) for run in runs], unreadable=unreadable)
-    write_runs(Ink(sys.stdout.buffer), state, runs)
+    write_runs(Ink(), state, runs)
     for name in unreadable:
-        print(f"nous: not a trace: {name}", file=sys.stderr)
+        note(f"nous: not a trace: {name}")
     return EXIT_OK
 
 
@@ -166,7 +166,7 @@ def show(arguments: Sequence[str]) -> int:
     run_shown = load(state_paths(state_root(options)), options.source)
     if options.json:
         return succeed(run=timeline_json(run_shown))
-    write_timeline(Ink(sys.stdout.buffer), run_shown)
+    write_timeline(Ink(), run_shown)
     return EXIT_OK
 
 
@@ -212,8 +212,8 @@ def export_run(arguments: Sequence[str]) -> int:
     exported = write(out=None if options.out is None else Path(options.out))
     if options.json:
         return succeed(**{**msgspec.structs.asdict(exported), "path": str(exported.path.absolute())})
-    print(exported.path)
-    print(_about(exported), file=sys.stderr)
+    say_value(str(exported.path))
+    note(_about(exported))
     return EXIT_OK
 
 
@@ -236,8 +236,8 @@ def _stream(write: Callable[..., Export]) -> int:
     with tempfile.TemporaryDirectory(prefix="nous-export-") as directory:
         exported = write(out=Path(directory) / "export.ndjson")
         with exported.path.open("rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+            while chunk := file.read(_COPY_BYTES):
+                write_bytes(chunk)
     return EXIT_OK
 
 
@@ -263,7 +263,7 @@ def validate_files(arguments: Sequence[str]) -> int:
     exit_code = worst_exit_code(found)
     if options.json:
         return _answer_validations(found, exit_code)
-    ink = Ink(sys.stdout.buffer)
+    ink = Ink()
     for each in found:
         write_validation(ink, each)
     ink.flush()
@@ -314,7 +314,7 @@ def diff(arguments: Sequence[str]) -> int:
     state = state_paths(state_root(options))
     found = compare_runs(load(state, options.left), load(state, options.right))
     if not options.json:
-        write_comparison(Ink(sys.stdout.buffer), found)
+        write_comparison(Ink(), found)
         return EXIT_OK if found.is_same else EXIT_REGRESSION
     fields = {"same": found.is_same, **msgspec.to_builtins(found)}
     if found.is_same:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
+from nous.cli.terminal import is_terminal, many_lines, note, write_bytes
 from nous.client import Event
 
 MAX_VALUE_CHARACTERS: Final = 60
 MAX_ARGUMENTS_CHARACTERS: Final = 160
-
-# A terminal obeys control characters; what a model or a file says must not steer it.  Tab and LF are harmless.
-_CONTROLS: Final = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A, 0x0D)}
-_CONTROLS_AND_CR: Final = {**_CONTROLS, 0x0D: None}
 
 
 class Writer(Protocol):
@@ -29,8 +24,7 @@ class Writer(Protocol):
 class EventLines:
     """Writes the event lines as they came."""
 
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
+    def __init__(self) -> None:
         self._lines: list[bytes] = []
 
     def show(self, event: Event) -> None:
@@ -38,18 +32,15 @@ class EventLines:
 
     def flush(self) -> None:
         if self._lines:
-            self._out.write(b"\n".join(self._lines) + b"\n")
-            self._out.flush()
-            self._lines.clear()
+            lines, self._lines = self._lines, []
+            write_bytes(b"\n".join(lines) + b"\n")
 
 
 class Transcript:
-    """Writes the assistant's text to ``out``, tool calls, warnings and errors to ``err``."""
+    """Writes the assistant's text to stdout (escaped on a terminal), tool calls, warnings and errors to stderr."""
 
-    def __init__(self, out: BinaryIO, err: BinaryIO) -> None:
-        self._out = out
-        self._err = err
-        self._is_terminal = os.isatty(out.fileno())
+    def __init__(self) -> None:
+        self._is_terminal = is_terminal()
         self._text: list[str] = []
         self._last = "\n"
 
@@ -73,8 +64,7 @@ class Transcript:
         if self._text:
             text = "".join(self._text)
             self._text.clear()
-            self._out.write((text.translate(_CONTROLS_AND_CR) if self._is_terminal else text).encode())
-            self._out.flush()
+            write_bytes((many_lines(text) if self._is_terminal else text).encode())
 
     def _add(self, text: str) -> None:
         if text:
@@ -84,12 +74,7 @@ class Transcript:
     def _note(self, line: str) -> None:
         """Write a line to stderr, behind all text that came before it."""
         self.flush()
-        self._err.write(one_line(line).encode() + b"\n")
-        self._err.flush()
-
-
-def one_line(text: str) -> str:
-    return text.replace("\n", " ").translate(_CONTROLS_AND_CR)
+        note(line)
 
 
 def short_arguments(arguments: object) -> str:
@@ -124,4 +109,4 @@ def _cut(text: str, limit: int) -> str:
 
 
 def standard_writer(*, as_json: bool) -> Writer:
-    return EventLines(sys.stdout.buffer) if as_json else Transcript(sys.stdout.buffer, sys.stderr.buffer)
+    return EventLines() if as_json else Transcript()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from nous.cli.answer import succeed
 from nous.cli.options import Parser, add_state_flags, parse, state_root
+from nous.cli.terminal import say
 from nous.config.layers import read_file_layer
 from nous.config.project import PROJECT_FILE, ProjectFile, read_project_file
 from nous.errors import EXIT_OK, NousError
@@ -68,12 +68,12 @@ def show_all(store: TrustStore, *, as_json: bool) -> int:
         shown = [{"path": one.path, "digest": one.digest, "trusted_at": one.trusted_at} for one in records]
         return succeed(trusted=shown)
     for record in records:
-        sys.stdout.write(f"{record.trusted_at}  {record.path}\n")
+        say(f"{record.trusted_at}  {record.path}")
     return EXIT_OK
 
 
 def report(path: str, state: str, digest: str, *, as_json: bool) -> int:
     if as_json:
         return succeed(path=path, state=state, digest=digest or None)
-    print(f"{state}: {path}")
+    say(f"{state}: {path}")
     return EXIT_OK

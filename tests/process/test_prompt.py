@@ -149,7 +149,7 @@ def test_a_terminal_is_not_steered_by_what_the_model_says(home: Home) -> None:
         assert run.wait() == 0
     os.close(ours)
     # The terminal itself makes CR LF of LF.
-    assert shown.decode() == "\ufffd[31mred\ufffd \ufffd2J tab\there\r\n"
+    assert shown.decode() == "\\x1b[31mred\\x07 \\x9b2J tab\there\r\n"
 
 
 def test_a_pipe_gets_the_text_as_it_is(home: Home) -> None:

@@ -146,7 +146,7 @@ def test_without_a_right_to_write_there_is_still_a_list(home: Home, store: Sessi
 def test_the_list_is_a_table(home: Home, store: SessionStore) -> None:
     shown = lines(session(home, "list"))
     assert shown[0].split() == ["SESSION", "CHANGED", "MESSAGES", "BEGINS"]
-    assert shown[1] == f"ses-1  {at(6)}         5  Read my notes\ufffd[31m"
+    assert shown[1] == f"ses-1  {at(6)}         5  Read my notes\\x1b[31m"
     assert shown[2].startswith(f"ses-2  {NOW}         3  Read my notes")
     shown = lines(session(home, "list", "--limit", "1"))
     assert shown[2] == f"more: --cursor '{at(6)}~ses-1'"
@@ -165,7 +165,7 @@ def test_a_conversation_can_be_read(home: Home, store: SessionStore) -> None:
         "",
         f"user  m1  {at(1)}",
         "  Read my",
-        "  notes\ufffd[31m",
+        "  notes\\x1b[31m",
         "",
         f"assistant  m2  {at(2)}",
         "  Let me see.",
@@ -199,7 +199,7 @@ def test_a_tree_shows_branches_and_the_leaf(home: Home, store: SessionStore) -> 
     store.get("ses-1").try_append(compaction("k1", "m4", "m4"))
     assert lines(session(home, "tree", "ses-1")) == [
         "ses-1",
-        "- user  Read my notes\ufffd[31m  m1",
+        "- user  Read my notes\\x1b[31m  m1",
         "  - assistant  Which notes?  x1",
         "- assistant  Let me see. calls read  m2",
         f"- read  the key is {SECRET}  m3",

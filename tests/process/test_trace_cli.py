@@ -92,7 +92,7 @@ def test_runs_are_listed_the_newest_first(home: Home) -> None:
     lines = trace(home, "list").stdout.decode().split("\n")
     assert lines[0].split() == ["RUN", "STATUS", "STARTED", "TOOK", "EVENTS", "PROMPT"]
     assert lines[1].startswith(f"{second}  completed ")
-    assert lines[2].endswith("say \ufffd[1mone")
+    assert lines[2].endswith("say \\x1b[1mone")
     assert trace(home, "list", "--limit", "0").returncode == 6
 
 
@@ -121,7 +121,7 @@ def test_a_timeline_can_be_read(home: Home) -> None:
     assert shown[4].startswith("bash command=cat notes.txt; exit 3 error, ")
     assert shown[5].startswith("abc.def.ghi token sk-")
     assert shown[6] == "warning tool_execution_error: The tool failed."
-    assert "Red: \ufffd[31m." in shown[7]
+    assert "Red: \\x1b[31m." in shown[7]
     assert shown[8].startswith("completed ")
     assert shown[8].endswith("11 in, 22 out")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,7 @@ from nous.cli.doctor import extensions, home, host, production, records, setting
 from nous.cli.doctor.check import Check, Row, Situation, describe_error, perform
 from nous.cli.doctor.machine import Machine
 from nous.cli.options import Parser, add_daemon_flags, add_state_flags, given_flags, load_settings, parse
-from nous.cli.timeline import Ink, Style
+from nous.cli.terminal import Ink, Style
 from nous.config.load import Loaded
 from nous.config.settings import Settings
 from nous.errors import EXIT_OK, NousError
@@ -129,7 +128,7 @@ def report(rows: Sequence[Row], done: Sequence[str], *, repaired: bool, as_json:
     repairs = {"repairs": done} if repaired else {}
     if as_json:
         return succeed(checks=rows, **repairs) if error is None else fail(error, as_json=True, checks=rows, **repairs)
-    write_rows(Ink(sys.stdout.buffer), rows, done)
+    write_rows(Ink(), rows, done)
     return EXIT_OK if error is None else error.exit_code
 
 

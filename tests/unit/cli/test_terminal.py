@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import nous.cli
 from nous.cli.terminal import exact_line, many_lines, one_line
 
 JOINERS = "\u200c\u200d"
@@ -58,3 +62,30 @@ def test_line_ends_count_where_every_character_does() -> None:
 
 def test_a_text_keeps_its_lines() -> None:
     assert many_lines("a\r\n\tb\x1b\r") == "a\n\tb\\x1b"
+
+
+PACKAGE = Path(nous.cli.__file__).parent
+"""Only its module ``terminal`` may touch the standard streams' writing side."""
+
+
+def writes(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines on which a module prints or names sys.stdout or sys.stderr."""
+    forbidden = ("print", "sys.stdout", "sys.stderr")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in forbidden:
+            yield node.lineno
+
+
+def test_every_command_writes_through_this_module() -> None:
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line}"
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "terminal.py"
+        for line in writes(ast.parse(path.read_text()))
+    ]
+    assert not found
+
+
+def test_the_rule_finds_what_it_forbids() -> None:
+    source = "print(1)\nsys.stdout.write('')\nsys.stderr.buffer.flush()\nsys.stdin.read()\nx = [print]"
+    assert [*sorted(writes(ast.parse(source)))] == [1, 2, 3, 5]

@@ -11,7 +11,6 @@ from nous.cli.transcript import (
     MAX_ARGUMENTS_CHARACTERS,
     MAX_VALUE_CHARACTERS,
     complaint,
-    one_line,
     short_arguments,
     tool_end,
 )
@@ -38,12 +37,6 @@ def test_arguments_are_short_whatever_they_are(arguments: object) -> None:
 def test_a_long_value_is_cut_for_itself() -> None:
     shown = short_arguments({"content": "x" * 1000, "path": "a.txt"})
     assert shown == f"content={'x' * (MAX_VALUE_CHARACTERS - 1)}… path=a.txt"
-
-
-@given(st.text())
-def test_a_line_holds_nothing_that_a_terminal_obeys(text: str) -> None:
-    shown = one_line(text)
-    assert not [c for c in shown if (ord(c) < 0x20 and c != "\t") or 0x7F <= ord(c) < 0xA0]
 
 
 @pytest.mark.parametrize(
