@@ -22,6 +22,7 @@ from nous.protocol.messages import Message
 from nous.replay.engine_mode import replay_in_engine
 from nous.replay.recording import Header, Recorded, check_seal, context_digest, read_header, read_lines
 from nous.replay.redact import Redactor
+from nous.replay.redact_struct import StructRedactor
 from nous.replay.rewrite import InputRedactor, Retelling, with_context
 from nous.store.disk import Disk, io_failure
 from nous.store.sessions import SessionStore
@@ -145,12 +146,15 @@ def _find_context(state: StateDir, header: Header) -> tuple[Message, ...] | None
 
 def _exported_header(state: StateDir, header: Header, redactor: Redactor | None) -> Header:
     messages = _find_context(state, header)
-    if messages is not None and redactor is not None:
-        messages = tuple(redactor.message(message) for message in messages)
-    if redactor is not None and header.spec.output_schema is not None:
-        spec = msgspec.structs.replace(header.spec, output_schema=redactor.schema(header.spec.output_schema))
-        header = msgspec.structs.replace(header, spec=spec)
-    return with_context(header, messages, redaction="none" if redactor is None else "default")
+    if redactor is None:
+        return with_context(header, messages, redaction="none")
+    structs = StructRedactor(redactor, header.run_id)
+    told = structs.struct(header)
+    if (told.run_id, told.session_id) != (header.run_id, header.session_id):
+        raise NousError("verification_failed", "a secret is part of the id of the run or of its session")
+    if messages is not None:
+        messages = tuple(structs.struct(message) for message in messages)
+    return with_context(told, messages, redaction="default")
 
 
 # -- writing

@@ -7,24 +7,16 @@ never gives back what it has taken.  Rather too much is found than too little.  
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Final
 
-import msgspec
-
-MIN_HELD_CHARACTERS: Final = 6
-"""A shorter value held by the daemon is no secret: hiding it would shred ordinary words."""
+from nous.replay.held import Held, Span
 
 MAX_KEY_BLOCK_CHARACTERS: Final = 64 * 1024
 """No private key is longer; two markers further apart do not belong together."""
-
-
-class Span(NamedTuple):
-    """A part of a text, in characters."""
-
-    start: int
-    end: int
 
 
 def _token(prefix: str, rest: str, *, glued: str = "(?!)", word: str = "A-Za-z0-9") -> re.Pattern[str]:
@@ -52,28 +44,26 @@ PATTERNS: Final[tuple[re.Pattern[str], ...]] = (
     # JSON Web Tokens.  A token is scanned once: none begins inside another's segment.
     _token("eyJ", r"[A-Za-z0-9_-]{4,}+\.[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*+){0,3}+", word="A-Za-z0-9_-"),
     re.compile(rf"[Bb](?:earer|EARER){_SEPARATOR}(?P<secret>[A-Za-z0-9._~+/=-]{{6,}}+)"),
+    _token("npm_", r"[A-Za-z0-9]{16,}+"),
+    _token("hf_", r"[A-Za-z0-9]{16,}+"),
+    _token("pypi-", r"[A-Za-z0-9_]{16,}+[A-Za-z0-9_-]*+"),
+    re.compile(rf"[Aa]uthorization{_SEPARATOR}[Bb]asic{_SEPARATOR}(?P<secret>[A-Za-z0-9+/=_-]{{4,}}+)"),
     # A password in a URL.
     re.compile(r"://[^/\s:@\"']{0,256}+:(?P<secret>[^/\s@\"']{1,256}+)@"),
 )
+
+_BASIC: Final = re.compile(r"[Bb](?:asic|ASIC)[ \t]{1,8}+(?P<secret>[A-Za-z0-9+/_-]{8,1024}+={0,2}+)")
+_STANDARD_BASE64: Final = str.maketrans("-_", "+/")
 
 _KEY_EDGE: Final = re.compile(r"-----(?P<edge>BEGIN|END) [A-Z0-9 ]{0,64}?PRIVATE KEY(?: BLOCK)?-----")
 _KEY_BODY: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/= \t\r\n\\"
 _KEY_BODY_AHEAD: Final = re.compile(rf"[{re.escape(_KEY_BODY)}]{{0,{MAX_KEY_BLOCK_CHARACTERS}}}+")
 
 
-def find_secrets(text: str, held: Sequence[str] = ()) -> list[Span]:
+def find_secrets(text: str, held: Held | None = None) -> list[Span]:
     """Return where secrets stand in a text, in order; they do not overlap.  ``held`` are values known to be some."""
-    return _merge([*_find_tokens(text), *_find_private_keys(text), *_find_values(text, held)])
-
-
-def held_forms(values: Iterable[str]) -> tuple[str, ...]:
-    """Return how secret values may stand in a text: as they are, and as JSON writes them."""
-    forms: dict[str, None] = {}
-    for value in values:
-        if len(value) >= MIN_HELD_CHARACTERS:
-            forms[value] = None
-            forms[msgspec.json.encode(value).decode()[1:-1]] = None
-    return tuple(forms)
+    values = () if held is None else held.find(text)
+    return merge([*_find_tokens(text), *_find_credentials(text), *_find_private_keys(text), *values])
 
 
 def _find_tokens(text: str) -> Iterator[Span]:
@@ -82,12 +72,13 @@ def _find_tokens(text: str) -> Iterator[Span]:
             yield Span(*match.span("secret"))
 
 
-def _find_values(text: str, values: Sequence[str]) -> Iterator[Span]:
-    for value in values:
-        at = text.find(value)
-        while at >= 0:
-            yield Span(at, at + len(value))
-            at = text.find(value, at + 1)
+def _find_credentials(text: str) -> Iterator[Span]:
+    """Find ``Basic dXNlcjpwYXNz``: the word alone is an ordinary one, so what follows it has to be credentials."""
+    for match in _BASIC.finditer(text):
+        token = match["secret"].rstrip("=").translate(_STANDARD_BASE64)
+        with suppress(ValueError):
+            if b":" in base64.b64decode(token + "=" * (-len(token) % 4)):
+                yield Span(*match.span("secret"))
 
 
 def _find_private_keys(text: str) -> Iterator[Span]:
@@ -117,7 +108,8 @@ def _key_without_end(text: str, begin: re.Match[str]) -> Span:
     return Span(begin.start(), begin.end() + (0 if body is None else len(body[0].rstrip())))
 
 
-def _merge(spans: list[Span]) -> list[Span]:
+def merge(spans: Iterable[Span]) -> list[Span]:
+    """Return spans in order, those that overlap as one."""
     out: list[Span] = []
     for span in sorted(spans):
         if out and span.start < out[-1].end:

@@ -11,15 +11,15 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
 from nous.engine.answer import parse_arguments
 from nous.engine.output import compact_json
-from nous.protocol.messages import Block, Message, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
-from nous.replay.patterns import Span, find_secrets, held_forms
+from nous.replay.held import Held, Span, View
+from nous.replay.patterns import find_secrets, merge
 
 _LABEL: Final = "[REDACTED]"
 _STAND_INS: Final = {1: "*", 2: "\u00b7", 3: "\u2022", 4: "\U0001f512"}
@@ -34,6 +34,8 @@ _SHORT_ESCAPES: Final = {
 _SINGLE_ESCAPE: Final = len("\\uXXXX")
 _STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
+T = TypeVar("T")
+
 Placeholder = Callable[[str, Span], str]
 """Makes what stands for a part of a text."""
 
@@ -45,7 +47,7 @@ class Redactor:
     """
 
     def __init__(self, held: Sequence[str] = ()) -> None:
-        self._held = held_forms(held)
+        self._held = Held(held)
         self.count = 0
 
     def text(self, text: str) -> str:
@@ -65,12 +67,19 @@ class Redactor:
         """Do the same with an answer that is any JSON value, or was meant to be."""
         return self._structured(text, is_json=compact_json(text) is not UNSET)
 
-    def schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        redacted: dict[str, Any] = msgspec.json.decode(self.output(msgspec.json.encode(schema).decode()))
+    def value(self, value: T) -> T:
+        """Do the same with a JSON value, keys and numbers in it included."""
+        before = msgspec.json.encode(value).decode()
+        after = self.output(before)
+        redacted: T = value if after == before else msgspec.json.decode(after)
         return redacted
 
+    def data(self, text: str) -> str:
+        """Return base64 data without the held values in it.  Other secrets are not looked for: it is no text."""
+        return self._replace(text, merge(self._held.find(text)), _placeholder)
+
     def _structured(self, text: str, *, is_json: bool) -> str:
-        view = _Decoded(text)
+        view = View(text, _ESCAPE, _meaning)
         spans = [view.raw_span(span) for span in find_secrets(view.text, self._held)]
         if spans:
             text = self._replace(text, spans, _JsonPlaceholder(text, is_json=is_json))
@@ -88,24 +97,6 @@ class Redactor:
     def output_pieces(self, pieces: Sequence[str]) -> list[str]:
         """Do the same for an answer that has to be JSON."""
         return _cut_like(self.output("".join(pieces)), pieces)
-
-    def message(self, message: Message) -> Message:
-        """Return a message without secrets.  What an image shows is not looked at."""
-        blocks = tuple(self._block(block) for block in message.blocks)
-        return msgspec.structs.replace(message, text=self.text(message.text), blocks=blocks)
-
-    def _block(self, block: Block) -> Block:
-        match block:
-            case TextBlock(text):
-                return TextBlock(self.text(text))
-            case ThinkingBlock(text, signature):
-                return ThinkingBlock(self.text(text), None if signature is None else self.text(signature))
-            case ToolCallBlock(call_id, name, arguments):
-                return ToolCallBlock(self.text(call_id), self.text(name), self.arguments(arguments))
-            case ToolResultBlock(call_id, name, text, is_error):
-                return ToolResultBlock(self.text(call_id), self.text(name), self.text(text), is_error)
-            case _:
-                return block
 
     def _replace(self, text: str, spans: Sequence[Span], placeholder: Placeholder) -> str:
         parts: list[str] = []
@@ -213,31 +204,3 @@ def _meaning(escape: str) -> str:
         return bytes.fromhex(escape.replace("\\u", "")).decode("utf-16-be")
     character = chr(int(escape[2:], 16))
     return escape if "\ud800" <= character <= "\udfff" else character
-
-
-class _Decoded:
-    """A JSON text with its escape sequences resolved, and the way back."""
-
-    def __init__(self, text: str) -> None:
-        self._starts = [0]
-        self._raw_starts = [0]
-        parts: list[str] = []
-        at = raw = 0
-        for match in _ESCAPE.finditer(text):
-            start, end = match.span()
-            character = _meaning(match[0])
-            at += start - raw
-            parts += [text[raw:start], character]
-            self._starts += [at, at + len(character)]
-            self._raw_starts += [start, end]
-            at += len(character)
-            raw = end
-        self.text = "".join([*parts, text[raw:]])
-
-    def raw_span(self, span: Span) -> Span:
-        """Return the part of the raw text that a part of :attr:`text` comes from."""
-        return Span(self._raw(span.start), self._raw(span.end))
-
-    def _raw(self, at: int) -> int:
-        index = bisect_right(self._starts, at) - 1
-        return self._raw_starts[index] + at - self._starts[index]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from nous.engine.inputs import AbortRequested, Input, ModelProduced, ToolProgressed, ToolsSet
+from nous.engine.inputs import Input, ModelProduced, ToolProgressed
 from nous.engine.machine import RunMachine
 from nous.engine.record import effect_line, input_line
 from nous.engine.spec import RunSpec
@@ -21,15 +21,10 @@ from nous.ports.model import ModelItem, TextDelta, ThinkingDelta, ToolCallDelta
 from nous.protocol.messages import Message
 from nous.replay.recording import Header, Recorded, Said, context_digest
 from nous.replay.redact import Redactor
+from nous.replay.redact_struct import StructRedactor
 from nous.store.trace_lines import TraceCounts, event_head
 
 _PAYLOAD: Final = b',"payload":'
-_GIVEN_IDS: Final = frozenset({"command_id", "tool_call_id"})
-_CLOSED: Final = frozenset(
-    {"entry_id", "first_kept_entry_id", "context_digest", "code", "mode", "outcome", "by", "timer"}
-)
-"""Fields of inputs that hold names of nous's own."""
-
 _replace: Final = msgspec.structs.replace
 
 
@@ -79,8 +74,7 @@ class InputRedactor:
     """Redacts the inputs of one run: all of them are needed before the first can be given back."""
 
     def __init__(self, redactor: Redactor, spec: RunSpec) -> None:
-        self._redactor = redactor
-        self._spec = spec
+        self._structs = StructRedactor(redactor, spec.run_id)
         self._streams = _Streams(redactor, has_output=spec.output_schema is not None)
 
     def redact(self, inputs: Sequence[Input]) -> Iterator[Input]:
@@ -94,51 +88,23 @@ class InputRedactor:
             case ModelProduced(call, items):
                 return ModelProduced(call, [self._item(call, piece) for piece in items])
             case ToolProgressed(call_id, _):
-                return ToolProgressed(self._id(call_id), self._streams.next("progress", call_id))
-            case AbortRequested():
-                return _replace(item, command_id=self._id(item.command_id))
-            case ToolsSet(tools):
-                return ToolsSet(tuple(self._tool(name) for name in tools))
+                return ToolProgressed(self._structs.text_id(call_id), self._streams.next("progress", call_id))
             case _:
-                return self._fields(item)
-
-    def _fields(self, item: Input) -> Input:
-        """Redact every text of an input that has no case of its own: a new kind of input hides too much, never less."""
-        texts = {name: value for name, value in msgspec.structs.asdict(item).items() if isinstance(value, str)}
-        return _replace(
-            item,
-            **{
-                name: self._id(value) if name in _GIVEN_IDS else self._redactor.text(value)
-                for name, value in texts.items()
-                if name not in _CLOSED
-            },
-        )
+                return self._structs.struct(item)
 
     def _item(self, call: int, item: ModelItem) -> ModelItem:
+        """Redact an item of a stream; the pieces of a text were redacted as one."""
         match item:
             case TextDelta():
-                return TextDelta(self._streams.next("text", call))
-            case ThinkingDelta(_, signature):
-                return ThinkingDelta(self._streams.next("thinking", call), self._maybe(signature))
-            case ToolCallDelta(index, call_id, name):
-                return ToolCallDelta(
-                    index,
-                    call_id and self._id(call_id),
-                    name and self._tool(name),
-                    self._streams.next("arguments", call, index),
-                )
+                return _replace(item, text=self._streams.next("text", call))
+            case ThinkingDelta():
+                thought = self._structs.struct(_replace(item, text=""))
+                return _replace(thought, text=self._streams.next("thinking", call))
+            case ToolCallDelta():
+                fragment = self._structs.struct(_replace(item, arguments=""))
+                return _replace(fragment, arguments=self._streams.next("arguments", call, item.index))
             case _:
-                return item
-
-    def _maybe(self, text: str | None) -> str | None:
-        return text and self._redactor.text(text)
-
-    def _id(self, given: str) -> str:
-        """Redact an id that a client or a model made; the run's own ids follow from its run id."""
-        return given if given.startswith(self._spec.run_id) else self._redactor.text(given)
-
-    def _tool(self, name: str) -> str:
-        return name if name in self._spec.known_tools else self._redactor.text(name)
+                return self._structs.struct(item)
 
 
 class _Voice:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from typing import Any
+from collections.abc import Callable
+from difflib import SequenceMatcher
+from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
 import msgspec
 import pytest
@@ -12,8 +16,10 @@ from hypothesis import strategies as st
 
 from nous.engine.answer import parse_arguments
 from nous.protocol.messages import ImageBlock, Message, ThinkingBlock, ToolCallBlock
-from nous.replay.patterns import Span, find_secrets
+from nous.replay.held import Held, Span
+from nous.replay.patterns import find_secrets
 from nous.replay.redact import Redactor
+from nous.replay.redact_struct import StructRedactor
 
 PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQ==\n-----END PRIVATE KEY-----"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
@@ -132,7 +138,7 @@ def test_a_short_held_value_is_no_secret() -> None:
 
 def test_overlapping_secrets_are_hidden_together() -> None:
     assert redact("Bearer sk-abcdefgh12345", "gh12345xx", "defgh1") == "Bearer [REDACTED******]"
-    assert find_secrets("abcabcabc!", ["abcabc"]) == [Span(0, 9)]
+    assert find_secrets("abcabcabc!", Held(["abcabc"])) == [Span(0, 9)]
 
 
 # -- what stands for it
@@ -268,7 +274,7 @@ def test_a_message_is_redacted_in_all_its_parts() -> None:
             ImageBlock("image/png", "c2stYWJj"),
         ),
     )
-    found = Redactor().message(message)
+    found = StructRedactor(Redactor()).struct(message)
     assert b"abcdefgh" not in msgspec.json.encode(found)
     assert (found.id, found.blocks[2]) == ("m1", message.blocks[2])
 
@@ -299,3 +305,80 @@ LONG = 4 * 1024 * 1024
 def test_no_text_takes_more_than_its_length(text: str) -> None:
     # A pattern that starts over at every place would need hours for these.
     assert len(Redactor(["hunter2hunter2"]).arguments(text)) == len(text)
+
+
+# -- held values, however they are written
+
+KEY = "k3y-With.Some~Signs+and/more="
+
+ENCODED: Final[dict[str, Callable[[str], str]]] = {
+    "base64": lambda key: base64.b64encode(key.encode()).decode(),
+    "base64 behind one byte": lambda key: base64.b64encode(b"u" + key.encode() + b":x").decode(),
+    "base64 behind two bytes": lambda key: base64.b64encode(b"u:" + key.encode()).decode(),
+    "base64 for URLs": lambda key: base64.urlsafe_b64encode(b"\xff\xfe" + key.encode()).decode(),
+    "wrapped base64": lambda key: base64.encodebytes(b"x" * 50 + key.encode()).decode(),
+    "hex": lambda key: key.encode().hex(),
+    "HEX": lambda key: key.encode().hex().upper(),
+    "quoted": lambda key: quote(key, safe=""),
+    "quoted as a form": quote_plus,
+    "every character quoted": lambda key: "".join(f"%{byte:02x}" for byte in key.encode()),
+    "split by LF": lambda key: f"{key[:9]}\n{key[9:]}",
+    "split by CRLF and indented": lambda key: f"{key[:9]}  \r\n    {key[9:]}",
+    "split by a continued line": lambda key: f"{key[:9]}\\\n{key[9:]}",
+    "split by an escaped line end": lambda key: f"{key[:9]}\\n{key[9:]}",
+    "split more than once": "\n".join,
+    "split hex": lambda key: f"{key.encode().hex()[:11]}\n{key.encode().hex()[11:]}",
+}
+"""Ways to write a key."""
+
+
+def letters(text: str) -> str:
+    """Return a text without what may separate the parts of a key."""
+    return "".join(text.replace("\\n", "").replace("\\", "").split())
+
+
+@pytest.mark.parametrize("form", ENCODED)
+@pytest.mark.parametrize("around", ["{}", "key={}&x", "Authorization: {}\nnext", "\u00e9 {} \U0001f600"])
+def test_a_held_key_is_found_however_it_is_written(form: str, around: str) -> None:
+    text = around.format(ENCODED[form](KEY))
+    found = redact(text, KEY)
+    assert [len(found), len(found.encode())] == [len(text), len(text.encode())]
+    assert found.count("\n") == text.count("\n")
+    shared = SequenceMatcher(None, letters(ENCODED[form](KEY)), letters(found), autojunk=False).find_longest_match()
+    before_the_key = len(base64.b64encode(b"x" * 50)) if form == "wrapped base64" else 0
+    assert shared.size <= max(3, before_the_key), found
+
+
+@pytest.mark.parametrize("form", ENCODED)
+def test_it_is_found_in_arguments_too(form: str) -> None:
+    text = json.dumps({"command": f"echo '{ENCODED[form](KEY)}'", "n": 1})
+    found = Redactor([KEY]).arguments(text)
+    assert len(found) == len(text)
+    assert isinstance(json.loads(found), dict)
+    assert ENCODED[form](KEY) not in json.loads(found)["command"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "npm_abcdefghijklmnopqrstuvwxyz0123456789",
+        "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH",
+        "pypi-AgEIcHlwaS5vcmcCJDU3ZTk0-_xyz",
+        "Authorization: Basic dXNlcjpwYXNz",
+        "Basic dXNlcjpwYXNzd29yZA==",
+        '{"authorization":"Basic dXNlcjpwYXNzd29yZA"}',
+    ],
+)
+def test_credentials_of_registries_and_of_basic_authentication_are_found(text: str) -> None:
+    found = redact(text)
+    assert "*" in found
+    assert not {"abcdefghij", "AgEIcHlwaS5vcmc", "dXNlcjpw"} & {
+        found[i : i + n] for n in (8, 10, 15) for i in range(60)
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["Basic understanding of it", "basic authentication", "hf_transfer", "npm_config_cache", "pypi-publish"]
+)
+def test_words_that_only_look_like_them_stay(text: str) -> None:
+    assert redact(text, KEY) == text
