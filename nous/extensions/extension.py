@@ -269,6 +269,11 @@ class Extension:
                 await self._greet(process, start)
         except CallFailedError as error:
             self._fail_start(start, error)
+        except Exception as error:
+            # A defect in serving one extension: it counts as failed, the daemon and the others go on.
+            log.error("extension_crashed", extension=self.name, error=repr(error))
+            if not start.done.is_set():
+                self._fail_start(start, CallFailedError("extension_error", f"a defect ({type(error).__name__})"))
         finally:
             self._forget(process)
             if not start.done.is_set():

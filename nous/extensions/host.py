@@ -280,9 +280,11 @@ class ExtensionHost:
     async def _tell(self, call: HookCall) -> None:
         try:
             outcome = await self.call(call)
+            self._tell_listener(outcome.warnings)
+        except Exception as error:
+            log.error("extensions_crashed", hook=call.hook, error=repr(error))
         finally:
             self._told -= 1
-        self._tell_listener(outcome.warnings)
 
     # -- commands
 

@@ -265,8 +265,11 @@ READ_ONLY: Final = frozenset(
 )
 """Commands that change nothing: always run anew, never remembered by id (section 6)."""
 
-UNORDERED: Final = READ_ONLY | {"abort", "steer", "follow_up"}
-"""Commands that never wait for a session's turn (section 3)."""
+IMMEDIATE_READS: Final = frozenset({"ping", "hello"})
+"""Reads that are answered before the next line is read."""
+
+UNORDERED: Final = READ_ONLY | {"abort", "steer", "follow_up", "export_trace"}
+"""Commands that never wait for another command's turn (section 2)."""
 
 
 class Command(Struct, frozen=True):

@@ -209,7 +209,7 @@ class _Comparison:
             if event is None or event.line != line.line:
                 return self._difference(line.line, event)
             self._before.append(line.line)
-        if self._recording.end.status == "interrupted":
+        if self._recording.end.is_cut:
             return None
         event = await self._next()
         return None if event is None else self._difference(None, event)
@@ -255,7 +255,7 @@ def compare_traces(recording: Recording, traces: Path) -> Divergence | None:
     """Return the first difference between a recording and the trace that the replaying daemon wrote of it."""
     before: deque[bytes] = deque(maxlen=EVENTS_SHOWN_BEFORE)
     written = traces / f"{recording.header.run_id}.ndjson"
-    is_cut = recording.end.status == "interrupted"
+    is_cut = recording.end.is_cut
     for expected, actual in zip_longest(_steps(recording.path), _steps(written)):
         if expected is None and is_cut:
             return None

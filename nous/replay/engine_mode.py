@@ -42,7 +42,7 @@ class EngineReplay:
             found = self._take(recorded)
             if found is not None:
                 return found
-        if end.status != "interrupted":
+        if not end.is_cut:
             if self._actual:
                 return self._difference(None, self._actual[0], "end")
             if self._machine.status != end.status:

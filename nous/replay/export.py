@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from nous.engine.inputs import Input
 from nous.errors import NousError
@@ -169,7 +170,7 @@ def _write_fixture(
     if redactor is not None:
         inputs = InputRedactor(redactor, recorded.spec).redact(list(inputs))
     retelling = Retelling(recorded.spec, told.spec)
-    is_cut = end is None or end.status == "interrupted"
+    is_cut = end is None or end.is_cut
     with _writing(path) as sink:
         sink.append(msgspec.json.encode(told) + b"\n")
         _append_all(sink, retelling.tell(read_lines(source), iter(inputs), is_cut=is_cut))
@@ -177,6 +178,7 @@ def _write_fixture(
             status="interrupted" if end is None else end.status,
             ended_at=(retelling.last_ts or recorded.created_at) if end is None else end.ended_at,
             counts=retelling.counts,
+            untraced_end=UNSET if end is None else end.untraced_end,
         )
         sink.write_end(written)
     return written

@@ -94,10 +94,10 @@ def _rewrite(path: Path, fields: dict[str, Any], end: TraceEnd, sink: TraceWrite
         for line in read_lines(path):
             if isinstance(line, Recorded):
                 _step(recorder, machine, line)
-        status = "interrupted" if end.status == "interrupted" else machine.status
+        status = end.status if end.is_cut else machine.status
         if status is None:
             raise _EndlessError
-        recorder.finish(status, end.ended_at)
+        recorder.finish(status, end.ended_at, untraced_end=end.untraced_end)
         recorder.sync()
     finally:
         recorder.release()

@@ -246,7 +246,7 @@ class _TraceCheck:
             self._note("trace.seal", str(error))
             self._end = TraceEnd(status="", ended_at="", counts=TraceCounts())
             return
-        if end.status != "interrupted":
+        if not end.is_cut:
             self._findings.add_all(self._grammar.finish())
         counts = TraceCounts(inputs=self._inputs, events=self._seq, effects=self._effects)
         if end.counts != counts:

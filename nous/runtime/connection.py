@@ -1,7 +1,9 @@
 """One connection: bytes in, commands dispatched, answers out.  The same for every transport.
 
 Answers are matched by ``id``, so a command that waits (a sync prompt) never keeps a later one from being read.
-Commands that change something take turns in arrival order; the others are answered at once.
+Commands that change something take turns in arrival order, in tasks that belong to the daemon: the end of their
+connection does not end them.  ``ping``, ``hello``, ``abort``, ``steer`` and ``follow_up`` wait for no other command;
+reads run in tasks of the connection, one at a time.
 """
 
 from __future__ import annotations
@@ -13,17 +15,29 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
+from nous.engine.inputs import FollowedUp, Steered
 from nous.errors import NousError, as_nous_error
 from nous.ports.endpoint import BrokenEndpointError, Endpoint
 from nous.protocol.codec import CommandDecoder, Refused
-from nous.protocol.commands import READ_ONLY, UNORDERED, Command
+from nous.protocol.commands import (
+    IMMEDIATE_READS,
+    READ_ONLY,
+    UNORDERED,
+    Command,
+    CompactSession,
+    FollowUp,
+    Prompt,
+    Steer,
+)
 from nous.protocol.responses import Answer, Result, encode_answer, error_line, mark_duplicate, success_line
 from nous.runtime.daemon import Daemon
 from nous.runtime.handlers import HANDLERS, Call, Reply
 from nous.runtime.hub import Listener
-from nous.runtime.order import Turn
+from nous.runtime.order import Order, Turn
 from nous.runtime.outbox import Outbox
 from nous.runtime.remembered import Remembered, RememberedAnswers, repeated_answer
+from nous.runtime.upcoming import HeldInput
+from nous.system.threads import run_in_thread
 from nous.telemetry.log import get_log
 
 log = get_log("runtime")
@@ -63,20 +77,30 @@ class Connection:
         self._on_end_of_input = on_end_of_input
         self._remembered = RememberedAnswers()
         self._pending = 0
+        # Of these, commands that wait for their turn or have it.
+        self._in_order = 0
+        self._reads = Order()
+        # Steers and follow-ups that wait for the run that they mean.
+        self._inputs = Order()
         self._answered = anyio.Event()
 
     async def serve(self) -> None:
-        """Read to the end of the stream, then wait until everything pending is answered."""
+        """Read to the end of the stream, then wait until everything pending is answered.
+
+        Cancelling this ends the connection alone: commands that change something, and runs, go on in the daemon.
+        """
         async with anyio.create_task_group() as tasks:
             try:
                 while data := await self._endpoint.receive():
                     await self._take(self.decoder.feed(data), tasks)
+                await self._take(self.decoder.finish(), tasks)
             except BrokenEndpointError:
                 return
-            await self._take(self.decoder.finish(), tasks)
             # Prompts that were sent count as accepted runs, also if they are still being taken up.
-            await self.daemon.order.settled()
+            while self._in_order:
+                await self._answered.wait()
             self._on_end_of_input()
+            await self.wait_idle()
 
     def configure(self, *, features: Sequence[str], strict: bool, prompt_wait: bool | None) -> None:
         """Take what ``hello`` asked for; it counts from the next line on."""
@@ -118,64 +142,147 @@ class Connection:
             await self._answered.wait()
 
     async def _dispatch(self, command: Command, tasks: TaskGroup) -> None:
+        """Have a command answered: at once, in a task of this connection (reads), or in one of the daemon's.
+
+        Only the last ones outlive the connection, and only they wait for each other.
+        """
         self._pending += 1
-        if command.type in READ_ONLY:
-            await self._answer(command, remember=False)
-            return
+        if command.type in IMMEDIATE_READS:
+            await self._answer(Call(self, command.id), command, remember=False)
+        elif command.type in READ_ONLY:
+            tasks.start_soon(self._read, command, self._reads.ask())
+        else:
+            await self._change(command, tasks)
+
+    async def _read(self, command: Command, turn: Turn) -> None:
+        async with turn:
+            # One after the other, so that a peer that reads no answers has one of them in memory and not all.
+            await self.outbox.room(UNREAD_ANSWERS_BYTES)
+            await self._answer(Call(self, command.id), command, remember=False)
+
+    async def _change(self, command: Command, tasks: TaskGroup) -> None:
         try:
             earlier = self._remembered.begin(command)
         except NousError as error:
             self._refuse(command, error)
+            self._settle()
             return
+        daemon = self.daemon
         if earlier is not None:
             tasks.start_soon(self._repeat, command, earlier, tasks)
-        elif command.type in UNORDERED and not self.daemon.order.busy:
-            await self._answer(command, remember=True)
+        elif command.type == "abort":
+            await self._answer(Call(self, command.id), command, remember=True)
+        elif isinstance(command.payload, Steer | FollowUp):
+            run_id = command.payload.run_id
+            upcoming = daemon.upcoming_run(run_id)
+            if upcoming is not None or (run_id is None and self._inputs.busy):
+                held = HeldInput(_input_of(command.id, command.payload))
+                if upcoming is not None:
+                    upcoming.hold(held)
+                call = Call(self, command.id, held=held, upcoming=upcoming)
+                daemon.start_task(self._answer_input, call, command, self._inputs.ask())
+            else:
+                await self._answer(Call(self, command.id), command, remember=True)
+        elif command.type in UNORDERED:
+            daemon.start_task(self._answer, Call(self, command.id), command)
         else:
-            # Also for steer, follow_up and abort while a change is under way: a prompt sent before them is still being
-            # taken up, and they mean its run.
-            self.daemon.order.ask()
-            tasks.start_soon(self._answer_in_turn, command)
+            self._ask_for_turn(command)
+
+    def _ask_for_turn(self, command: Command) -> None:
+        daemon, payload = self.daemon, command.payload
+        upcoming = daemon.upcoming.add(payload.session_id) if isinstance(payload, Prompt | CompactSession) else None
+        turn = daemon.order.ask()
+        turn.on_release(self._leave_order)
+        self._in_order += 1
+        daemon.start_task(self._answer_in_turn, Call(self, command.id, turn, upcoming), command)
+
+    async def _answer_input(self, call: Call, command: Command, turn: Turn) -> None:
+        """Answer a steer or a follow-up once it is known whether there is the run that it means.
+
+        If there is not, the one that is coming up then is meant; and those that came before it are answered before.
+        """
+        upcoming, held = call.upcoming, call.held
+        assert held is not None
+        assert isinstance(command.payload, Steer | FollowUp)
+        run_id = command.payload.run_id
+        async with turn:
+            while upcoming is not None:
+                await upcoming.settled.wait()
+                upcoming = None if held.is_settled else self.daemon.upcoming_run(run_id)
+                if upcoming is not None:
+                    upcoming.hold(held)
+            await self._answer(call, command, remember=True)
+
+    async def _answer_in_turn(self, call: Call, command: Command) -> None:
+        assert call.turn is not None
+        try:
+            async with call.turn:
+                await self._answer(call, command, remember=True)
+        finally:
+            if call.upcoming is not None:
+                self.daemon.upcoming.settle(call.upcoming)
+
+    def _leave_order(self) -> None:
+        self._in_order -= 1
+        self._notify()
 
     async def _repeat(self, command: Command, earlier: Remembered, tasks: TaskGroup) -> None:
+        """Give the answer of the same command that was sent before, once it has one."""
         answer = await repeated_answer(earlier)
-        self._settle()
         if answer is None:
             # The first one was refused, and a refused command is as if it was never sent.
+            self._settle()
             await self._dispatch(command, tasks)
-        else:
-            self.outbox.put(success_line(command.id, answer[0], mark_duplicate(answer[1])))
+            return
+        async with self._reads.ask():
+            await self.outbox.room(UNREAD_ANSWERS_BYTES)
+            kind, payload = answer
+            if kind == "result":
+                payload = await self._result_again(payload)
+            self.outbox.put(success_line(command.id, kind, mark_duplicate(payload)))
+        self._settle()
 
-    async def _answer_in_turn(self, command: Command) -> None:
-        async with self.daemon.order.turn() as turn:
-            await self._answer(command, remember=True, turn=turn)
+    async def _result_again(self, payload: bytes) -> bytes:
+        from nous.runtime.results import with_events
 
-    async def _answer(self, command: Command, *, remember: bool, turn: Turn | None = None) -> None:
+        daemon = self.daemon
+        limit = daemon.settings.daemon.max_event_bytes
+        return await run_in_thread(with_events, payload, daemon.traces_root, limit)
+
+    async def _answer(self, call: Call, command: Command, *, remember: bool = True) -> None:
         """Run a command's handler and send its answer, whatever it comes to."""
+        try:
+            await self._run_handler(call, command, remember=remember)
+        finally:
+            if remember:
+                self._remembered.drop_unfinished(command.id)
+            self._settle()
+
+    async def _run_handler(self, call: Call, command: Command, *, remember: bool) -> None:
+        reply: Reply | None = None
         try:
             handler = HANDLERS.get(command.type)
             if handler is None:
                 raise NousError("capability_unavailable", command.type)
-            out = await handler(Call(self, command.id, turn), command.payload)
+            out = await handler(call, command.payload)
             reply = out if isinstance(out, Reply) else Reply(out)
+            kind, payload = encode_answer(reply.answer)
+            line = success_line(command.id, kind, payload)
+            kept = encode_remembered(reply.answer, payload) if remember else b""
         except Exception as error:
             if not isinstance(error, NousError):
                 log.error("command_crashed", command=command.type, error=repr(error))
-            if remember:
-                self._remembered.forget(command.id)
             self._refuse(command, as_nous_error(error))
-            return
-        kind, payload = encode_answer(reply.answer)
-        self.outbox.put(success_line(command.id, kind, payload))
-        if remember:
-            self._remembered.finish(command.id, kind, encode_remembered(reply.answer, payload))
-        self._settle()
-        if reply.then is not None:
-            reply.then()
+        else:
+            self.outbox.put(line)
+            if remember:
+                self._remembered.finish(command.id, kind, kept)
+        finally:
+            if reply is not None and reply.then is not None:
+                reply.then()
 
     def _refuse(self, command: Command, error: NousError) -> None:
         self._put_error(command.id, command.type, error)
-        self._settle()
 
     def _put_error(self, command_id: str, command_type: str, error: NousError) -> None:
         """Answer with an error.  A client's own mistakes are its own business: they are logged for debugging alone."""
@@ -185,8 +292,16 @@ class Connection:
 
     def _settle(self) -> None:
         self._pending -= 1
+        self._notify()
+
+    def _notify(self) -> None:
         answered, self._answered = self._answered, anyio.Event()
         answered.set()
+
+
+def _input_of(command_id: str, payload: Steer | FollowUp) -> Steered | FollowedUp:
+    made = Steered if isinstance(payload, Steer) else FollowedUp
+    return made(command_id, payload.text)
 
 
 def encode_remembered(answer: Answer, payload: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,10 +17,8 @@ from msgspec import UNSET
 from nous.config.settings import Settings
 from nous.engine.inputs import (
     AbortReason,
-    CompactionStarted,
     FollowUpModeSet,
     Input,
-    RunStarted,
     SteeringModeSet,
     ToolsSet,
 )
@@ -43,8 +41,8 @@ from nous.runtime.spent import NOTHING_SPENT, Spent
 from nous.runtime.stop import StopRequest
 from nous.runtime.syncs import Syncs
 from nous.runtime.system_prompt import read_agents_file
-from nous.runtime.terms import RunTerms, settle
 from nous.runtime.toolbox import Toolbox
+from nous.runtime.upcoming import UpcomingRun, UpcomingRuns
 from nous.schemas.checker import SchemaChecker
 from nous.store.locks import STANDARD, LockProfile
 from nous.store.session_format import LeafMove
@@ -63,10 +61,6 @@ RECENT_RUN_SECONDS: Final = 5.0
 
 Exporter = Callable[[str, str], Path]
 """Exports a run's trace in a format; returns the file, which lies under the state directory."""
-
-
-MAX_QUEUED: Final = 256
-"""Inputs a run may hold back: all of them stand in one event if it ends before their turn."""
 
 
 class EndedRun(msgspec.Struct, frozen=True):
@@ -130,6 +124,7 @@ class Daemon:
         self.steering_mode: QueueMode = "one-at-a-time"
         self.follow_up_mode: QueueMode = "one-at-a-time"
         self.runs: dict[str, RunDriver] = {}
+        self.upcoming = UpcomingRuns(ids.run_id)
         self.last_ended: EndedRun | None = None
         self._spent: dict[str, Spent] = {}
         self.accepting = True
@@ -141,8 +136,16 @@ class Daemon:
     # -- runs
 
     def bind(self, tasks: TaskGroup) -> None:
-        """Runs live in ``tasks``."""
+        """Let runs, and commands that change something, live in ``tasks``."""
         self._tasks = tasks
+
+    def start_task(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Run ``work`` in a task that belongs to the daemon: nothing that happens to a connection ends it.
+
+        An exception ends this task alone; it is logged.
+        """
+        assert self._tasks is not None
+        self._tasks.start_soon(_contain, work, arguments)
 
     def run_of(self, session_id: str) -> RunDriver | None:
         return next((r for r in self.runs.values() if r.session_id == session_id), None)
@@ -151,51 +154,7 @@ class Daemon:
         """Return what answers for ``choice``.  Raises as :meth:`nous.ports.model.Catalogue.find`."""
         return self.provider if choice == self.catalogue.default else self.catalogue.find(choice)
 
-    async def start_run(
-        self, session: Session, command_id: str, text: str, terms: RunTerms, leaf_id: str | None = None
-    ) -> RunDriver:
-        """Start a run on a leaf of a session (left out: the active one).
-
-        It is in its trace when this returns, and in no stream yet: its events wait for :meth:`RunDriver.open`.
-
-        Raises ``command_rejected``, ``overloaded``, ``shutting_down`` or ``io_failure``, and ``invalid_payload`` for an
-        unknown leaf; nothing was written then.
-        """
-        return await self._launch(session, RunStarted(command_id, text, terms.images), terms, leaf_id)
-
-    async def start_compaction(self, session: Session, command_id: str, instruction: str) -> RunDriver:
-        """Start a run without turns that compacts a session.
-
-        Raises as :meth:`start_run`, and ``command_rejected`` if there is nothing to compact.
-        """
-        from nous.engine.summary import choose_cut
-
-        if not choose_cut(session.path(), self.settings.engine.compact_keep_tokens):
-            raise NousError("command_rejected", "nothing_to_compact")
-        terms = settle(self, session, None)
-        return await self._launch(session, CompactionStarted(command_id, instruction), terms, None)
-
-    async def _launch(
-        self, session: Session, first: RunStarted | CompactionStarted, terms: RunTerms, leaf_id: str | None
-    ) -> RunDriver:
-        # Imported by the first run, or beside whatever came before it: a start does not wait for what no run uses yet.
-        from nous.runtime.run import make_run
-
-        await self.extensions.ready()
-        self.check_free(session.id)
-        if len(self.runs) >= self.settings.daemon.max_runs:
-            raise NousError("overloaded", f"{len(self.runs)} runs are active")
-        assert self._tasks is not None
-        leaf_id = session.leaf_id if leaf_id is None else leaf_id
-        driver = make_run(self, session, self.ids.run_id(), leaf_id, terms, self._forget)
-        self.runs[driver.run_id] = driver
-        await self._tasks.start(driver.run, first)
-        self._warn_recovered(session)
-        if driver.broken is not None:
-            raise driver.broken
-        return driver
-
-    def _warn_recovered(self, session: Session) -> None:
+    def warn_recovered(self, session: Session) -> None:
         """Say which torn tails were cut from a session's file, and where they were kept."""
         for tail in session.take_recovered():
             name = Path(tail.path).name
@@ -225,12 +184,28 @@ class Daemon:
             reason = "compaction_in_progress" if run.is_compaction else "run_in_progress"
             raise NousError("command_rejected", reason)
 
-    def _forget(self, driver: RunDriver) -> None:
-        if self.runs.pop(driver.run_id, None) is not None:
-            self._spent[driver.session_id] = self._spent.get(driver.session_id, NOTHING_SPENT).plus(driver.spent)
-        self.last_ended = EndedRun(driver.run_id, self.clock.mono_ns(), self.hub.peer_pids())
+    def forget_run(self, driver: RunDriver) -> None:
+        """Note that a run has ended.  May be repeated."""
+        if self.runs.pop(driver.run_id, None) is None:
+            return
+        self._spent[driver.session_id] = self._spent.get(driver.session_id, NOTHING_SPENT).plus(driver.spent)
+        if driver.refusal is None:
+            self.last_ended = EndedRun(driver.run_id, self.clock.mono_ns(), self.hub.peer_pids())
         ended, self._run_ended = self._run_ended, anyio.Event()
         ended.set()
+
+    def upcoming_run(self, run_id: str | None = None) -> UpcomingRun | None:
+        """Return the run that is coming up and that a command means, if it means one that is.
+
+        Without a ``run_id`` that is the one in the active session, unless another run is active there.
+        """
+        if run_id is not None:
+            return self.upcoming.find_id(run_id, is_new=run_id not in self.runs and not self.knows_run(run_id))
+        upcoming = self.upcoming.find(self.active_session_id)
+        run = self.run_of(self.active_session_id) if self.active_session_id else None
+        if upcoming is None or run is None or not run.active or run is upcoming.driver:
+            return upcoming
+        return None
 
     def find_run(self, run_id: str | None) -> RunDriver:
         """Return the active run a command means: the named one, or the active session's.
@@ -245,21 +220,6 @@ class Daemon:
                 raise NousError("run_not_found")
         if driver is None or not driver.active:
             raise NousError("command_rejected", "no_active_run")
-        return driver
-
-    def find_queue(self, run_id: str | None) -> RunDriver:
-        """Return the run that is to queue an input.
-
-        Raises as :meth:`find_run`, and ``command_rejected`` (queue_full, structured_output).
-        """
-        driver = self.find_run(run_id)
-        if driver.is_compaction:
-            raise NousError("command_rejected", "no_active_run")
-        if driver.machine.output.is_wanted:
-            raise NousError("command_rejected", "structured_output", hint="Such a run makes exactly one model call.")
-        pending = driver.pending_counts
-        if pending.steer + pending.follow_up >= MAX_QUEUED:
-            raise NousError("command_rejected", "queue_full")
         return driver
 
     def knows_run(self, run_id: str) -> bool:
@@ -344,7 +304,7 @@ class Daemon:
             return
         move = LeafMove(id=self.ids.entry_id(), parent_id=session.leaf_id, leaf_id=leaf_id, created_at=self.clock.now())
         await session.append(move)
-        self._warn_recovered(session)
+        self.warn_recovered(session)
         await self.sync_session(session)
 
     async def set_model(self, session: Session, choice: ModelChoice) -> None:
@@ -358,7 +318,7 @@ class Daemon:
             created_at=self.clock.now(),
         )
         await session.append(change)
-        self._warn_recovered(session)
+        self.warn_recovered(session)
         await self.sync_session(session)
 
     def branch_session(self, source_id: str, leaf_id: str | None) -> Session:
@@ -401,3 +361,10 @@ class Daemon:
     def config_digest(self) -> str:
         """A digest of the settings in force (they hold no secrets: keys are named, not held)."""
         return hashlib.sha256(msgspec.json.encode(self.settings)).hexdigest()
+
+
+async def _contain(work: Callable[..., Awaitable[None]], arguments: tuple[object, ...]) -> None:
+    try:
+        await work(*arguments)
+    except Exception as error:
+        log.error("task_crashed", task=getattr(work, "__qualname__", repr(work)), error=repr(error))

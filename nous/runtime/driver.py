@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 import anyio
-from anyio import TASK_STATUS_IGNORED
-from anyio.abc import TaskStatus
 from msgspec import UNSET
 
 from nous.engine.inputs import AbortReason, AbortRequested, CompactionStarted, Input, ModelProduced, RunStarted, Stamp
@@ -34,12 +33,15 @@ log = get_log("runtime")
 SYNC_EVENTS = frozenset({MessageEnd, ToolExecutionEnd, AgentEnd})
 """Where a trace is synced under the policy ``message``; under ``run`` only the last of them counts."""
 
+MAX_QUEUED: Final = 256
+"""Inputs a run may hold back: all of them stand in one event if it ends before their turn."""
+
 
 class RunDriver:
     """A run from its prompt to its ``agent_end``.
 
-    ``ended`` is set once ``agent_end`` was published and the trace is closed.  ``on_end`` is called at the same moment,
-    synchronously.
+    ``ended`` is set once ``agent_end`` was published and the trace's file is closed.  ``on_end`` is called just before
+    ``agent_end`` leaves, and again at the end of :meth:`run`: it may be called any number of times.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class RunDriver:
         on_end: Callable[[RunDriver], None],
     ) -> None:
         self.machine = machine
+        self.begun = anyio.Event()
         self.ended = anyio.Event()
         self.started_at = clock.now()
         self._gate = gate
@@ -69,6 +72,9 @@ class RunDriver:
         self._inbox: deque[Admitted] = deque()
         self._stepping = False
         self.broken: NousError | None = None
+        # Why it broke, until that is told.
+        self._untold: NousError | None = None
+        self._is_recorded = False
 
     @property
     def run_id(self) -> str:
@@ -91,6 +97,11 @@ class RunDriver:
     def failure(self) -> NousError | None:
         """Why the run failed, once it has."""
         return self.broken or self.machine.failure
+
+    @property
+    def refusal(self) -> NousError | None:
+        """Why there is no such run: its first input could not be written."""
+        return None if self._is_recorded else self.broken
 
     @property
     def state(self) -> RunState:
@@ -117,27 +128,36 @@ class RunDriver:
         return self._publisher.seq
 
     async def run(
-        self, first: RunStarted | CompactionStarted, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED
+        self, first: RunStarted | CompactionStarted, on_begun: Callable[[RunDriver], None] = lambda driver: None
     ) -> None:
-        """Drive the run to its end; started once ``first`` is in the trace.
+        """Drive the run to its end.  ``begun`` is set once ``first`` is in the trace, or the run was refused.
 
-        Cancelling this ends nothing in order: that is what :meth:`abort` is for.
+        ``on_begun`` is called in the first case, before anything else can happen to the run.
+
+        However this ends, the trace's file is closed and the run is forgotten.  Cancelling it ends nothing in order:
+        that is what :meth:`abort` is for.
         """
         try:
-            async with anyio.create_task_group() as tasks:
-                self._performer.bind(self.submit, tasks)
-                self._publisher.bind(before_last=lambda: self._on_end(self), on_failure=self._break)
-                self._begin(first)
-                task_status.started()
-                await self._publisher.finished.wait()
-                self._recorder.release()
-                self.ended.set()
-                tasks.cancel_scope.cancel()
+            await self._drive(first, on_begun)
         except Exception as error:
             # A defect in one run's tasks: that run fails, the others go on.
             log.error("run_crashed", run_id=self.run_id, error=repr(error))
             self._break(as_nous_error(error))
-            self.ended.set()
+            await self._end_broken()
+        finally:
+            self._release()
+
+    async def _drive(self, first: RunStarted | CompactionStarted, on_begun: Callable[[RunDriver], None]) -> None:
+        async with anyio.create_task_group() as tasks:
+            self._performer.bind(self.submit, tasks)
+            self._publisher.bind(before_last=lambda: self._on_end(self), on_failure=self._break)
+            self._begin(first)
+            if self.refusal is None:
+                on_begun(self)
+            self.begun.set()
+            await self._publisher.finished.wait()
+            await self._end_broken()
+            tasks.cancel_scope.cancel()
 
     def _begin(self, first: RunStarted | CompactionStarted) -> None:
         early, self._early = self._early or [], None
@@ -147,12 +167,39 @@ class RunDriver:
             with suppress(NousError):
                 self.submit(item)
 
+    async def _end_broken(self) -> None:
+        """Close the trace of a run that broke as far as it was published, then tell how it ended."""
+        error, self._untold = self._untold, None
+        if error is None:
+            return
+        await self._recorder.close_broken(self._publisher.offset, self._clock.now())
+        self._publisher.put_untraced(untraced_end(self.machine, self._clock.now(), error))
+
+    def _release(self) -> None:
+        self._recorder.release()
+        self._on_end(self)
+        self.begun.set()
+        self.ended.set()
+
     def open(self) -> None:
         """Let the run's events out: until then they wait, so that the prompt's answer stands before them."""
         self._publisher.open()
 
     def abort(self, command_id: str, reason: AbortReason) -> None:
         self.submit(AbortRequested(command_id, reason))
+
+    def check_queue(self) -> None:
+        """Check that the run takes a steer or a follow-up.
+
+        Raises ``command_rejected`` (no_active_run, queue_full, structured_output).
+        """
+        if self.is_compaction or not self.active:
+            raise NousError("command_rejected", "no_active_run")
+        if self.machine.output.is_wanted:
+            raise NousError("command_rejected", "structured_output", hint="Such a run makes exactly one model call.")
+        pending = self.pending_counts
+        if pending.steer + pending.follow_up >= MAX_QUEUED:
+            raise NousError("command_rejected", "queue_full")
 
     def submit(self, item: Input) -> None:
         """The one door in.  Inputs that come up while one is being handled wait for it, in order."""
@@ -181,6 +228,7 @@ class RunDriver:
         events, effects = machine.take_events(), machine.take_effects()
         try:
             self._recorder.step(stamp, None if elided else item, events, effects)
+            self._is_recorded = True
             if machine.status is not None:
                 self._recorder.finish(machine.status, stamp.ts)
         except NousError as error:
@@ -201,13 +249,21 @@ class RunDriver:
         log.warning("run_failed", run_id=self.run_id, code=error.code, category=error.category)
 
     def _break(self, error: NousError) -> None:
-        """End a run whose trace cannot be written: on the wire only, without ``seq``; the trace stays cut."""
+        """End a run whose trace cannot be written: on the wire only, without ``seq``.
+
+        If not even its first input was written, the run is refused: no trace is left.
+        """
         if self.broken is not None:
             return
         self.broken = error
         self._log_failure(error)
         self._performer.stop()
-        self._publisher.put_untraced(untraced_end(self.machine, self._clock.now(), error))
+        self._publisher.fail()
+        if self._is_recorded:
+            self._untold = error
+        else:
+            self._recorder.discard()
+            self._on_end(self)
 
 
 def untraced_end(machine: RunMachine, ts: str, error: NousError) -> list[bytes]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import anyio
 from msgspec import UNSET
 
-from nous.engine.inputs import FollowedUp, Steered
+from nous.engine.inputs import CompactionStarted, FollowedUp, RunStarted, Steered
 from nous.errors import NousError
 from nous.protocol import commands as c
 from nous.protocol.digest import SCHEMA_DIGEST
@@ -35,6 +35,7 @@ from nous.protocol.responses import (
 )
 from nous.runtime.extensions import ask_about_session
 from nous.runtime.health import measure
+from nous.runtime.launch import start_compaction, start_run
 from nous.runtime.model_commands import list_models, set_model
 from nous.runtime.pages import page_messages, page_tree
 from nous.runtime.terms import choice_in_force, settle_prompt
@@ -43,18 +44,25 @@ if TYPE_CHECKING:
     from nous.runtime.connection import Connection
     from nous.runtime.driver import RunDriver
     from nous.runtime.order import Turn
+    from nous.runtime.upcoming import HeldInput, UpcomingRun
 
 
 class Call(NamedTuple):
-    """What a handler knows besides the payload.  ``turn`` is the place in the order of changes, if it has one."""
+    """What a handler knows besides the payload.
+
+    ``turn`` is the place in the order of changes, ``upcoming`` the run that the command asks for, ``held`` the input
+    that may have reached its run before the handler is called, if it has one.
+    """
 
     connection: Connection
     command_id: str
-    turn: Turn | None
+    turn: Turn | None = None
+    upcoming: UpcomingRun | None = None
+    held: HeldInput | None = None
 
 
 class Reply(NamedTuple):
-    """An answer, and what happens right after it was sent."""
+    """An answer, and what happens right after it was sent; ``then`` is called also where the answer could not be."""
 
     answer: Answer
     then: Callable[[], None] | None = None
@@ -102,7 +110,9 @@ async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
     found = await daemon.named_or_active_session(payload.session_id)
     terms = await settle_prompt(daemon, found, payload)
     session = daemon.session_for_prompt(found, payload.leaf_id)
-    driver = await daemon.start_run(session, call.command_id, payload.text, terms, payload.leaf_id)
+    assert call.upcoming is not None
+    first = RunStarted(call.command_id, payload.text, terms.images)
+    driver = await start_run(daemon, session, first, terms, payload.leaf_id, call.upcoming)
     wait = conn.prompt_wait if payload.wait is None else payload.wait
     if not wait:
         answer = Accepted(
@@ -112,10 +122,18 @@ async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
             leaf_id=driver.machine.spec.leaf_id or UNSET,
         )
         return Reply(answer, driver.open)
+    _let_go(call, driver)
+    return await _await_result(call, driver)
+
+
+def _let_go(call: Call, driver: RunDriver) -> None:
+    """Open a run whose command is answered later, and let other commands go on."""
+    daemon = call.connection.daemon
+    driver.open()
+    if call.upcoming is not None:
+        daemon.upcoming.settle(call.upcoming)
     if call.turn is not None:
         call.turn.release()
-    driver.open()
-    return await _await_result(call, driver)
 
 
 async def _await_result(call: Call, driver: RunDriver) -> Result:
@@ -144,10 +162,10 @@ async def compact_session(call: Call, payload: c.CompactSession) -> Compaction:
     session = await daemon.named_or_active_session(payload.session_id)
     if session is None:
         raise NousError("command_rejected", "nothing_to_compact")
-    driver = await daemon.start_compaction(session, call.command_id, payload.instruction or "")
-    if call.turn is not None:
-        call.turn.release()
-    driver.open()
+    assert call.upcoming is not None
+    first = CompactionStarted(call.command_id, payload.instruction or "")
+    driver = await start_compaction(daemon, session, first, call.upcoming)
+    _let_go(call, driver)
     await _await_end(call, driver)
     entry = driver.machine.compaction.entry
     if entry is None:
@@ -161,21 +179,35 @@ async def compact_session(call: Call, payload: c.CompactSession) -> Compaction:
     )
 
 
+def _queue(call: Call, run_id: str | None, item: Steered | FollowedUp) -> RunDriver:
+    """Give an input to the run that is meant, unless it has it already.  Raises if it does not take it."""
+    driver = None if call.held is None else call.held.taker()
+    if driver is None:
+        driver = call.connection.daemon.find_run(run_id)
+        driver.check_queue()
+        driver.submit(item)
+    return driver
+
+
 async def steer(call: Call, payload: c.Steer) -> Accepted:
-    driver = call.connection.daemon.find_queue(payload.run_id)
-    driver.submit(Steered(call.command_id, payload.text))
+    driver = _queue(call, payload.run_id, Steered(call.command_id, payload.text))
     return Accepted(command="steer", run_id=driver.run_id)
 
 
 async def follow_up(call: Call, payload: c.FollowUp) -> Accepted:
-    driver = call.connection.daemon.find_queue(payload.run_id)
-    driver.submit(FollowedUp(call.command_id, payload.text))
+    driver = _queue(call, payload.run_id, FollowedUp(call.command_id, payload.text))
     return Accepted(command="follow_up", run_id=driver.run_id)
 
 
 async def abort(call: Call, payload: c.Abort) -> Reply:
-    driver = call.connection.daemon.find_run(payload.run_id)
-    # Acknowledged before it takes effect: the answer stands before the run's last events.
+    """Acknowledge before it takes effect: the answer stands before the run's last events."""
+    daemon = call.connection.daemon
+    upcoming = daemon.upcoming_run(payload.run_id)
+    if upcoming is not None:
+        answer = Accepted(command="abort", run_id=daemon.upcoming.run_id(upcoming))
+        session_id = daemon.active_session_id if payload.run_id is None else None
+        return Reply(answer, lambda: daemon.upcoming.abort(upcoming, session_id, call.command_id))
+    driver = daemon.find_run(payload.run_id)
     return Reply(Accepted(command="abort", run_id=driver.run_id), lambda: driver.abort(call.command_id, "client"))
 
 

@@ -1,63 +1,79 @@
-"""Commands that change things take turns, in the order they arrived."""
+"""The order of changes: commands that change something take turns, in the order in which they were read."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 import anyio
 
 
 class Turn:
-    """The right to change things.  May be given up before the command is answered."""
+    """A place in an :class:`Order`, from the moment it was asked for until it is released.
+
+    ``async with turn`` waits for its place and releases it at the end.  However that ends, also when the wait is
+    cancelled, the place is given up: nobody behind it waits for ever.
+    """
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._held = True
+        self._came = anyio.Event()
+        self._on_release: Callable[[], None] = lambda: None
+
+    def on_release(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called when the place is given up."""
+        self._on_release = call
+
+    def call(self) -> None:
+        """Let the holder begin.  For :class:`Order`."""
+        self._came.set()
 
     def release(self) -> None:
-        if self._held:
-            self._held = False
-            self._order.pass_on()
+        """Give up the place, held or still waited for.  May be repeated."""
+        if self._order.remove(self):
+            self._on_release()
+
+    async def __aenter__(self) -> Self:
+        try:
+            if not self._came.is_set():
+                await self._came.wait()
+        except BaseException:
+            self.release()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.release()
 
 
 class Order:
-    """``turn`` waits for every change that asked before; ``busy`` says whether one is under way or waiting.
-
-    A change asks (:meth:`ask`) at the moment it is read, before its task runs; tasks start in the order they were made.
-    """
+    """Turns, one at a time, in the order in which they were asked for."""
 
     def __init__(self) -> None:
-        self._lock = anyio.Lock(fast_acquire=True)
-        self._asked = 0
-        self._settled = anyio.Event()
+        self._turns: deque[Turn] = deque()
 
     @property
     def busy(self) -> bool:
-        return self._asked > 0
+        """Whether a turn is held or waited for."""
+        return bool(self._turns)
 
-    def ask(self) -> None:
-        self._asked += 1
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Turn]:
-        """Hold the turn that :meth:`ask` asked for."""
-        await self._lock.acquire()
+    def ask(self) -> Turn:
+        """Return a place behind all that were asked for before.  Whoever asked releases it."""
         turn = Turn(self)
-        try:
-            yield turn
-        finally:
-            turn.release()
+        self._turns.append(turn)
+        if len(self._turns) == 1:
+            turn.call()
+        return turn
 
-    def pass_on(self) -> None:
-        """Give the turn to the next one.  For :class:`Turn`."""
-        self._lock.release()
-        self._asked -= 1
-        if not self._asked:
-            settled, self._settled = self._settled, anyio.Event()
-            settled.set()
-
-    async def settled(self) -> None:
-        """Wait until no change is under way."""
-        while self._asked:
-            await self._settled.wait()
+    def remove(self, turn: Turn) -> bool:
+        """Take out a turn and let the next one begin; return whether it was still there.  For :class:`Turn`."""
+        if turn not in self._turns:
+            return False
+        self._turns.remove(turn)
+        if self._turns:
+            self._turns[0].call()
+        return True

@@ -8,6 +8,9 @@ from typing import Final
 import anyio
 
 from nous.ports.endpoint import BrokenEndpointError, Endpoint
+from nous.telemetry.log import get_log
+
+log = get_log("runtime")
 
 WRITE_CHUNK_BYTES: Final = 256 * 1024
 """Queued lines are joined up to about this size per write."""
@@ -37,8 +40,8 @@ class Outbox:
         if not self.queued_bytes:
             try:
                 sent = self._endpoint.send_nowait(data)
-            except BrokenEndpointError:
-                self._break()
+            except Exception as error:
+                self._fail(error)
                 return
             if sent == len(data):
                 return
@@ -83,11 +86,17 @@ class Outbox:
     async def _write(self, data: bytes) -> None:
         try:
             await self._endpoint.send(data)
-        except BrokenEndpointError:
-            self._break()
+        except Exception as error:
+            self._fail(error)
             return
         self.queued_bytes -= len(data)
         self._notify()
+
+    def _fail(self, error: Exception) -> None:
+        """Give up on a peer that cannot be written to: whatever that raises is no affair of whoever wrote."""
+        if not isinstance(error, BrokenEndpointError):
+            log.warning("peer_not_written", error=repr(error))
+        self._break()
 
     def _break(self) -> None:
         self.broken = True

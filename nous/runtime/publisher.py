@@ -61,6 +61,8 @@ class Publisher:
         self._failed = False
         # What went wrong before the run was open.
         self._failure: NousError | None = None
+        # The end of a run that failed.
+        self._untraced = b""
         self._settled = anyio.Event()
         self._before_last: Callable[[], None] = lambda: None
         self._on_failure: Callable[[NousError], None] = lambda error: None
@@ -71,6 +73,9 @@ class Publisher:
         self._on_failure = on_failure
 
     def put(self, events: Sequence[Event], offset: int, *, sync: bool, last: bool) -> None:
+        """Take the events of one step; ``offset`` is how long the trace is with them."""
+        if self._failed:
+            return
         self._put += 1
         batch = _Batch(self._put, events, offset, sync and bool(self._files), last)
         if self._opened and not self._held and not batch.sync:
@@ -82,24 +87,34 @@ class Publisher:
             self._sync()
 
     def open(self) -> None:
-        """Begin to publish; what came up before has waited, also that a sync failed: a prompt is not refused for it."""
-        self._opened = True
-        if self._failure is not None:
-            self._on_failure(self._failure)
-            return
-        self._release_ready()
+        """Begin to publish; what came up before has waited, also that a sync failed: a prompt is not refused for it.
 
-    def put_untraced(self, lines: Sequence[bytes]) -> None:
-        """Send the end of a run whose trace broke; what was held was never durable and is dropped.
-
-        Nothing is sent of a run that was never opened: its prompt is answered with the error instead.
+        May be repeated.
         """
+        if self._opened:
+            return
+        self._opened = True
+        if self._untraced:
+            self._hub.announce(self._untraced)
+        elif self._failure is not None:
+            self._on_failure(self._failure)
+        else:
+            self._release_ready()
+
+    def fail(self) -> None:
+        """Publish nothing more of the trace; what is held is dropped, for it was never durable."""
         self._failed = True
         self._held.clear()
-        self._before_last()
-        if self._opened:
-            self._hub.announce(b"".join(lines))
+        self._held_bytes = 0
         self.finished.set()
+        self._settle()
+
+    def put_untraced(self, lines: Sequence[bytes]) -> None:
+        """Send the end of a run that failed, as soon as the run is open."""
+        self._before_last()
+        self._untraced = b"".join(lines)
+        if self._opened:
+            self._hub.announce(self._untraced)
 
     async def room(self) -> None:
         """Wait while the disk is the slow one, then while a listener is."""
@@ -164,6 +179,9 @@ class Publisher:
             ready.append(batch)
         if ready:
             self._release(ready)
+        self._settle()
+
+    def _settle(self) -> None:
         settled, self._settled = self._settled, anyio.Event()
         settled.set()
 

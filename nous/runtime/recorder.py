@@ -6,17 +6,29 @@ Source: docs/runtime-trace.md.  One write per step; an input that its event hold
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
+import anyio
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from nous.engine.effects import Effect
 from nous.engine.emitter import Event
 from nous.engine.inputs import Input, Stamp
 from nous.engine.record import effect_line, input_line
+from nous.store.disk import remove_quietly
 from nous.store.sync_job import SyncJob
 from nous.store.trace_file import TraceWriter
 from nous.store.trace_lines import TraceCounts, TraceEnd
+from nous.store.trace_repair import close_broken
+from nous.system.threads import run_in_thread
+from nous.telemetry.log import get_log
+
+log = get_log("runtime")
+
+CLOSE_SECONDS: Final = 2.0
+"""How long closing the trace of a failed run may keep its end from being told."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -60,11 +72,32 @@ class Recorder:
         """Return what makes durable what was written."""
         return self._sink.begin_sync()
 
-    def finish(self, status: str, ended_at: str) -> None:
+    def finish(self, status: str, ended_at: str, *, untraced_end: bool | UnsetType = UNSET) -> None:
         """Write the last line.  Not yet synced."""
         counts = TraceCounts(inputs=self.inputs, events=self.seq, effects=self.effects)
-        self._sink.write_end(TraceEnd(status=status, ended_at=ended_at, counts=counts))
+        self._sink.write_end(TraceEnd(status=status, ended_at=ended_at, counts=counts, untraced_end=untraced_end))
 
     def release(self) -> None:
-        """Close the file: nothing more will be written or synced."""
-        self._sink.release()
+        """Close the file: nothing more will be written or synced.  May be repeated.  Never raises."""
+        try:
+            self._sink.release()
+        except OSError as error:
+            log.warning("trace_not_closed", trace=self._sink.path, error=repr(error))
+
+    def discard(self) -> None:
+        """Remove the trace of a run that was refused.  Never raises."""
+        self.release()
+        remove_quietly(self._sink.path)
+
+    async def close_broken(self, offset: int, ended_at: str) -> None:
+        """Cut the trace at ``offset`` and end it as ``failed``, as far as the disk lets us.  Never raises.
+
+        A disk that hangs is given :data:`CLOSE_SECONDS`.
+        """
+        self.release()
+        with anyio.move_on_after(CLOSE_SECONDS):
+            try:
+                await run_in_thread(close_broken, Path(self._sink.path), offset, ended_at)
+            except Exception as error:
+                # The file stays as it is, and a later daemon closes it as interrupted.
+                log.warning("trace_not_closed", trace=self._sink.path, error=repr(error))

@@ -78,6 +78,12 @@ class RememberedAnswers:
         if entry is not None:
             entry.done.set()
 
+    def drop_unfinished(self, command_id: str) -> None:
+        """Forget the command unless its answer is kept."""
+        entry = self._entries.get(command_id)
+        if entry is not None and entry.payload is None:
+            self.forget(command_id)
+
 
 async def repeated_answer(entry: Remembered) -> tuple[str, bytes] | None:
     """Wait for the answer of a repeated command; None if the first one was refused."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET
 
+from nous.errors import NousError
 from nous.protocol.responses import Result
 from nous.store.trace_reader import iter_events
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 ENVELOPE_BYTES: Final = 4096
 
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_result: Final = msgspec.json.Decoder(Result).decode
 
 
 def run_result(driver: RunDriver, traces_root: Path, max_event_bytes: int) -> Result:
@@ -30,14 +32,7 @@ def run_result(driver: RunDriver, traces_root: Path, max_event_bytes: int) -> Re
         output = output.encode()[: budget // 12].decode("utf-8", "ignore")
         output_bytes = len(msgspec.json.encode(output))
     budget -= output_bytes
-    events: list[dict[str, Any]] = []
-    truncated = False
-    for line in iter_events(traces_root / f"{driver.run_id}.ndjson"):
-        budget -= len(line)
-        if budget < 0:
-            truncated = True
-            break
-        events.append(flatten_event(line))
+    events, truncated = _read_events(traces_root, driver.run_id, budget)
     return Result(
         output=output,
         events=events,
@@ -47,6 +42,31 @@ def run_result(driver: RunDriver, traces_root: Path, max_event_bytes: int) -> Re
         events_truncated=True if truncated else UNSET,
         output_truncated=True if cut else UNSET,
     )
+
+
+def with_events(payload: bytes, traces_root: Path, max_event_bytes: int) -> bytes:
+    """Return the payload of a result that was kept without its events, with them.  Blocks.
+
+    Of a run whose trace is gone by now there are none: ``events_truncated`` says so.
+    """
+    kept = _decode_result(payload)
+    try:
+        events, truncated = _read_events(traces_root, kept.run_id, max_event_bytes - ENVELOPE_BYTES - len(payload))
+    except NousError:
+        events, truncated = [], True
+    result = msgspec.structs.replace(kept, events=events, events_truncated=True if truncated else UNSET)
+    return msgspec.json.encode(result)
+
+
+def _read_events(traces_root: Path, run_id: str, budget: int) -> tuple[list[dict[str, Any]], bool]:
+    """Return a run's events as far as ``budget`` bytes go, and whether there are more."""
+    events: list[dict[str, Any]] = []
+    for line in iter_events(traces_root / f"{run_id}.ndjson"):
+        budget -= len(line)
+        if budget < 0:
+            return events, True
+        events.append(flatten_event(line))
+    return events, False
 
 
 def flatten_event(line: bytes) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def make_run(
 ) -> RunDriver:
     """Make a run's parts and its trace file with the header; nothing has happened yet.
 
-    Raises ``io_failure`` if the trace cannot be made.
+    Raises ``io_failure`` if the trace cannot be made; none is left then.
     """
     settings = daemon.settings
     path = session.path(leaf_id)
@@ -204,7 +204,11 @@ def make_run(
     )
     spec = daemon.seams.spec(spec)
     recorder = Recorder(TraceWriter.create(daemon.traces_root, run_id))
-    recorder.header(trace_header(daemon, spec, path))
+    try:
+        recorder.header(trace_header(daemon, spec, path))
+    except BaseException:
+        recorder.discard()
+        raise
     publisher = Publisher(run_id, daemon.hub, daemon.syncs, synced_files(settings.trace.fsync, recorder, session))
     return RunDriver(
         machine=RunMachine(spec),

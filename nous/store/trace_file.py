@@ -32,7 +32,7 @@ class TraceWriter:
     def __init__(self, path: str, fd: int, disk: Disk) -> None:
         self.offset = 0
         """How many bytes were written: where a reader that wants all of this and no more stops."""
-        self._path = path
+        self.path = path
         self._fd = fd
         self._disk = disk
         self._digest = sha256()
@@ -91,7 +91,7 @@ class TraceWriter:
         """Return what makes durable everything appended so far.  Fails, here or when it is settled, as :meth:`sync`."""
         if self._failure is not None:
             raise self._failure
-        directory = None if self._is_listed else os.path.dirname(self._path) or "."  # noqa: PTH120 (text here)
+        directory = None if self._is_listed else os.path.dirname(self.path) or "."  # noqa: PTH120 (text here)
         try:
             # A copy of the descriptor, so that closing the trace meanwhile cannot hand its number to another file.
             with self._closing:
@@ -117,7 +117,7 @@ class TraceWriter:
     def discard(self) -> None:
         """Close the file and remove it: the trace of a run that was refused, of which nothing was published."""
         with suppress(OSError):
-            os.unlink(self._path)  # noqa: PTH108 (paths are text here)
+            os.unlink(self.path)  # noqa: PTH108 (paths are text here)
         with suppress(OSError):
             self.release()
 
@@ -139,5 +139,5 @@ class TraceWriter:
         self._is_listed = True
 
     def _fail(self, error: OSError) -> NousError:
-        self._failure = io_failure(error, self._path)
+        self._failure = io_failure(error, self.path)
         return self._failure

@@ -9,7 +9,7 @@ import re
 from typing import Final, Literal, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from nous.errors import NousError
 from nous.protocol.events import FEATURE_EVENTS
@@ -47,11 +47,20 @@ class TraceCounts(Struct, frozen=True, kw_only=True):
 
 
 class TraceEnd(Struct, frozen=True, kw_only=True, tag="trace.end"):
-    """A trace's last line but for its digest.  Who closes a trace may subclass it to say more."""
+    """A trace's last line but for its digest.  Who closes a trace may subclass it to say more.
+
+    ``untraced_end``: the run failed because its trace could not be written, and its ``agent_end`` is not in it.
+    """
 
     status: str
     ended_at: str
     counts: TraceCounts
+    untraced_end: bool | UnsetType = UNSET
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the trace ends before its run's last event."""
+        return self.status == "interrupted" or self.untraced_end is True
 
 
 class BrokenTraceError(NousError):

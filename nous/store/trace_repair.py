@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from nous.errors import NousError
 from nous.store.disk import Disk, io_failure, write_all
@@ -96,6 +96,40 @@ def interrupt_dead(
     return Interruptions(closed, moved, failed, is_complete=True)
 
 
+def close_broken(path: Path, offset: int, ended_at: str, *, disk: Disk | None = None) -> None:
+    """Cut the trace of a run that failed at ``offset``, which ends a line, and end it there as ``failed``.
+
+    For the daemon whose run it was, once it has closed the file.  What is cut off was never published.  Blocks.
+
+    Raises:
+        BrokenTraceError: the trace does not begin with a header.
+        NousError: ``io_failure``; the trace is cut, and has no end or the one it had.
+    """
+    disk = disk or Disk()
+    header = read_header(path)
+    try:
+        fd = disk.open(str(path), os.O_RDWR | os.O_APPEND)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            end = _end_line(path, offset, header, "failed", ended_at)
+            disk.truncate(fd, offset)
+            _write_end(disk, fd, offset, end)
+        finally:
+            disk.close(fd)
+    except OSError as error:
+        raise io_failure(error, str(path)) from error
+
+
+def _write_end(disk: Disk, fd: int, offset: int, line: bytes) -> None:
+    try:
+        write_all(disk, fd, line)
+        disk.sync(fd)
+    except OSError:
+        with suppress(OSError):
+            disk.truncate(fd, offset)
+        raise
+
+
 def is_headerless(path: Path) -> bool:
     """Tell whether a trace was cut within its header: it has no whole line.
 
@@ -164,20 +198,24 @@ def _close_locked(
     if read_end(fd, size) is not None:
         return None  # another daemon was here between the first look and the lock
     end = whole_lines_end(fd, size)
-    line = _end_line(path, end, header, should_stop)
+    line = _end_line(path, end, header, "interrupted", should_stop=should_stop)
     torn = keep_torn_tail(disk, fd, str(path), end, size) if end < size else None
-    try:
-        write_all(disk, fd, line)
-        disk.sync(fd)
-    except OSError:
-        with suppress(OSError):
-            disk.truncate(fd, end)
-        raise
+    _write_end(disk, fd, end, line)
     return InterruptedTrace(header.run_id, torn)
 
 
-def _end_line(path: Path, end: int, header: TraceHeader, should_stop: Callable[[], bool]) -> bytes:
-    """Return the end that fits the file's lines; its time is the last one that was stamped there."""
+def _end_line(
+    path: Path,
+    end: int,
+    header: TraceHeader,
+    status: str,
+    at: str | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bytes:
+    """Return the end that fits the file's lines up to ``end``.
+
+    ``at`` is when the run ended; left out, it is the last one that was stamped there.
+    """
     digest = sha256()
     inputs = events = effects = 0
     ended_at = header.created_at
@@ -193,6 +231,7 @@ def _end_line(path: Path, end: int, header: TraceHeader, should_stop: Callable[[
                 events += 1
         ended_at = last_time(lines) or ended_at
     counts = TraceCounts(inputs=inputs, events=events, effects=effects)
-    tail = end_line_head(TraceEnd(status="interrupted", ended_at=ended_at, counts=counts))
+    untraced = True if status == "failed" else UNSET
+    tail = end_line_head(TraceEnd(status=status, ended_at=at or ended_at, counts=counts, untraced_end=untraced))
     digest.update(tail)
     return tail + digest.hexdigest().encode() + b'"}\n'

@@ -80,6 +80,11 @@ class MemoryEndpoint:
         self._out.writer_closed = True
         self._out.notify()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`aclose` was called."""
+        return self._in.reader_closed.is_set()
+
     async def wait_closed(self) -> None:
         await self._out.reader_closed.wait()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from nous.ports.endpoint import Endpoint
+from nous.ports.endpoint import BrokenEndpointError, Endpoint
 from nous.protocol.events import StatusEvent
 from nous.runtime.connection import Connection
 from nous.runtime.daemon import Daemon
@@ -41,6 +41,10 @@ def end_limit_ms(abort_grace_ms: int) -> int:
 
 FIRST_TURNS: Final = 8
 """So many turns the loop takes before anything is loaded ahead: what came with the start is answered first."""
+
+
+ServePeer = Callable[[SocketEndpoint, Outbox, Listener, TaskGroup], Awaitable[None]]
+"""Serves one peer of a socket; tasks of the connection go into the group, which is cancelled when this returns."""
 
 
 class Server:
@@ -120,8 +124,8 @@ class Server:
         if self._serve_stdio:
             tasks.start_soon(self._serve_wire)
         if listeners:
-            tasks.start_soon(self._accept_commands, listeners[0], tasks)
-            tasks.start_soon(self._accept_subscribers, listeners[1], tasks)
+            tasks.start_soon(self._accept, listeners[0], self._serve_commands, tasks)
+            tasks.start_soon(self._accept, listeners[1], self._serve_events, tasks)
         tasks.start_soon(self._settle_in)
 
     async def _settle_in(self) -> None:
@@ -175,59 +179,70 @@ class Server:
             daemon, self._wire, self._outbox, listener, is_stdio=True, on_end_of_input=self._on_end_of_input
         )
         self._connections.add(connection)
-        await connection.serve()
+        try:
+            await connection.serve()
+        except Exception as error:
+            log.error("connection_failed", error=describe(error))
+            daemon.stop.request("client_gone", abort=True)
 
     def _on_end_of_input(self) -> None:
         self._daemon.stop.request("eof", abort=self._daemon.settings.daemon.on_eof == "abort")
 
     async def _watch_wire(self) -> None:
         """A reader of stdout that goes away is a client that is gone."""
-        await self._wire.wait_closed()
+        try:
+            await self._wire.wait_closed()
+        except BrokenEndpointError:
+            pass
+        except Exception as error:
+            # Not to be watched: that it is gone is seen when something is written.
+            log.warning("wire_not_watched", error=describe(error))
+            return
         self._outbox.drop()
         self._daemon.stop.request("client_gone", abort=True)
 
     # -- sockets
 
-    async def _accept_commands(self, listener: UnixListener, tasks: TaskGroup) -> None:
+    async def _accept(self, listener: UnixListener, serve: ServePeer, tasks: TaskGroup) -> None:
         async for endpoint in listener.connections():
-            tasks.start_soon(self._serve_socket, endpoint)
+            tasks.start_soon(self._serve_socket, endpoint, serve)
 
-    async def _serve_socket(self, endpoint: SocketEndpoint) -> None:
-        daemon = self._daemon
+    async def _serve_socket(self, endpoint: SocketEndpoint, serve: ServePeer) -> None:
+        """Serve one peer.  Whatever goes wrong ends this connection and nothing else."""
         outbox = Outbox(endpoint)
-        async with anyio.create_task_group() as tasks:
-            listener = self._subscriber(endpoint, outbox, tasks)
-            connection = Connection(daemon, endpoint, outbox, listener, is_stdio=False)
-            self._connections.add(connection)
-            tasks.start_soon(outbox.run)
-            try:
-                await connection.serve()
-                await outbox.room(0)
-            finally:
-                daemon.hub.remove(listener)
-                self._connections.discard(connection)
-                await endpoint.aclose()
-            tasks.cancel_scope.cancel()
+        listener: Listener | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                listener = self._subscriber(endpoint, outbox, tasks)
+                tasks.start_soon(outbox.run)
+                await serve(endpoint, outbox, listener, tasks)
+                tasks.cancel_scope.cancel()
+        except Exception as error:
+            log.warning("connection_failed", peer_pid=endpoint.peer_pid, error=describe(error))
+        finally:
+            if listener is not None:
+                self._daemon.hub.remove(listener)
+            outbox.drop()
+            endpoint.close()
 
-    async def _accept_subscribers(self, listener: UnixListener, tasks: TaskGroup) -> None:
-        async for endpoint in listener.connections():
-            tasks.start_soon(self._serve_subscriber, endpoint)
+    async def _serve_commands(
+        self, endpoint: SocketEndpoint, outbox: Outbox, listener: Listener, tasks: TaskGroup
+    ) -> None:
+        connection = Connection(self._daemon, endpoint, outbox, listener, is_stdio=False)
+        self._connections.add(connection)
+        try:
+            await connection.serve()
+            await outbox.room(0)
+        finally:
+            self._connections.discard(connection)
 
-    async def _serve_subscriber(self, endpoint: SocketEndpoint) -> None:
+    async def _serve_events(
+        self, endpoint: SocketEndpoint, outbox: Outbox, listener: Listener, tasks: TaskGroup
+    ) -> None:
         from nous.runtime.catchup import follow_events
 
-        daemon = self._daemon
-        outbox = Outbox(endpoint)
-        async with anyio.create_task_group() as tasks:
-            listener = self._subscriber(endpoint, outbox, tasks)
-            tasks.start_soon(outbox.run)
-            tasks.start_soon(follow_events, daemon, listener)
-            try:
-                await endpoint.wait_closed()
-            finally:
-                daemon.hub.remove(listener)
-                await endpoint.aclose()
-            tasks.cancel_scope.cancel()
+        tasks.start_soon(follow_events, self._daemon, listener)
+        await endpoint.wait_closed()
 
     def _subscriber(self, endpoint: SocketEndpoint, outbox: Outbox, tasks: TaskGroup) -> Listener:
         def overrun() -> None:
@@ -242,3 +257,10 @@ class Server:
             on_overrun=overrun,
             peer_pid=endpoint.peer_pid,
         )
+
+
+def describe(error: BaseException) -> str:
+    """Return what went wrong; of a group, the first of its errors."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return repr(error)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import stat
 import struct
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ log = get_log("transport")
 
 READ_BYTES: Final = 64 * 1024
 BACKLOG: Final = 128
+ACCEPT_AGAIN_SECONDS: Final = 0.1
 
 _PEER_CREDENTIALS: Final = struct.Struct("iII")
 
@@ -72,8 +73,15 @@ class SocketEndpoint:
             pass
 
     async def aclose(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket.  May be repeated.  Never raises."""
+        if self._sock.fileno() < 0:
+            return
         anyio.notify_closing(self._sock)
-        self._sock.close()
+        with suppress(OSError):
+            self._sock.close()
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int | None, int | None]:
@@ -115,28 +123,44 @@ class UnixListener:
         self._inode = path.stat().st_ino
 
     async def connections(self) -> AsyncIterator[SocketEndpoint]:
-        """Yield each peer of our own user; others are turned away."""
+        """Yield each peer of our own user; others are turned away.
+
+        Never raises but when cancelled: while the system has no descriptor or no memory for another connection, peers
+        wait in the backlog, and one more try is made every :data:`ACCEPT_AGAIN_SECONDS`.
+        """
+        failing = False
+        while True:
+            try:
+                endpoint = await self._accept()
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if not failing:
+                    log.error("accept_failed", path=str(self.path), reason=error.strerror)
+                failing = True
+                await anyio.sleep(ACCEPT_AGAIN_SECONDS)
+                continue
+            if failing:
+                log.info("accept_resumed", path=str(self.path))
+                failing = False
+            if endpoint.peer_uid is not None and endpoint.peer_uid != os.getuid():
+                log.warning("peer_refused", uid=endpoint.peer_uid)
+                endpoint.close()
+                continue
+            yield endpoint
+
+    async def _accept(self) -> SocketEndpoint:
         while True:
             try:
                 sock, _ = self._sock.accept()
             except BlockingIOError:
                 await anyio.wait_readable(self._sock)
                 continue
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
-                    # Out of descriptors: the peer waits in the backlog until some connection closes.
-                    log.error("accept_failed", reason=error.strerror)
-                    await anyio.sleep(0.1)
-                    continue
-                if error.errno == errno.ECONNABORTED:
-                    continue
+            try:
+                return SocketEndpoint(sock)
+            except OSError:
+                sock.close()
                 raise
-            endpoint = SocketEndpoint(sock)
-            if endpoint.peer_uid is not None and endpoint.peer_uid != os.getuid():
-                log.warning("peer_refused", uid=endpoint.peer_uid)
-                await endpoint.aclose()
-                continue
-            yield endpoint
 
     def close(self) -> None:
         self._sock.close()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.gates import chat_setup, gated
 from tests.support.harness import OpenPeer
-from tests.support.home import Setup
+from tests.support.home import Home, Setup
 from tests.support.sse_server import serve
 
 pytestmark = pytest.mark.anyio
@@ -38,12 +38,15 @@ async def test_a_prompt_sent_twice_runs_once(nous: OpenPeer) -> None:
 
 
 @pytest.mark.behaviour("P6.9")
-async def test_a_result_is_remembered_without_its_events(nous: OpenPeer) -> None:
+async def test_the_events_of_a_repeated_result_are_read_from_disk(nous: OpenPeer, home: Home) -> None:
     async with nous() as peer:
         first = await peer.command("prompt", {"text": "hello"}, "p")
         again = await peer.command("prompt", {"text": "hello"}, "p")
         assert first.payload["events"]
-        assert again.payload == {**first.payload, "events": [], "duplicate": True}
+        assert again.payload == {**first.payload, "duplicate": True}
+        (home.state / "traces" / f"{first.run_id}.ndjson").unlink()
+        gone = await peer.command("prompt", {"text": "hello"}, "p")
+        assert gone.payload == {**first.payload, "events": [], "events_truncated": True, "duplicate": True}
 
 
 @pytest.mark.behaviour("P6.7", "P8.16")

@@ -6,7 +6,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from nous.runtime.order import Order
+from nous.runtime.order import Order, Turn
 from tests.support.home import bounded
 
 pytestmark = pytest.mark.anyio
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.anyio
 async def test_turns_are_taken_in_order_however_long_each_lasts() -> None:
     order, log = Order(), list[str]()
 
-    async def change(number: int) -> None:
-        async with order.turn():
+    async def change(number: int, turn: Turn) -> None:
+        async with turn:
             log.append(f"{number} begins")
             for _ in range(5 - number):
                 await checkpoint()
@@ -25,64 +25,70 @@ async def test_turns_are_taken_in_order_however_long_each_lasts() -> None:
     with bounded():
         async with anyio.create_task_group() as tasks:
             for number in range(5):
-                order.ask()
-                tasks.start_soon(change, number)
+                tasks.start_soon(change, number, order.ask())
     assert log == [f"{number} {what}" for number in range(5) for what in ("begins", "ends")]
 
 
 async def test_it_is_busy_from_the_asking_to_the_last_turns_end() -> None:
     order = Order()
     busy = [order.busy]
-    order.ask()
-    order.ask()
+    first, second = order.ask(), order.ask()
     busy.append(order.busy)
-    async with order.turn():
+    async with first:
         busy.append(order.busy)
     busy.append(order.busy)
-    async with order.turn():
+    async with second:
         pass
     assert [*busy, order.busy] == [False, True, True, True, False]
 
 
 async def test_a_turn_may_be_given_up_early_and_once_only() -> None:
     order = Order()
-    order.ask()
-    order.ask()
+    first, second = order.ask(), order.ask()
+    released: list[str] = []
+    first.on_release(lambda: released.append("first"))
     with bounded():
-        async with order.turn() as first:
+        async with first:
             first.release()
-            async with order.turn():
+            async with second:
                 first.release()
                 assert order.busy
-        await order.settled()
-    assert not order.busy
+    assert (order.busy, released) == (False, ["first"])
 
 
 async def test_a_turn_ends_with_an_error_too() -> None:
     order = Order()
-    order.ask()
     with pytest.raises(ZeroDivisionError):
-        async with order.turn():
+        async with order.ask():
             raise ZeroDivisionError
     assert not order.busy
 
 
-async def test_settled_waits_for_all_that_were_asked_for() -> None:
-    order, settled = Order(), anyio.Event()
-    order.ask()
-    order.ask()
+async def test_a_wait_that_is_cancelled_gives_up_its_place() -> None:
+    order, log = Order(), list[int]()
+    held, cut, last = order.ask(), order.ask(), order.ask()
 
-    async def wait() -> None:
-        await order.settled()
-        settled.set()
+    async def wait(number: int, turn: Turn) -> None:
+        async with turn:
+            log.append(number)
 
     with bounded():
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait)
-            async with order.turn():
+        async with held, anyio.create_task_group() as others:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait, 1, cut)
+                others.start_soon(wait, 2, last)
                 await checkpoint()
-            await checkpoint()
-            assert not settled.is_set()
-            async with order.turn():
-                pass
-            await settled.wait()
+                tasks.cancel_scope.cancel()
+            assert log == []
+            held.release()
+    assert (log, order.busy) == ([2], False)
+
+
+async def test_a_place_that_nobody_took_up_can_be_given_up() -> None:
+    order = Order()
+    first, second = order.ask(), order.ask()
+    first.release()
+    with bounded():
+        async with second:
+            assert order.busy
+    assert not order.busy

@@ -150,9 +150,22 @@ async def test_what_could_not_be_made_durable_is_never_sent(error: Exception) ->
         while not b.failures:
             await checkpoint()
         assert [failure.code for failure in b.failures] == ["io_failure"]
+        b.publisher.fail()
+        assert b.publisher.finished.is_set()
         b.publisher.put_untraced([b"untraced\n"])
         assert await b.heard(9) == b"untraced\n"
-        assert b.publisher.finished.is_set()
+
+
+async def test_the_end_of_a_run_that_failed_before_it_was_open_waits_for_that() -> None:
+    async with bench() as b:
+        b.publisher.fail()
+        b.publisher.put([end(1)], 10, sync=False, last=True)
+        b.publisher.put_untraced([b"untraced\n"])
+        b.hub.announce(b"before\n")
+        b.publisher.open()
+        b.publisher.open()
+        b.hub.announce(b"after\n")
+        assert await b.heard(22) == b"before\nuntraced\nafter\n"
 
 
 async def test_a_disk_that_syncs_slowly_holds_the_run_back() -> None:
@@ -236,6 +249,7 @@ async def test_nothing_leaves_any_more_once_a_run_was_broken_off() -> None:
     async with bench(disk.begin) as b:
         b.publisher.open()
         b.publisher.put([end(1)], 10, sync=True, last=False)
+        b.publisher.fail()
         b.publisher.put_untraced([b"untraced\n"])
         disk.go.set()
         while not disk.settled:
