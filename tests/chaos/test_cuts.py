@@ -158,6 +158,7 @@ async def bench(home: Home) -> AsyncIterator[Bench]:
             daemon.bind(tasks)
             yield Bench(daemon, tasks)
             await end_runs(daemon, 0)
+            await daemon.schemas.aclose()
             tasks.cancel_scope.cancel()
         daemon.syncs.close()
 
