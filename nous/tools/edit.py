@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated, ClassVar, Final, NamedTuple
 
 from msgspec import Meta, Struct
@@ -15,7 +14,7 @@ from nous.tools.diff import unified_diff
 from nous.tools.failure import ToolFailure, describe, quoted
 from nous.tools.newlines import NewlineText, Replaced, replace_spans
 from nous.tools.output import head_result
-from nous.tools.paths import open_regular, resolve_path, shown_path
+from nous.tools.paths import Place, open_place, shown_path
 from nous.tools.text import encode, looks_binary, printable_name, read_bytes
 from nous.tools.write import replace_content
 
@@ -60,13 +59,14 @@ class EditTool(BuiltinTool[EditArguments]):
 
 def edit_file(arguments: EditArguments, context: ToolContext, stop: Stop) -> str:
     """Replace the text and return the diff."""
-    given = arguments.path
-    path = resolve_path(given, context)
-    content = _read_text(path, given)
-    replacements = find_replacements(content.text, arguments)
-    data = replace_spans(content.text, replacements).encode("utf-8", "surrogateescape")
-    diff = unified_diff(printable_name(shown_path(path, context)), content.text, replacements)
-    replace_content(path, data, given, stop, expected=content.stat)
+    with open_place(arguments.path, context, takes_look_alikes=True) as place:
+        content = _read_text(place)
+        replacements = find_replacements(content.text, arguments)
+        data = replace_spans(content.text, replacements).encode("utf-8", "surrogateescape")
+        diff = unified_diff(printable_name(shown_path(place.path, context)), content.text, replacements)
+        replace_content(place, data, stop, expected=content.stat)
+        if place.note:
+            diff += f"{place.note}\n"
     return diff.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
@@ -111,8 +111,8 @@ def _not_found(plain: str, old: str, given: str) -> str:
     )
 
 
-def _read_text(path: Path, given: str) -> _Content:
-    fd = open_regular(path, given)
+def _read_text(place: Place) -> _Content:
+    given, fd = place.given, place.open_regular()
     try:
         before = os.fstat(fd)
         if before.st_size > MAX_EDIT_BYTES:

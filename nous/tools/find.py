@@ -38,8 +38,9 @@ class FindTool(BuiltinTool[FindArguments]):
 
     async def execute(self, arguments: FindArguments, context: ToolContext) -> ToolResult:
         check_glob(arguments.pattern, "pattern")
-        request = await plan_search(arguments.path, context, glob=arguments.pattern, limit=arguments.limit, grep=None)
-        return await run_search(request, context, what="paths")
+        limit, glob = arguments.limit, arguments.pattern
+        with await plan_search(arguments.path, context, glob=glob, limit=limit, grep=None) as search:
+            return await run_search(search, context, what="paths")
 
 
 def check_glob(pattern: str, field: str) -> None:

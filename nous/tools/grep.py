@@ -70,8 +70,8 @@ class GrepTool(BuiltinTool[GrepArguments]):
             context=arguments.context,
             ripgrep=find_ripgrep() if self._may_use_ripgrep else None,
         )
-        request = await plan_search(arguments.path, context, glob=glob, limit=arguments.limit, grep=query)
-        return await run_search(request, context, what="matching lines", timeout_ms=self._timeout_ms)
+        with await plan_search(arguments.path, context, glob=glob, limit=arguments.limit, grep=query) as search:
+            return await run_search(search, context, what="matching lines", timeout_ms=self._timeout_ms)
 
 
 def _check_pattern(arguments: GrepArguments) -> None:

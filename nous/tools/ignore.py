@@ -18,6 +18,7 @@ from nous.tools.text import read_bytes
 
 FILE_NAME: Final = ".gitignore"
 _MAX_FILE_BYTES: Final = 1024 * 1024
+_SEARCHED: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class IgnoreFile:
@@ -43,10 +44,10 @@ class IgnoreFile:
         return None
 
 
-def read_ignore_file(directory: str) -> IgnoreFile | None:
-    """Return the .gitignore of ``directory``, or ``None`` if it has none that can be read; links are not followed."""
+def read_ignore_file(directory_fd: int) -> IgnoreFile | None:
+    """Return the .gitignore of an open directory, or ``None`` if it has none that can be read; no link is followed."""
     try:
-        fd = os.open(f"{directory}/{FILE_NAME}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(FILE_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory_fd)
     except OSError:
         return None
     try:
@@ -63,11 +64,15 @@ class IgnoreRules:
     def __init__(self, files: tuple[tuple[str, IgnoreFile], ...] = ()) -> None:
         self._files = files
 
-    def within(self, directory: str, *, is_repository: bool) -> IgnoreRules:
-        """Return the rules within ``directory`` (absolute): a repository of its own knows nothing of those above."""
-        inherited = () if is_repository else self._files
-        own = read_ignore_file(directory)
-        return IgnoreRules(inherited if own is None else (*inherited, (directory, own)))
+    def within(self, directory_fd: int, directory: str, *, is_repository: bool) -> IgnoreRules:
+        """Return the rules within an open directory (``directory`` is its absolute path).
+
+        A repository of its own knows nothing of the rules above it.
+        """
+        return (IgnoreRules() if is_repository else self).plus(directory, read_ignore_file(directory_fd))
+
+    def plus(self, directory: str, own: IgnoreFile | None) -> IgnoreRules:
+        return self if own is None else IgnoreRules((*self._files, (directory, own)))
 
     def ignores(self, path: str, *, is_directory: bool) -> bool:
         """Return whether the entry at ``path`` (absolute) is ignored."""
@@ -78,35 +83,48 @@ class IgnoreRules:
         return False
 
 
-def rules_above(start: str, top: str) -> IgnoreRules:
-    """Return the rules that the directories above ``start`` make for it.
+def rules_above(start_fd: int, start: str, top: str) -> IgnoreRules:
+    """Return the rules that the directories above the open directory ``start`` make for it.
 
     They begin at the repository ``start`` is in, else at ``top`` if that is above it.  If ``start`` is ignored by
     them itself, whoever names it wants to see it: then none of them counts.
     """
     rules = IgnoreRules()
-    if start == "/":
-        return rules
-    above = _ancestors(start, top)
-    for directory, below in pairwise([*above, start]):
-        rules = rules.within(directory, is_repository=False)
+    above = _files_above(start_fd, start, top)
+    for (directory, file), (below, _) in pairwise([*above, (start, None)]):
+        rules = rules.plus(directory, file)
         if rules.ignores(below, is_directory=True):
             return IgnoreRules()
     return rules
 
 
-def _ancestors(start: str, top: str) -> list[str]:
-    """Return the directories above ``start`` that count, the highest first."""
-    if os.path.lexists(f"{start}/.git"):
+def _files_above(start_fd: int, start: str, top: str) -> list[tuple[str, IgnoreFile | None]]:
+    """Return the directories above ``start`` that count, the highest first, each with its .gitignore."""
+    files: list[tuple[str, IgnoreFile | None]] = []
+    fd = os.dup(start_fd)
+    try:
+        directory = start
+        while not _has_repository(fd):
+            if directory == "/":
+                tops = [path for path, _ in files]
+                return files[tops.index(top) :] if top in tops else []
+            above = os.open("..", _SEARCHED, dir_fd=fd)
+            os.close(fd)
+            fd, directory = above, directory.rpartition("/")[0] or "/"
+            files.insert(0, (directory, read_ignore_file(fd)))
+        return files
+    except OSError:
         return []
-    ancestors: list[str] = []
-    directory = start
-    while directory != "/":
-        directory = directory.rpartition("/")[0] or "/"
-        ancestors.insert(0, directory)
-        if os.path.lexists(f"{directory.rstrip('/')}/.git"):
-            return ancestors
-    return ancestors[ancestors.index(top) :] if top in ancestors else []
+    finally:
+        os.close(fd)
+
+
+def _has_repository(directory_fd: int) -> bool:
+    try:
+        os.stat(".git", dir_fd=directory_fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _compile(line: str) -> GitIgnoreSpecPattern | None:

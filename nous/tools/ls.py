@@ -14,7 +14,7 @@ from nous.tools.blocking import Stop, off_the_loop
 from nous.tools.builtin import PATH_HELP, BuiltinTool
 from nous.tools.failure import describe
 from nous.tools.output import head_result
-from nous.tools.paths import open_directory, resolve_path
+from nous.tools.paths import open_place
 from nous.tools.text import printable_name
 
 DEFAULT_LIMIT: Final = 1000
@@ -39,8 +39,8 @@ class LsTool(BuiltinTool[LsArguments]):
 
 
 def list_directory(arguments: LsArguments, context: ToolContext, stop: Stop) -> str:
-    path = resolve_path(arguments.path, context)
-    fd = open_directory(path, arguments.path)
+    with open_place(arguments.path, context, takes_look_alikes=True) as place:
+        note, fd = place.note, place.open_directory()
     try:
         # One more than asked for tells whether there are more; a directory of millions never stands in memory.
         entries = heapq.nsmallest(arguments.limit + 1, _entries(fd, stop))
@@ -51,7 +51,11 @@ def list_directory(arguments: LsArguments, context: ToolContext, stop: Stop) -> 
     lines = [text for _, text in entries[: arguments.limit]]
     if len(entries) > arguments.limit:
         lines.append(f"[There are more than {arguments.limit} entries; raise `limit` to see more]")
-    return "\n".join(lines) if lines else "[The directory is empty]"
+    if not lines:
+        lines.append("[The directory is empty]")
+    if note:
+        lines.append(note)
+    return "\n".join(lines)
 
 
 def _entries(fd: int, stop: Stop) -> Iterator[tuple[str, str]]:

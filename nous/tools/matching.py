@@ -1,24 +1,30 @@
 """Finding the lines that match, by ripgrep or by Python: the same lines, in the order of the files given.
 
-ripgrep gets the files by name and one thread, so that its order is ours and it can be stopped as soon as there is
-enough; what to ignore has been decided before.  Paths are relative to the process's working directory.
+ripgrep gets the files by descriptor (``/dev/fd/N``), so that what is searched is what was opened.  It gets one thread,
+so that its order is ours and it can be stopped as soon as there is enough; what to ignore has been decided before.
+Files with a byte order mark are searched by Python, as the text they hold.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from itertools import groupby
+from typing import Final, NamedTuple
 
+from nous.tools.encodings import UTF_8, TextEncoding, detect_encoding, utf8_blocks
+from nous.tools.excerpts import LineMatch
 from nous.tools.regex import translate
 from nous.tools.search_request import GrepQuery
-from nous.tools.text import SNIFFED_BYTES, looks_binary
+from nous.tools.text import SNIFFED_BYTES
 
 _BATCH_FILES: Final = 1000
-_BATCH_BYTES: Final = 128 * 1024
-"""Well within what an argument list may be anywhere."""
+_PLACE: Final = re.compile(rb"(\d+):(?:(\d+):)?")
+_SPARE_DESCRIPTORS: Final = 128
+"""For the walk and for ripgrep itself."""
 _READ_BYTES: Final = 1024 * 1024
 
 _RIPGREP_OPTIONS: Final = (
@@ -34,68 +40,120 @@ _RIPGREP_OPTIONS: Final = (
     "--no-heading",
     "--with-filename",
     "--line-number",
+    "--column",
     "--null",
     "--max-columns=1",  # the lines themselves are read later, as far as they are shown
 )
 
 _FileAction = tuple[int, int, int] | tuple[int, int, str, int, int]
 
-Match = tuple[str, list[int]]
-"""A file and the numbers of its lines that match, counted from 1."""
+
+class TextFile(NamedTuple):
+    """An open file that is searched; ``path`` is how its matches are named."""
+
+    path: str
+    fd: int
+    encoding: TextEncoding
 
 
-def find_matches(files: Iterable[str], query: GrepQuery, limit: int) -> Iterator[Match]:
-    """Yield the matches in ``files``, at most ``limit`` lines; binary files have none."""
+Match = tuple[TextFile, list[LineMatch]]
+"""A file and its lines that match."""
+
+_Search = Callable[[list[TextFile], int], Iterable[Match]]
+
+
+def find_matches(files: Iterable[tuple[str, int]], query: GrepQuery, limit: int) -> Iterator[Match]:
+    """Yield the matches in ``files`` (pairs of path and descriptor), at most ``limit`` lines; binary files have none.
+
+    The descriptors are closed here; one is open as long as the iteration stands at its match.
+    """
     python = _python_engine(query)
     ripgrep = None if query["ripgrep"] is None else _ripgrep_engine(query, query["ripgrep"])
     for batch in _batches(files):
-        found: Iterable[Match] | None = None if ripgrep is None else ripgrep(batch, limit)
-        if found is None:
-            # No ripgrep, or one that cannot do it: a pattern beyond its size limit, say.
-            ripgrep, found = None, python(batch, limit)
-        for path, numbers in found:
-            yield path, numbers
-            limit -= len(numbers)
-            if limit <= 0:
-                return
+        try:
+            for is_plain, group in groupby(batch, key=lambda file: file.encoding == UTF_8):
+                those = list(group)
+                found: Iterable[Match] | None = ripgrep(those, limit) if ripgrep is not None and is_plain else None
+                if found is None:
+                    # No ripgrep, or one that cannot do it: a pattern beyond its size limit, say.
+                    ripgrep = None if is_plain else ripgrep
+                    found = python(those, limit)
+                for file, lines in found:
+                    yield file, lines
+                    limit -= len(lines)
+                    if limit <= 0:
+                        return
+        finally:
+            for file in batch:
+                os.close(file.fd)
 
 
-def _batches(files: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size_bytes = 0
-    for path in files:
-        batch.append(path)
-        size_bytes += len(path)
-        if len(batch) >= _BATCH_FILES or size_bytes >= _BATCH_BYTES:
-            yield batch
-            batch, size_bytes = [], 0
-    if batch:
-        yield batch
+def _batches(files: Iterable[tuple[str, int]]) -> Iterator[list[TextFile]]:
+    """Yield the files that hold text, as many as may be open at once."""
+    size = max(min(_BATCH_FILES, _allow_descriptors() - _SPARE_DESCRIPTORS), 1)
+    batch: list[TextFile] = []
+    try:
+        for path, fd in files:
+            encoding = _encoding_of(fd)
+            if encoding is None:
+                os.close(fd)
+                continue
+            batch.append(TextFile(path, fd, encoding))
+            if len(batch) >= size:
+                full, batch = batch, []
+                yield full
+        full, batch = batch, []
+        if full:
+            yield full
+    finally:
+        for file in batch:
+            os.close(file.fd)
 
 
-def _python_engine(query: GrepQuery) -> Callable[[list[str], int], Iterator[Match]]:
-    is_match = _line_matcher(query)
+def _allow_descriptors() -> int:
+    """Allow this process as many descriptors as a batch takes, if it may, and return how many it has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _BATCH_FILES + _SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else soft
 
-    def search(batch: list[str], limit: int) -> Iterator[Match]:
-        for path in batch:
-            numbers: list[int] = []
-            for number, line in enumerate(_lines_of_text_file(path), 1):
-                if is_match(line):
-                    numbers.append(number)
-                    if len(numbers) == limit:
+
+def _encoding_of(fd: int) -> TextEncoding | None:
+    try:
+        return detect_encoding(os.pread(fd, SNIFFED_BYTES, 0))
+    except OSError:
+        return None
+
+
+def _python_engine(query: GrepQuery) -> _Search:
+    column_of = _line_matcher(query)
+
+    def search(batch: list[TextFile], limit: int) -> Iterator[Match]:
+        for file in batch:
+            matches: list[LineMatch] = []
+            for number, line in enumerate(_lines(file), 1):
+                column = column_of(line)
+                if column is not None:
+                    matches.append((number, column))
+                    if len(matches) == limit:
                         break
-            if numbers:
-                yield path, numbers
-                limit -= len(numbers)
+            if matches:
+                yield file, matches
+                limit -= len(matches)
 
     return search
 
 
-def _line_matcher(query: GrepQuery) -> Callable[[bytes], object]:
-    """Return what tells whether a line matches; the translation for lines beyond ASCII is made when one comes."""
+def _line_matcher(query: GrepQuery) -> Callable[[bytes], int | None]:
+    """Return what tells where a line matches first, in bytes.
+
+    The translation for lines beyond ASCII is made when one comes.
+    """
     compiled: dict[bool, re.Pattern[str]] = {}
 
-    def is_match(line: bytes) -> object:
+    def column_of(line: bytes) -> int | None:
         is_ascii = line.isascii()
         if is_ascii not in compiled:
             compiled[is_ascii] = re.compile(
@@ -106,45 +164,41 @@ def _line_matcher(query: GrepQuery) -> Callable[[bytes], object]:
                     literal=query["literal"],
                 )
             )
-        return compiled[is_ascii].search(line.decode("utf-8", "surrogateescape"))
+        text = line.decode("utf-8", "surrogateescape")
+        found = compiled[is_ascii].search(text)
+        if found is None:
+            return None
+        return found.start() if is_ascii else len(text[: found.start()].encode("utf-8", "surrogateescape"))
 
-    return is_match
+    return column_of
 
 
-def _lines_of_text_file(path: str) -> Iterator[bytes]:
-    """Yield the lines of a file without their LFs; nothing of one that is binary or cannot be read."""
+def _lines(file: TextFile) -> Iterator[bytes]:
+    """Yield the lines of a file as UTF-8 without their LFs, up to where it cannot be read any more."""
+    pieces: list[bytes] = []
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        pieces: list[bytes] = []
-        block = os.read(fd, _READ_BYTES)
-        if looks_binary(block):
-            return
-        while block:
+        for block in utf8_blocks(file.fd, file.encoding, _READ_BYTES):
             *lines, rest = block.split(b"\n")
             for line in lines:
                 yield b"".join([*pieces, line])
                 pieces.clear()
             if rest:
                 pieces.append(rest)
-            block = os.read(fd, _READ_BYTES)
-        if pieces:
-            yield b"".join(pieces)
     except OSError:
         return
-    finally:
-        os.close(fd)
+    if pieces:
+        yield b"".join(pieces)
 
 
-def _ripgrep_engine(query: GrepQuery, program: str) -> Callable[[list[str], int], list[Match] | None]:
+def _ripgrep_engine(query: GrepQuery, program: str) -> Callable[[list[TextFile], int], list[Match] | None]:
     pattern = translate(query["pattern"], "rust", ignore_case=query["ignore_case"], literal=query["literal"])
     command = [program, *_RIPGREP_OPTIONS, f"--regexp={pattern}"]
 
-    def search(batch: list[str], limit: int) -> list[Match] | None:
-        # "./": a file's name may begin with a dash.
-        found = _run_ripgrep([*command, f"--max-count={limit}", "--", *(f"./{path}" for path in batch)], limit)
+    def search(batch: list[TextFile], limit: int) -> list[Match] | None:
+        for file in batch:
+            os.set_inheritable(file.fd, True)
+        names = [f"/dev/fd/{file.fd}" for file in batch]
+        found = _run_ripgrep([*command, f"--max-count={limit}", "--", *names], batch, limit)
         if not found and not _does_accept(command):
             return None
         return found
@@ -158,12 +212,12 @@ def _does_accept(command: list[str]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 
-def _run_ripgrep(command: list[str], limit: int) -> list[Match]:
+def _run_ripgrep(command: list[str], batch: list[TextFile], limit: int) -> list[Match]:
     reading, writing = os.pipe()
     pid = os.posix_spawn(command[0], command, os.environ, file_actions=_silent(writing))
     os.close(writing)
     try:
-        return _collect(_records(reading), limit)
+        return _collect(_records(reading), batch, limit)
     finally:
         os.close(reading)
         os.kill(pid, signal.SIGKILL)
@@ -176,46 +230,30 @@ def _silent(output: int | None) -> list[_FileAction]:
     return null if output is None else [*null, (os.POSIX_SPAWN_DUP2, output, 1)]
 
 
-def _collect(records: Iterator[tuple[str, int]], limit: int) -> list[Match]:
-    """Return the records by file, binary files left out, as soon as there are ``limit``."""
+def _collect(records: Iterator[tuple[int, LineMatch]], batch: list[TextFile], limit: int) -> list[Match]:
+    """Return the records by file, as soon as there are ``limit``."""
+    files = {file.fd: file for file in batch}
     matches: list[Match] = []
-    binary_path: str | None = None
-    for path, number in records:
-        if matches and matches[-1][0] == path:
-            matches[-1][1].append(number)
-        elif path == binary_path or _is_binary(path):
-            binary_path = path
-            continue
+    for fd, match in records:
+        if matches and matches[-1][0].fd == fd:
+            matches[-1][1].append(match)
         else:
-            matches.append((path, [number]))
+            matches.append((files[fd], [match]))
         limit -= 1
         if limit == 0:
             break
     return matches
 
 
-def _records(fd: int) -> Iterator[tuple[str, int]]:
-    """Yield path and line number of each of ripgrep's lines: the path, a NUL, the number, a colon, something, LF."""
+def _records(fd: int) -> Iterator[tuple[int, LineMatch]]:
+    """Yield descriptor, number and column of each of ripgrep's lines: ``/dev/fd/7``, NUL, ``12:3:``, something, LF."""
     buffer = b""
     while block := os.read(fd, _READ_BYTES):
         buffer += block
-        while (path_end := buffer.find(b"\0")) >= 0:
-            line_end = buffer.find(b"\n", path_end)
-            if line_end < 0:
-                break
-            number = buffer[path_end + 1 : line_end].partition(b":")[0]
-            yield os.fsdecode(buffer[len(b"./") : path_end]), int(number)
-            buffer = buffer[line_end + 1 :]
-
-
-def _is_binary(path: str) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return True
-    try:
-        return looks_binary(os.read(fd, SNIFFED_BYTES))
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
+        *lines, buffer = buffer.split(b"\n")
+        for line in lines:
+            name, _, place = line.partition(b"\0")
+            found = _PLACE.match(place)
+            if found is not None:
+                # No column stands there for an empty match at the end of a file.
+                yield int(name.removeprefix(b"/dev/fd/")), (int(found[1]), int(found[2] or 1) - 1)

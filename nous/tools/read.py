@@ -6,7 +6,7 @@ import base64
 import os
 from typing import Annotated, ClassVar, Final, NamedTuple
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from nous.ports.tool import ToolContext, ToolResult
 from nous.protocol.messages import IMAGE_TYPES, ImageBlock
@@ -15,7 +15,7 @@ from nous.tools.builtin import PATH_HELP, BuiltinTool
 from nous.tools.failure import ToolFailure, describe, quoted
 from nous.tools.images import HEAD_BYTES, Image, identify_image
 from nous.tools.output import MAX_BYTES, MAX_LINES, cut_head
-from nous.tools.paths import open_regular, resolve_path
+from nous.tools.paths import open_place
 from nous.tools.text import count_lines, decode, looks_binary
 
 _CHUNK_BYTES: Final = 256 * 1024
@@ -53,13 +53,14 @@ class ReadTool(BuiltinTool[ReadArguments]):
 
 
 def read_file(arguments: ReadArguments, context: ToolContext, stop: Stop) -> ToolResult:
-    path = resolve_path(arguments.path, context, may_read_outputs=True)
-    fd = open_regular(path, arguments.path)
+    with open_place(arguments.path, context, may_read_outputs=True, takes_look_alikes=True) as place:
+        note, fd = place.note, place.open_regular()
     try:
         head = os.read(fd, HEAD_BYTES)
         size_bytes = os.fstat(fd).st_size
         if (image := identify_image(head)) is not None:
-            return _show_image(image, fd, head, size_bytes, takes_images=context.takes_images)
+            shown = _show_image(image, fd, head, size_bytes, takes_images=context.takes_images)
+            return _with_place_note(shown, note)
         if looks_binary(head):
             raise ToolFailure(f"{quoted(arguments.path)} is a binary file ({size_bytes} bytes) and is not shown.")
         part = _read_part(fd, head, arguments.offset, min(arguments.limit, MAX_LINES), stop)
@@ -67,7 +68,7 @@ def read_file(arguments: ReadArguments, context: ToolContext, stop: Stop) -> Too
         raise describe(arguments.path, error) from None
     finally:
         os.close(fd)
-    return _answer(part, arguments, size_bytes)
+    return _with_place_note(_answer(part, arguments, size_bytes), note)
 
 
 def _show_image(image: Image, fd: int, head: bytes, size_bytes: int, *, takes_images: bool) -> ToolResult:
@@ -127,6 +128,13 @@ def _answer(part: _Part, arguments: ReadArguments, size_bytes: int) -> ToolResul
     if len(shown) == len(part.data) and not part.has_more:
         return ToolResult(text=decode(shown))
     return ToolResult(text=_with_note(shown, arguments, size_bytes), truncated=True)
+
+
+def _with_place_note(result: ToolResult, note: str) -> ToolResult:
+    if not note:
+        return result
+    separator = "" if result.text.endswith("\n") else "\n"
+    return structs.replace(result, text=f"{result.text}{separator}{note}")
 
 
 def _with_note(shown: bytes, arguments: ReadArguments, size_bytes: int) -> str:

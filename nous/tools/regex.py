@@ -1,6 +1,7 @@
 r"""The regular expressions ``grep`` takes: one dialect, translated for ripgrep and for Python so that both agree.
 
-A pattern is matched within one line, character by character; a byte that is not UTF-8 is not a character.
+A pattern is matched within one line, character by character; a byte that is not UTF-8 is not a character, and a CR
+belongs to the end of its line.
 Supported: literals; ``.``; ``[...]`` with ranges, negation and ``[:alpha:]`` classes; ``\d \w \s \D \W \S \b``;
 ``^`` at the beginning, ``$``; groups, named or not; ``|``; ``* + ? {n,m}``, also lazy; ``\t \xHH \uHHHH``; ``(?i)`` in
 front.  A backslash before punctuation makes it literal, a ``{`` that begins no count is literal.  Refused, because
@@ -28,20 +29,20 @@ _HEX_DIGITS: Final = {"x": 2, "u": 4, "U": 8}
 _POSIX_CLASSES: Final = {
     "alnum": "09AZaz",
     "alpha": "AZaz",
-    "ascii": "\0\x7f",
+    "ascii": "\0\x0c\x0e\x7f",
     "blank": "\t\t  ",
-    "cntrl": "\0\x1f\x7f\x7f",
+    "cntrl": "\0\x0c\x0e\x1f\x7f\x7f",
     "digit": "09",
     "graph": "!~",
     "lower": "az",
     "print": " ~",
     "punct": "!/:@[`{~",
-    "space": "\t\r  ",
+    "space": "\t\x0c  ",
     "upper": "AZ",
     "word": "09AZaz__",
     "xdigit": "09AFaf",
 }
-"""Pairs of first and last character."""
+"""Pairs of first and last character; the CR is in none."""
 
 _COUNT: Final = re.compile(
     r"(?:(?P<sign>[*+?])|\{(?:(?P<exact>[0-9]{1,6})|(?P<low>[0-9]{0,6}),(?P<high>[0-9]{0,6}))(?<!\{,)\})\??"

@@ -1,7 +1,10 @@
 r"""How the elements of a regular expression are written for each engine, so that all mean the same characters.  Pure.
 
-The measure is ripgrep: Unicode's simple case folding, and UTS#18 (annex C) for what ``\w``, ``\d`` and ``\s`` are.
-Python differs in both, and shows a byte that is not UTF-8 as a lone surrogate.
+The measure is ripgrep with ``--crlf``: Unicode's simple case folding, and UTS#18 (annex C) for what ``\w``, ``\d`` and
+``\s`` are.  Python differs in both, and shows a byte that is not UTF-8 as a lone surrogate.
+
+A CR belongs to the end of a line, so that CRLF files match as LF files do: ``$`` matches before a last CR too, and only
+what names the CR (``\r``) matches it, neither ``.`` nor a class like ``\s`` nor a negated one.
 """
 
 from __future__ import annotations
@@ -19,7 +22,12 @@ _DOTTED_I: Final = "iI\u0130\u0131"
 _UNDECODABLE: Final = "\udc80-\udcff"
 """How bytes that are not UTF-8 stand in a Python line."""
 
-_ASCII_PERL: Final = {"s": r"\t-\r\x20", "S": r"\x00-\x08\x0e-\x1f\x21-\x7f"}
+_ASCII_PERL: Final = {
+    "s": r"\t-\x0c\x20",
+    "S": r"\x00-\x08\x0e-\x1f\x21-\x7f",
+    "D": r"\x00-\x0c\x0e-/:-\x7f",
+    "W": r"\x00-\x0c\x0e-/:-@\[-\^`\{-\x7f",
+}
 """Python counts the separators \\x1c to \\x1f as spaces, Unicode does not."""
 
 _WORD_CATEGORIES: Final = frozenset({"Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "Pc"})
@@ -57,10 +65,10 @@ class Writer:
         return _written(character)
 
     def any_character(self) -> str:
-        return f"[^{_UNDECODABLE}]" if self._engine == "python" else "."
+        return rf"[^\r{_UNDECODABLE}]" if self._engine == "python" else r"[^\r\n]"
 
     def end_of_line(self) -> str:
-        return "$" if self._engine == "rust" else r"\Z"
+        return r"(?:\r?$)" if self._engine == "rust" else r"(?:\r?\Z)"
 
     def boundary(self) -> str:
         if self._engine != "python":
@@ -103,21 +111,25 @@ def _written_ranges(members: CharacterSet) -> str:
 
 
 def _rust_class(members: CharacterSet) -> str:
-    perl = "".join(f"\\{letter}" for letter in members.perl)
-    return f"[{'^' * members.is_negated}{_written_ranges(members)}{perl}]"
+    perl = "".join(rf"[\{letter}--\r]" for letter in members.perl)
+    return f"[{_negation(members)}{_written_ranges(members)}{perl}]"
+
+
+def _negation(members: CharacterSet) -> str:
+    return r"^\r" if members.is_negated else ""
 
 
 def _ascii_class(members: CharacterSet) -> str:
     perl = "".join(_ASCII_PERL.get(letter, f"\\{letter}") for letter in members.perl)
-    return f"[{'^' * members.is_negated}{_written_ranges(members)}{perl}]"
+    return f"[{_negation(members)}{_written_ranges(members)}{perl}]"
 
 
 def _unicode_class(members: CharacterSet) -> str:
     ranges = _written_ranges(members)
     if not members.perl:
-        return f"[^{ranges}{_UNDECODABLE}]" if members.is_negated else f"[{ranges}]"
+        return rf"[^\r{ranges}{_UNDECODABLE}]" if members.is_negated else f"[{ranges}]"
     either = "|".join([*([f"[{ranges}]"] if ranges else []), *map(_unicode_perl, members.perl)])
-    return f"(?:(?!{either})[^{_UNDECODABLE}])" if members.is_negated else f"(?:{either})"
+    return rf"(?:(?!{either})[^\r{_UNDECODABLE}])" if members.is_negated else f"(?:{either})"
 
 
 def _unicode_perl(letter: str) -> str:
@@ -125,15 +137,15 @@ def _unicode_perl(letter: str) -> str:
         case "w":
             return _unicode_word()
         case "W":
-            return f"(?:(?!{_unicode_word()})[^{_UNDECODABLE}])"
+            return rf"(?:(?!{_unicode_word()})[^\r{_UNDECODABLE}])"
         case "s":
-            return r"[^\S\x1c-\x1f]"
+            return r"[^\S\r\x1c-\x1f]"
         case "S":
             return rf"(?:[\x1c-\x1f]|[^\s{_UNDECODABLE}])"
         case "d":
             return r"\d"
         case _:
-            return rf"[^\d{_UNDECODABLE}]"
+            return rf"[^\d\r{_UNDECODABLE}]"
 
 
 @cache

@@ -12,17 +12,40 @@ from nous.system.process import find_program, spawn
 from nous.system.python import own_program
 from nous.system.supervise import Stopped, supervise
 from nous.tools.blocking import Stop, off_the_loop
-from nous.tools.failure import ToolFailure, describe, quoted
+from nous.tools.failure import ToolFailure, quoted
 from nous.tools.output import head_result
-from nous.tools.paths import resolve_path, shown_path
+from nous.tools.paths import open_place, shown_path
 from nous.tools.search_request import GrepQuery, SearchRequest, SearchSummary, encode_request, split_output
 
 SEARCH_TIMEOUT_MS: Final = 30_000
 SEARCH_MEMORY_BYTES: Final = 1024 * 1024 * 1024
 
 
+class Search:
+    """A planned search, which holds the directory that it starts in open.  Use it as a context manager."""
+
+    def __init__(self, request: SearchRequest, note: str) -> None:
+        self.request = request
+        self.note = note
+
+    def __enter__(self) -> Search:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # A plan whose call was given up meanwhile is nobody's.
+        self.close()
+
+    def close(self) -> None:
+        if self.request["start_fd"] >= 0:
+            os.close(self.request["start_fd"])
+            self.request["start_fd"] = -1
+
+
 async def run_search(
-    request: SearchRequest, context: ToolContext, *, what: str, timeout_ms: int = SEARCH_TIMEOUT_MS
+    search: Search, context: ToolContext, *, what: str, timeout_ms: int = SEARCH_TIMEOUT_MS
 ) -> ToolResult:
     """Return what was found, cut to its head, with notes on what is missing.  ``what``: matches, entries."""
     output = bytearray()
@@ -30,11 +53,13 @@ async def run_search(
     async def receive(data: bytes) -> None:
         output.extend(data)
 
+    request = search.request
     child = spawn(
         own_program("nous.tools.search_worker", encode_request(request)),
         cwd=Path("/"),
         env={"PATH": os.environ.get("PATH", os.defpath)},
         stderr="null",
+        pass_fds=[request["start_fd"]],
     )
     ending = await supervise(child, receive, timeout_ms=timeout_ms, memory_limit_bytes=SEARCH_MEMORY_BYTES)
     found, summary = split_output(bytes(output))
@@ -45,6 +70,8 @@ async def run_search(
     notes = _notes(summary, ending.stopped, request["limit"], what, timeout_ms)
     if not found and not notes:
         notes = [f"[No {what}]"]
+    if search.note:
+        notes.append(search.note)
     outcome: Outcome = "error" if summary is None else "ok"
     return await head_result(found + "\n".join(notes).encode(), context, outcome)
 
@@ -56,37 +83,36 @@ async def plan_search(
     glob: str | None,
     limit: int,
     grep: GrepQuery | None,
-) -> SearchRequest:
-    """Return the request for a search below the path as it was given.
+) -> Search:
+    """Return a search below the path as it was given.
 
     Raises:
         ToolFailure: the path is not one that may be searched.
     """
 
-    def plan(stop: Stop) -> SearchRequest:
-        path = resolve_path(given, context, may_read_outputs=grep is not None)
-        try:
-            mode = path.stat().st_mode
-        except OSError as error:
-            raise describe(given, error) from None
-        is_directory = stat.S_ISDIR(mode)
-        if not is_directory and grep is None:
-            raise ToolFailure(f"{quoted(given)} is not a directory.")
-        if not is_directory and not stat.S_ISREG(mode):
-            raise ToolFailure(f"{quoted(given)} is not a regular file.")
-        start = path if is_directory else path.parent
-        shown = shown_path(start, context)
-        state_dir = os.path.realpath(context.state_dir)
-        return SearchRequest(
-            start=str(start),
-            shown_start="" if shown == "." else f"{shown.rstrip('/')}/",
-            file=None if is_directory else path.name,
-            top=os.path.realpath(context.workdir),
-            closed=[] if f"{start}/".startswith(f"{state_dir}/") else [state_dir],
-            glob=glob,
-            limit=limit,
-            grep=grep,
-        )
+    def plan(stop: Stop) -> Search:
+        with open_place(given, context, may_read_outputs=grep is not None, takes_look_alikes=True) as place:
+            mode = place.mode()
+            is_directory = stat.S_ISDIR(mode)
+            if not is_directory and grep is None:
+                raise ToolFailure(f"{quoted(given)} is not a directory.")
+            if not is_directory and not stat.S_ISREG(mode):
+                raise ToolFailure(f"{quoted(given)} is not a regular file.")
+            start = place.path if is_directory else place.path.parent
+            shown = shown_path(start, context)
+            state_dir = os.path.realpath(context.state_dir)
+            request = SearchRequest(
+                start=str(start),
+                start_fd=place.open_directory() if is_directory else place.open_parent(),
+                shown_start="" if shown == "." else f"{shown.rstrip('/')}/",
+                file=None if is_directory else place.name,
+                top=os.path.realpath(context.workdir),
+                closed=[] if f"{start}/".startswith(f"{state_dir}/") else [state_dir],
+                glob=glob,
+                limit=limit,
+                grep=grep,
+            )
+            return Search(request, place.note)
 
     return await off_the_loop(plan)
 

@@ -22,12 +22,14 @@ class GrepQuery(TypedDict):
 class SearchRequest(TypedDict):
     """What to search; plain values only, so that it can cross to the child.
 
-    ``start`` is absolute and resolved, ``shown_start`` what the paths of its entries begin with in the results.
+    ``start`` is absolute and resolved, ``start_fd`` its descriptor, which the child inherits.  ``shown_start`` is what
+    the paths of its entries begin with in the results.
     ``file`` names the one file in ``start`` to search instead of the tree.  ``top`` and ``closed``: see
     :mod:`nous.tools.walk`.  Without ``grep``, names are what is searched for.
     """
 
     start: str
+    start_fd: int
     shown_start: str
     file: str | None
     top: str

@@ -7,6 +7,7 @@ a summary.  It imports nothing it does not need: its start is most of its cost.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from nous.tools.globs import Glob
 from nous.tools.matching import find_matches
 from nous.tools.search_request import GrepQuery, SearchRequest, SearchSummary, decode_request, encode_summary
 from nous.tools.text import printable_name
-from nous.tools.walk import Walk
+from nous.tools.walk import FILE_FLAGS, Walk
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024 * 1024
 """What a result's file may hold."""
@@ -26,8 +27,7 @@ _FLUSH_BYTES: Final = 32 * 1024
 
 def main() -> None:
     request = decode_request(sys.argv[1])
-    os.chdir(request["start"])
-    walk = Walk(request["start"], request["top"], request["closed"])
+    walk = Walk(request["start"], request["top"], request["closed"], request["start_fd"])
     output = _Output(request["limit"])
     if request["grep"] is None:
         output.take_all(_find(walk, request))
@@ -84,23 +84,27 @@ def _grep(walk: Walk, request: SearchRequest, query: GrepQuery) -> Iterator[tupl
     """Yield, file by file, the matching lines up to the limit, and if there are more, how many more were found."""
     left = request["limit"]
     is_first = True
-    for path, numbers in find_matches(_files(walk, request), query, left + 1):
-        shown = numbers[:left]
+    for file, matches in find_matches(_files(walk, request), query, left + 1):
+        shown = matches[:left]
         if shown:
             separator = "" if is_first or not query["context"] else "--\n"
-            name = printable_name(request["shown_start"] + path)
-            yield len(numbers), separator + excerpt(path, name, shown, query["context"])
+            name = printable_name(request["shown_start"] + file.path)
+            yield len(matches), separator + excerpt(file.fd, file.encoding, name, shown, query["context"])
         else:
-            yield len(numbers), ""
+            yield len(matches), ""
         is_first = False
         left -= len(shown)
 
 
-def _files(walk: Walk, request: SearchRequest) -> Iterator[str]:
+def _files(walk: Walk, request: SearchRequest) -> Iterator[tuple[str, int]]:
+    """Yield the path and an open descriptor of each file to search."""
     if request["file"] is not None:
-        yield request["file"]
+        with contextlib.suppress(OSError):
+            yield request["file"], os.open(request["file"], FILE_FLAGS, dir_fd=request["start_fd"])
         return
     glob = None if request["glob"] is None else Glob(request["glob"])
     for entry in walk:
         if entry.is_regular and (glob is None or glob.matches(entry.path, is_directory=False)):
-            yield entry.path
+            fd = walk.open_file(entry)
+            if fd is not None:
+                yield entry.path, fd

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
@@ -14,7 +13,7 @@ from nous.system.atomic import replace_file_at
 from nous.tools.blocking import Stop, off_the_loop
 from nous.tools.builtin import PATH_HELP, BuiltinTool
 from nous.tools.failure import ToolFailure, describe, quoted
-from nous.tools.paths import open_directory, resolve_path
+from nous.tools.paths import Place, open_place
 from nous.tools.text import encode
 
 
@@ -35,47 +34,43 @@ class WriteTool(BuiltinTool[WriteArguments]):
 
 
 def write_file(arguments: WriteArguments, context: ToolContext, stop: Stop) -> ToolResult:
-    path = resolve_path(arguments.path, context)
     data = encode(arguments.content, "content")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise describe(arguments.path, error) from None
-    did_exist = replace_content(path, data, arguments.path, stop)
+    with open_place(arguments.path, context) as place:
+        did_exist = replace_content(place, data, stop)
     done = "Replaced" if did_exist else "Made"
     return ToolResult(text=f"{done} {quoted(arguments.path)}: {len(data)} bytes.")
 
 
-def replace_content(path: Path, data: bytes, given: str, stop: Stop, expected: os.stat_result | None = None) -> bool:
-    """Replace a resolved path's content atomically; return whether there was a file before.
+def replace_content(place: Place, data: bytes, stop: Stop, expected: os.stat_result | None = None) -> bool:
+    """Replace a file's content atomically; return whether there was a file before.
 
-    Mode and owner of an existing file are kept; a new one gets what the umask leaves.  With ``expected`` the file
-    must still be the one that was read.
+    Missing directories are made.  Mode and owner of an existing file are kept; a new one gets what the umask leaves.
+    With ``expected`` the file must still be the one that was read.
 
     Raises:
         ToolFailure: it may not be written, is no regular file, or has changed; nothing was replaced.
     """
-    directory_fd = open_directory(path.parent, given)
+    directory_fd = place.open_parent(make=expected is None)
 
     def before_rename() -> None:
         stop.check()
-        if expected is not None and not _is_unchanged(expected, _stat_target(path.name, directory_fd)):
-            raise ToolFailure(f"{quoted(given)} was changed by somebody else meanwhile; read it again.")
+        if expected is not None and not _is_unchanged(expected, _stat_target(place.name, directory_fd)):
+            raise ToolFailure(f"{quoted(place.given)} was changed by somebody else meanwhile; read it again.")
 
     try:
-        target = _stat_target(path.name, directory_fd)
+        target = _stat_target(place.name, directory_fd)
         if target is not None:
-            _require_writable(target, path.name, directory_fd, given)
+            _require_writable(target, place.name, directory_fd, place.given)
         replace_file_at(
             directory_fd,
-            path.name,
+            place.name,
             data,
             mode=None if target is None else stat.S_IMODE(target.st_mode),
             owner=None if target is None else (target.st_uid, target.st_gid),
             before_rename=before_rename,
         )
     except OSError as error:
-        raise describe(given, error) from None
+        raise describe(place.given, error) from None
     finally:
         os.close(directory_fd)
     return target is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,13 +10,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nous.tools.excerpts import MAX_LINE_CHARACTERS, excerpt
+from nous.tools.encodings import UTF_8
+from nous.tools.excerpts import MAX_LINE_CHARACTERS
+from nous.tools.excerpts import excerpt as excerpt_of_file
 
 
 def make(tmp_path: Path, content: bytes) -> str:
     path = tmp_path / "file"
     path.write_bytes(content)
     return str(path)
+
+
+def excerpt(path: str, name: str, numbers: list[int], context: int, column: int = 0) -> str:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return excerpt_of_file(fd, UTF_8, name, [(number, column) for number in numbers], context)
+    finally:
+        os.close(fd)
 
 
 def test_matching_lines_only(tmp_path: Path) -> None:
@@ -63,6 +74,24 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     assert excerpt(make(tmp_path, b"a\xff\0"), "f", [1], 0) == "f:1:a\ufffd\0\n"
 
 
-def test_a_file_that_is_gone_or_has_become_shorter(tmp_path: Path) -> None:
-    assert excerpt(str(tmp_path / "missing"), "f", [1], 0) == ""
+def test_a_file_that_has_become_shorter(tmp_path: Path) -> None:
     assert excerpt(make(tmp_path, b"1\n2\n"), "f", [2, 9], 0) == "f:2:2\n"
+
+
+@pytest.mark.parametrize("filler", ["x", "é", "😀"])
+@pytest.mark.parametrize("before", [0, 299, 500, 100_000, 300_000])
+@pytest.mark.parametrize("after", [0, 10, 400_000])
+def test_of_a_long_line_the_part_around_the_match(tmp_path: Path, filler: str, before: int, after: int) -> None:
+    line = filler * before + "NEEDLE" + filler * after
+    path = make(tmp_path, f"first\n{line}\nlast\n".encode())
+    text = excerpt(path, "f", [2], 0, column=len((filler * before).encode()))
+    assert "NEEDLE" in text
+    shown = text.removeprefix("f:2:").removesuffix("\n")
+    assert shown.removeprefix("[line cut] ").removesuffix(" [line cut]") in line
+    assert len(shown) <= MAX_LINE_CHARACTERS + 2 * len("[line cut] ")
+    assert shown.startswith("[line cut]") == (before > 300 and len(line) > MAX_LINE_CHARACTERS)
+
+
+def test_the_end_of_a_long_line_is_shown_as_such(tmp_path: Path) -> None:
+    path = make(tmp_path, b"x" * 5000 + b"NEEDLE\r\n")
+    assert excerpt(path, "f", [1], 0, column=5000) == f"f:1:[line cut] {'x' * 200}NEEDLE\n"

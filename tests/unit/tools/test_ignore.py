@@ -108,16 +108,18 @@ def test_the_deepest_file_that_says_something_decides() -> None:
 
 
 def test_files_that_are_not_read(tmp_path: Path) -> None:
-    assert read_ignore_file(str(tmp_path)) is None
+    fd = os.open(tmp_path, os.O_RDONLY)
+    assert read_ignore_file(fd) is None
     (tmp_path / "elsewhere").write_text("*")
     (tmp_path / ".gitignore").symlink_to("elsewhere")
-    assert read_ignore_file(str(tmp_path)) is None
+    assert read_ignore_file(fd) is None
     (tmp_path / ".gitignore").unlink()
     os.mkfifo(tmp_path / ".gitignore")
-    assert read_ignore_file(str(tmp_path)) is not None
+    assert read_ignore_file(fd) is not None
     (tmp_path / ".gitignore").unlink()
     (tmp_path / ".gitignore").mkdir()
-    assert read_ignore_file(str(tmp_path)) is None
+    assert read_ignore_file(fd) is None
+    os.close(fd)
 
 
 def test_rules_above_begin_at_the_repository(tmp_path: Path) -> None:
@@ -147,4 +149,6 @@ def test_a_repository_within_knows_nothing_of_those_above(tmp_path: Path) -> Non
 
 
 def test_nothing_above_the_root_of_everything() -> None:
-    assert not rules_above("/", "/").ignores("/x", is_directory=False)
+    fd = os.open("/", os.O_RDONLY)
+    assert not rules_above(fd, "/", "/").ignores("/x", is_directory=False)
+    os.close(fd)

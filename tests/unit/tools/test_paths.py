@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from pathlib import Path
 
 import hypothesis
@@ -13,12 +12,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from nous.tools.failure import ToolFailure
-from nous.tools.paths import expand, open_directory, open_regular, resolve_path, shown_path
+from nous.tools.paths import Place, expand, open_place, shown_path
 from tests.unit.tools.toolroom import Room
 
 
 def resolve(room: Room, given: str, *, outputs: bool = False, outside: bool = False) -> Path:
-    return resolve_path(given, room.context(allow_outside_workdir=outside), may_read_outputs=outputs)
+    with open_place(given, room.context(allow_outside_workdir=outside), may_read_outputs=outputs) as place:
+        return place.path
+
+
+def at(room: Room, given: str) -> Place:
+    return open_place(given, room.context())
 
 
 def refusal(room: Room, given: str, *, outputs: bool = False, outside: bool = False) -> str:
@@ -116,10 +120,9 @@ def test_what_is_no_path(room: Room) -> None:
 
 
 def test_names_beyond_what_the_system_takes_are_errors_of_the_system(room: Room) -> None:
-    for given in ("x" * 300, "x/" * 3000 + "y"):
-        path = resolve(room, given)
-        with pytest.raises(ToolFailure, match="too long") as failure:
-            open_regular(path, given)
+    for given, said in (("x" * 300, "too long"), ("x/" * 3000 + "y", "No such file"), ("x/" * 20_000, "too long")):
+        with pytest.raises(ToolFailure, match=said) as failure:
+            at(room, given).open_regular()
         assert len(str(failure.value)) < 500
 
 
@@ -159,39 +162,78 @@ def test_only_regular_files_are_opened(room: Room) -> None:
         ("missing", "No such file"),
     ):
         with pytest.raises(ToolFailure, match=said):
-            open_regular(room.workdir / name, name)
+            at(room, name).open_regular()
     with pytest.raises(ToolFailure, match="not a regular file"):
-        open_regular(Path("/dev/zero"), "/dev/zero")
+        open_place("/dev/zero", room.context(allow_outside_workdir=True)).open_regular()
 
 
 def test_a_link_put_there_after_the_look_is_not_followed(room: Room) -> None:
-    room.write("file", "fine")
-    path = resolve(room, "file")
-    path.unlink()
-    (room.outside / "secret").write_text("secret")
-    path.symlink_to(room.outside / "secret")
-    with pytest.raises(ToolFailure, match="symbolic links"):
-        open_regular(path, "file")
+    path = room.write("file", "fine")
+    with at(room, "file") as place:
+        path.unlink()
+        (room.outside / "secret").write_text("secret")
+        path.symlink_to(room.outside / "secret")
+        with pytest.raises(ToolFailure, match="symbolic links"):
+            place.open_regular()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the place of an open file is known through /proc")
-def test_a_directory_swapped_after_the_look_is_noticed(room: Room) -> None:
+def test_a_directory_swapped_after_the_look_changes_nothing(room: Room) -> None:
     room.write("directory/file", "fine")
-    path = resolve(room, "directory/file")
     (room.outside / "file").write_text("secret")
-    (room.workdir / "directory").rename(room.workdir / "moved")
-    (room.workdir / "directory").symlink_to(room.outside)
-    with pytest.raises(ToolFailure, match="was moved"):
-        open_regular(path, "directory/file")
-    with pytest.raises(ToolFailure):
-        open_directory(path.parent, "directory")
+    with at(room, "directory/file") as file, at(room, "directory") as directory:
+        (room.workdir / "directory").rename(room.workdir / "moved")
+        (room.workdir / "directory").symlink_to(room.outside)
+        fd = file.open_regular()
+        assert os.read(fd, 100) == b"fine"
+        os.close(fd)
+        fd = directory.open_directory()
+        assert os.fstat(fd).st_ino == (room.workdir / "moved").stat().st_ino
+        os.close(fd)
+
+
+def test_a_directory_that_is_missing_and_then_a_link_is_not_entered(room: Room) -> None:
+    with at(room, "new/file") as place:
+        (room.workdir / "new").symlink_to(room.outside)
+        with pytest.raises(ToolFailure):
+            place.open_parent(make=True)
+
+
+def test_links_within_the_working_directory_are_followed_in_every_position(room: Room) -> None:
+    room.write("a/b/file", "found")
+    (room.workdir / "to-a").symlink_to("a")
+    (room.workdir / "a/up").symlink_to("..")
+    (room.workdir / "a/absolute").symlink_to(room.workdir / "a/b")
+    (room.workdir / "a/b/out-and-in").symlink_to(f"../../../{room.workdir.name}/a/b/file")
+    for given in ("to-a/b/file", "a/up/a/b/file", "to-a/up/to-a/absolute/file", "a/b/out-and-in", "to-a/../a/b/file"):
+        with at(room, given) as place:
+            assert place.path == room.workdir / "a/b/file"
+            os.close(place.open_regular())
+
+
+@pytest.mark.usefixtures("nested")
+def test_a_path_as_deep_as_one_can_write_it(room: Room) -> None:
+    depth = 2000
+    with at(room, "d/" * depth + "file") as place:
+        os.close(place.open_parent(make=True))
+    with at(room, "d/" * depth + "../" * (depth - 1)) as place:
+        assert place.path == room.workdir / "d"
+    assert len(os.listdir("/proc/self/fd")) < 200  # noqa: PTH208
+
+
+@pytest.mark.parametrize("name", ["nosuch", "secret", "secret/x", "nosuch/x"])
+def test_what_lies_outside_is_not_told_from_what_does_not(room: Room, name: str) -> None:
+    (room.outside / "secret").write_text("secret")
+    assert refusal(room, f"../outside/{name}").split('"')[2] == refusal(room, "../outside/y").split('"')[2]
 
 
 def test_opened_files_are_closed_on_exec_and_when_refused(room: Room) -> None:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  names are enough
-    fd = open_regular(room.write("file"), "file")
+    room.write("file")
+    with at(room, "file") as place:
+        fd = place.open_regular()
     assert not os.get_inheritable(fd)
     os.close(fd)
-    with pytest.raises(ToolFailure):
-        open_regular(room.workdir, ".")
+    for given in (".", "..", "no/such", "file/x"):
+        with pytest.raises(ToolFailure):
+            at(room, given).open_regular()
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

@@ -25,6 +25,7 @@ def test_a_request_arrives_as_it_was(
     query = GrepQuery(pattern=start, ignore_case=b, literal=not b, context=n, ripgrep=file)
     request = SearchRequest(
         start=start,
+        start_fd=n,
         shown_start=shown,
         file=file,
         top=start,

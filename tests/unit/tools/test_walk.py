@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nous.tools.walk import Entry, Walk
+from nous.tools.walk import MAX_OPEN_DIRECTORIES, Entry, Walk
+from tests.unit.tools.toolroom import nest
 
 names = st.text(st.sampled_from("ab.-/0é\u2028"), min_size=1, max_size=4).filter(
     lambda name: not {"", ".", ".."} & set(name.split("/"))
@@ -71,7 +72,40 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     assert [entry.path for entry in Walk(str(tmp_path), str(tmp_path), ())] == ["raw\udcff"]
 
 
-def test_a_tree_as_deep_as_paths_can_be(tmp_path: Path) -> None:
-    depth = 500
-    (tmp_path / "/".join(["d"] * depth)).mkdir(parents=True)
-    assert sum(1 for _ in Walk(str(tmp_path), str(tmp_path), ())) == depth
+def test_a_tree_deeper_than_paths_and_descriptors_can_be(nested: Path) -> None:
+    depth = 3000
+    nest(nested, depth)
+    walk = Walk(str(nested), str(nested), ())
+    open_before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  names are enough
+    entries = []
+    for number, entry in enumerate(walk):
+        entries.append(entry)
+        if number == depth - 1:
+            assert len(os.listdir("/proc/self/fd")) - open_before <= MAX_OPEN_DIRECTORIES + 5  # noqa: PTH208
+    assert sum(entry.is_directory for entry in entries) == depth
+    assert sum(entry.is_regular for entry in entries) == depth
+    assert walk.unreadable == 0
+    assert len(os.listdir("/proc/self/fd")) == open_before  # noqa: PTH208
+
+
+def test_a_directory_that_became_a_link_is_not_entered(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    make(tmp_path / "outside", {"secret"})
+    make(tmp_path / "tree", {"a/x", "b/x"})
+    seen = []
+    for entry in (walk := Walk(str(tmp_path / "tree"), str(tmp_path / "tree"), ())):
+        seen.append(entry.path)
+        if entry.path == "a":
+            (tmp_path / "tree/a").rename(tmp_path / "tree/moved")
+            (tmp_path / "tree/a").symlink_to(tmp_path / "outside")
+    assert seen == ["a", "b", "b/x"]
+    assert walk.unreadable == 1
+
+
+def test_a_closed_directory_is_closed_under_any_name(tmp_path: Path) -> None:
+    make(tmp_path, {"state/x", "tree/a/x"})
+    (tmp_path / "tree/a/x").unlink()
+    (tmp_path / "tree/a").rmdir()
+    fd = os.open(tmp_path / "state", os.O_RDONLY)
+    assert list(Walk(str(tmp_path / "other"), str(tmp_path), [str(tmp_path / "state")], fd)) == []
+    os.close(fd)

@@ -11,6 +11,8 @@ import pytest
 
 from nous.tools.blocking import Stop
 from nous.tools.failure import ToolFailure
+from nous.tools.paths import open_place
+from nous.tools.read import ReadTool
 from nous.tools.write import WriteArguments, WriteTool, replace_content, write_file
 from tests.unit.tools.toolroom import DEADLINE_S, Room
 
@@ -133,12 +135,18 @@ async def test_a_file_that_was_changed_meanwhile_is_not_replaced(room: Room) -> 
     path = room.write("file", "old")
     seen = path.stat()
     path.write_text("somebody else's")
-    with pytest.raises(ToolFailure, match="changed by somebody else"):
-        replace_content(path, b"new", "file", Stop(DEADLINE_S), expected=seen)
+    with open_place("file", room.context()) as place, pytest.raises(ToolFailure, match="changed by somebody else"):
+        replace_content(place, b"new", Stop(DEADLINE_S), expected=seen)
     path.unlink()
-    with pytest.raises(ToolFailure, match="changed by somebody else"):
-        replace_content(path, b"new", "file", Stop(DEADLINE_S), expected=seen)
+    with open_place("file", room.context()) as place, pytest.raises(ToolFailure, match="changed by somebody else"):
+        replace_content(place, b"new", Stop(DEADLINE_S), expected=seen)
     assert list(room.workdir.iterdir()) == []
+
+
+@pytest.mark.usefixtures("nested")
+async def test_directories_of_any_depth_are_made(room: Room) -> None:
+    assert (await room.text(WRITE, path="d/" * 2000 + "file", content="x")).startswith("Made")
+    assert await room.text(ReadTool(), path="d/" * 2000 + "file") == "x"
 
 
 async def test_bad_calls(room: Room) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,24 @@ class Room:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content if isinstance(content, bytes) else content.encode())
         return target
+
+
+def nest(directory: Path, depth: int) -> None:
+    """Make directories within each other, each with a file that sorts behind the next one."""
+    fd = os.open(directory, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=fd)
+        os.close(os.open("e", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+
+
+def remove_nested(directory: Path) -> None:
+    """Remove what :func:`nest` made, and whatever is as deep: what cleans up after tests goes down by path."""
+    while (directory / "d").exists():
+        (directory / "d").rename(directory / "top")
+        if (directory / "top/d").exists():
+            (directory / "top/d").rename(directory / "d")
+        shutil.rmtree(directory / "top")

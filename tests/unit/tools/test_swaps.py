@@ -1,0 +1,106 @@
+"""While somebody swaps a directory for a link that leads out, no tool reads or writes outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nous.ports.tool import Tool
+from nous.tools.edit import EditTool
+from nous.tools.find import FindTool
+from nous.tools.grep import GrepTool
+from nous.tools.ls import LsTool
+from nous.tools.read import ReadTool
+from nous.tools.write import WriteTool
+from tests.unit.tools.toolroom import Room
+
+pytestmark = pytest.mark.anyio
+
+CALLS = int(os.environ.get("NOUS_SWAP_CALLS", "8"))
+"""Calls per tool; the process of a search walks long enough to meet thousands of swaps in each."""
+
+
+SWAP: str = """
+import os, shutil, sys
+directory, outside = sys.argv[1:]
+aside = directory + "-aside"
+print("swapping", flush=True)
+while True:
+    os.rename(directory, aside)
+    try:
+        os.symlink(outside, directory)
+        os.unlink(directory)
+    except FileExistsError:
+        pass  # a tool made a directory of this name
+    while True:
+        try:
+            os.rename(aside, directory)
+            break
+        except OSError:
+            shutil.rmtree(directory, ignore_errors=True)
+"""
+
+
+@contextlib.contextmanager
+def swapping(directory: Path, outside: Path) -> Iterator[None]:
+    """Swap ``directory`` for a link to ``outside`` and back in a process of its own, as fast as it goes."""
+    command = [sys.executable, "-S", "-c", SWAP, str(directory), str(outside)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+            assert process.poll() is None
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def tree(room: Room) -> Room:
+    for number in range(40):
+        room.write(f"top/inner/{number:02}/file", "needle inside\n")
+        (room.outside / f"inner/{number:02}").mkdir(parents=True)
+        (room.outside / f"inner/{number:02}/file").write_text("needle secret\n")
+        (room.outside / f"inner/{number:02}/name-of-a-secret").touch()
+    return room
+
+
+def everything(directory: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in directory.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        (GrepTool(may_use_ripgrep=False), {"pattern": "needle"}),
+        pytest.param(
+            GrepTool(),
+            {"pattern": "needle"},
+            marks=pytest.mark.skipif(shutil.which("rg") is None, reason="ripgrep is not installed"),
+        ),
+        (GrepTool(), {"pattern": "needle", "path": "top/inner/05/file"}),
+        (FindTool(), {"pattern": "*"}),
+        (FindTool(), {"pattern": "*", "path": "top/inner"}),
+        (LsTool(), {"path": "top/inner/05"}),
+        (ReadTool(), {"path": "top/inner/05/file"}),
+        (EditTool(), {"path": "top/inner/05/file", "old_text": "needle", "new_text": "needle"}),
+        (EditTool(), {"path": "top/inner/05/file", "old_text": "needle", "new_text": "needle needle"}),
+        (WriteTool(), {"path": "top/inner/05/file", "content": "needle inside\n"}),
+        (WriteTool(), {"path": "top/inner/new/file", "content": "needle inside\n"}),
+    ],
+)
+async def test_no_tool_leaves_the_working_directory(tree: Room, tool: Tool, arguments: dict[str, Any]) -> None:
+    before = everything(tree.outside)
+    with swapping(tree.workdir / "top", tree.outside):
+        for _ in range(CALLS if isinstance(tool, GrepTool | FindTool) else 20 * CALLS):
+            result = await tree.run(tool, **arguments)
+            assert "secret" not in result.text
+    assert everything(tree.outside) == before
