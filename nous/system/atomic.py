@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,23 +37,26 @@ def replace_file_at(
     data: bytes,
     *,
     mode: int | None = 0o600,
-    owner: tuple[int, int] | None = None,
     tag: str = "file",
+    prepare: Callable[[int], None] | None = None,
     before_rename: Callable[[], None] | None = None,
 ) -> None:
     """:func:`replace_file` within an open directory, so that nobody can swap the directory in between.
 
-    ``owner`` (uid, gid) is kept where the system allows it.  ``before_rename`` is called when everything but the
-    rename is done; what it raises leaves the old file as it was.
+    ``prepare`` is called with the descriptor of the new file, still empty.  ``before_rename`` is called when everything
+    but the rename is done.  What either raises leaves the old file as it was.
+
+    The temp file is locked (``flock``) as long as it exists: one without a lock was left by a process that was killed.
     """
     temp_name = f"{TEMP_PREFIX}{tag}-{os.urandom(6).hex()}{TEMP_SUFFIX}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temp_name, flags, 0o666 if mode is None else 0o600, dir_fd=directory_fd)
     try:
-        try:
-            _fill(fd, data, mode, owner)
-        finally:
-            os.close(fd)
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if prepare is not None:
+            prepare(fd)
+        _fill(fd, data, mode)
         if before_rename is not None:
             before_rename()
         os.rename(temp_name, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
@@ -60,6 +64,8 @@ def replace_file_at(
         with contextlib.suppress(OSError):
             os.unlink(temp_name, dir_fd=directory_fd)
         raise
+    finally:
+        os.close(fd)
     os.fsync(directory_fd)
 
 
@@ -70,11 +76,8 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _fill(fd: int, data: bytes, mode: int | None, owner: tuple[int, int] | None) -> None:
+def _fill(fd: int, data: bytes, mode: int | None) -> None:
     write_all(fd, data)
-    if owner is not None:
-        with contextlib.suppress(PermissionError):
-            os.fchown(fd, *owner)
     if mode is not None:
         os.fchmod(fd, mode)
     os.fsync(fd)

@@ -1,4 +1,4 @@
-"""``write``: the whole content of a file, replaced atomically."""
+"""``write``: the whole content of a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta, Struct
 
 from nous.ports.tool import ToolContext, ToolResult
-from nous.system.atomic import replace_file_at
+from nous.system.content import write_content
 from nous.tools.blocking import Stop, off_the_loop
 from nous.tools.builtin import PATH_HELP, BuiltinTool
 from nous.tools.failure import ToolFailure, describe, quoted
@@ -42,17 +42,17 @@ def write_file(arguments: WriteArguments, context: ToolContext, stop: Stop) -> T
 
 
 def replace_content(place: Place, data: bytes, stop: Stop, expected: os.stat_result | None = None) -> bool:
-    """Replace a file's content atomically; return whether there was a file before.
+    """Replace a file's content; return whether there was a file before.
 
-    Missing directories are made.  Mode and owner of an existing file are kept; a new one gets what the umask leaves.
-    With ``expected`` the file must still be the one that was read.
+    Missing directories are made.  What else an existing file is, it stays (:mod:`nous.system.content`); a new one gets
+    the mode that the umask leaves.  With ``expected`` the file must still be the one that was read.
 
     Raises:
         ToolFailure: it may not be written, is no regular file, or has changed; nothing was replaced.
     """
     directory_fd = place.open_parent(make=expected is None)
 
-    def before_rename() -> None:
+    def before_change() -> None:
         stop.check()
         if expected is not None and not _is_unchanged(expected, _stat_target(place.name, directory_fd)):
             raise ToolFailure(f"{quoted(place.given)} was changed by somebody else meanwhile; read it again.")
@@ -61,14 +61,7 @@ def replace_content(place: Place, data: bytes, stop: Stop, expected: os.stat_res
         target = _stat_target(place.name, directory_fd)
         if target is not None:
             _require_writable(target, place.name, directory_fd, place.given)
-        replace_file_at(
-            directory_fd,
-            place.name,
-            data,
-            mode=None if target is None else stat.S_IMODE(target.st_mode),
-            owner=None if target is None else (target.st_uid, target.st_gid),
-            before_rename=before_rename,
-        )
+        write_content(directory_fd, place.name, data, target, before_change)
     except OSError as error:
         raise describe(place.given, error) from None
     finally:

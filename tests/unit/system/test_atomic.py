@@ -67,16 +67,6 @@ def test_a_link_is_replaced_and_its_target_untouched(tmp_path: Path) -> None:
     assert (tmp_path / "target").read_bytes() == b"target"
 
 
-@needs_root
-def test_the_owner_is_kept(tmp_path: Path) -> None:
-    directory_fd = os.open(tmp_path, os.O_RDONLY)
-    try:
-        replace_file_at(directory_fd, "file", b"", owner=(12345, 23456))
-    finally:
-        os.close(directory_fd)
-    assert ((tmp_path / "file").stat().st_uid, (tmp_path / "file").stat().st_gid) == (12345, 23456)
-
-
 def test_a_refusal_before_the_rename_leaves_the_old_file_and_no_temp(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
 
