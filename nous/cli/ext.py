@@ -18,17 +18,19 @@ from nous.cli.options import Parser, add_state_flags, load_settings, parse, stat
 from nous.cli.serve import secret_variables
 from nous.cli.terminal import exact_line, many_lines, note, say, say_text, write_stderr
 from nous.config.settings import Settings
+from nous.config.yaml_file import read_source
 from nous.errors import EXIT_OK, NousError
+from nous.extensions.clearance import check_command, copy_extension, find_distrust
 from nous.extensions.discovery import Installed, find_installed, look_at, origin_of
 from nous.extensions.extension import Extension, ExtensionFailedError
-from nous.extensions.host import Surroundings, find_distrust, make_extension
-from nous.extensions.manifest import MANIFEST_NAME, Manifest
+from nous.extensions.host import Surroundings, make_extension
+from nous.extensions.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from nous.extensions.pending import CallFailedError, Question
 from nous.extensions.policy import KEYS, policy_in_force
 from nous.extensions.wire import CallKind, Hello, Result
 from nous.system.clock import SystemClock
 from nous.system.state_dir import open_state_dir
-from nous.system.trust import TrustStore, digest_tree
+from nous.system.trust import TrustStore
 from nous.telemetry.log import configure
 
 EPILOG: Final = """\
@@ -134,20 +136,44 @@ def trust(arguments: Sequence[str]) -> int:
     parser.add_argument("directory", metavar="DIR", type=Path, help=f"the extension: it has {MANIFEST_NAME}")
     parser.add_argument("--forget", action="store_true", help="trust it no longer")
     options = parse(parser, arguments)
-    store = TrustStore(open_state_dir(state_root(options)).root)
+    settings = load_settings(options).settings
+    root = open_state_dir(state_root(options)).root
+    store = TrustStore(root)
     directory: Path = options.directory.resolve()
     if options.forget:
-        state, digest = ("forgotten" if store.forget(directory) else "was not trusted"), None
-    else:
-        _, manifest = valid(directory)
-        state, digest = "trusted", digest_tree(directory)
-        store.trust(directory, digest)
-        if not options.json:
-            say(exact_line(f"{manifest.name} may run: {shlex.join(manifest.command)}"))
+        state = "forgotten" if store.forget(directory) else "was not trusted"
+        if options.json:
+            return succeed(path=str(directory), state=state, digest=None)
+        say(f"{state}: {directory}")
+        return EXIT_OK
+    valid(directory)
+    # What is shown, recorded and later run is one copy: the directory may change at any moment.
+    copy = copy_extension(directory, root)
+    source = read_source(copy.directory / MANIFEST_NAME)
+    manifest = parse_manifest(source)
+    check_command(manifest, directory)
+    store.trust(directory, copy.digest, source.data)
+    granted = describe_grant(manifest, settings)
     if options.json:
-        return succeed(path=str(directory), state=state, digest=digest)
-    say(f"{state}: {directory}")
+        return succeed(path=str(directory), state="trusted", digest=copy.digest, **granted)
+    say(exact_line(f"{manifest.name} may run: {shlex.join(manifest.command)}"))
+    for name, text in (("hooks", "hooks"), ("env", "gets the variables"), ("withheld", "does not get, they hold keys")):
+        if granted[name]:
+            say(f"{text}: {', '.join(granted[name])}")
+    say(f"trusted: {directory}")
     return EXIT_OK
+
+
+def describe_grant(manifest: Manifest, settings: Settings) -> dict[str, Any]:
+    """Return what trusting an extension lets run and passes to it; ``withheld`` is what it asks for and never gets."""
+    closed = secret_variables(settings)
+    return {
+        "name": manifest.name,
+        "command": manifest.command,
+        "hooks": manifest.hooks,
+        "env": [name for name in manifest.env if name not in closed],
+        "withheld": [name for name in manifest.env if name in closed],
+    }
 
 
 # -- run

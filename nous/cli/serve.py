@@ -18,7 +18,7 @@ from nous.cli.options import Parser, add_daemon_flags, add_state_flags, load_set
 from nous.config.keys import flatten
 from nous.config.layers import allows_bootstrap
 from nous.config.load import Loaded
-from nous.config.provider import require_provider
+from nous.config.provider import KEY_VARIABLES, require_provider
 from nous.config.settings import ProviderName, Settings
 from nous.config.settings import ProviderSettings as ProviderSection
 from nous.errors import NousError, bound_text
@@ -190,8 +190,12 @@ def make_tools(settings: Settings) -> Sequence[Tool]:
 
 
 def secret_variables(settings: Settings) -> tuple[str, ...]:
-    """Return the environment variables that the configuration says hold secrets: no command sees them."""
-    return tuple(str(value) for path, value in flatten(settings).items() if path.endswith("_env") and value)
+    """Return the environment variables that hold keys of nous: no command and no extension gets them.
+
+    Those that the configuration names, and those that the vendors document, whichever provider is in use.
+    """
+    named = (str(value) for path, value in flatten(settings).items() if path.endswith("_env") and value)
+    return tuple(sorted({*named, *KEY_VARIABLES.values()}))
 
 
 def make_recorded_world(given: ProviderSection, traces: Path) -> World:
@@ -284,7 +288,7 @@ def make_faulty_seams(settings: Settings) -> FaultySeams | None:
 def find_extensions(settings: Settings, state: StateDir, workdir: Path, schemas: SchemaChecker) -> Extensions | None:
     """Return the extensions of this daemon, or ``None``: then nothing of them is even imported."""
     environ = os.environ
-    if not settings.extensions.enabled or not may_be_any(workdir, environ):
+    if not settings.extensions.enabled or not may_be_any(workdir, environ, state.root):
         return None
     from nous.extensions.host import ExtensionHost, Surroundings
 

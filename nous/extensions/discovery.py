@@ -19,7 +19,6 @@ from msgspec import Struct
 from nous.errors import NousError
 from nous.extensions.manifest import MANIFEST_NAME, Manifest, read_manifest
 from nous.extensions.places import project_directory, user_directory
-from nous.system.trust import TrustStore, Verdict, digest_tree
 
 Origin = Literal["user", "project"]
 
@@ -67,15 +66,6 @@ def origin_of(directory: Path, environ: Mapping[str, str]) -> Origin:
     """Say whose a directory is: what does not stand in the user's own place is a project's."""
     is_users = directory.resolve().parent == user_directory(environ).resolve()
     return "user" if is_users else "project"
-
-
-def check_trust(directory: Path, origin: Origin, store: TrustStore) -> Verdict:
-    """Say whether an extension may run.  Reads all of its directory.
-
-    Raises:
-        NousError: the directory cannot be digested (``unsafe_operation``, ``io_failure``).
-    """
-    return "trusted" if origin == "user" else store.check(directory, digest_tree(directory))
 
 
 def _roots(workdir: Path, environ: Mapping[str, str]) -> tuple[tuple[Path, Origin], ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 import anyio
@@ -14,7 +13,8 @@ from anyio.abc import TaskGroup
 from nous.config.settings import OnFailure
 from nous.errors import NousError, bound_text
 from nous.extensions.breaker import Breaker
-from nous.extensions.manifest import Manifest
+from nous.extensions.clearance import Cleared
+from nous.extensions.manifest import PYTHON, Manifest
 from nous.extensions.pending import CallFailedError, FailureCode, Question
 from nous.extensions.policy import Policy, default_on_failure
 from nous.extensions.process import ENDING, ExtensionProcess
@@ -26,9 +26,6 @@ from nous.system.threads import run_in_thread
 from nous.telemetry.log import get_log
 
 log = get_log("extensions")
-
-PYTHON: Final = "{python}"
-"""As a command's first word: the interpreter nous runs with, which has the kit ``nous.extension``."""
 
 MAX_REASON_BYTES: Final = 500
 
@@ -67,13 +64,13 @@ class ExtensionFailedError(Exception):
 class Launch:
     """What an extension is started with.
 
-    ``environ`` is all its environment; ``is_trusted`` is asked, in a thread, before each start.
+    ``environ`` is all its environment.  ``clear`` is called in a thread before each start and returns what may run; it
+    raises a :class:`nous.errors.NousError` if nothing may.
     """
 
-    def __init__(self, directory: Path, environ: Mapping[str, str], is_trusted: Callable[[], bool]) -> None:
-        self.directory = directory
+    def __init__(self, environ: Mapping[str, str], clear: Callable[[], Cleared]) -> None:
         self.environ = environ
-        self.is_trusted = is_trusted
+        self.clear = clear
 
 
 def ignore_trial(extension: Extension, trial: Trial) -> None:
@@ -281,18 +278,18 @@ class Extension:
 
     async def _spawn(self) -> ExtensionProcess:
         try:
-            is_trusted = await run_in_thread(self._launch.is_trusted)
+            cleared = await run_in_thread(self._launch.clear)
         except NousError as error:
-            raise CallFailedError("extension_error", f"its directory cannot be checked: {error.cause}") from None
-        if not is_trusted:
-            raise CallFailedError("extension_error", "its directory is not trusted as it is now", is_counted=False)
-        program, *arguments = self.manifest.command
-        argv = [sys.executable if program == PYTHON else program, *arguments]
+            raise CallFailedError("extension_error", f"it may not run: {error.cause}", is_counted=False) from None
+        if cleared.manifest != self.manifest:
+            reason = "its manifest is not the one that the daemon started with: start nous again"
+            raise CallFailedError("extension_error", reason, is_counted=False)
+        argv = make_argv(cleared)
         if self._was_started:
             self.restarts += 1
         self._was_started = True
         try:
-            child = spawn(argv, cwd=self._launch.directory, env=self._launch.environ, stdin="pipe", stderr="pipe")
+            child = spawn(argv, cwd=cleared.directory, env=self._launch.environ, stdin="pipe", stderr="pipe")
         except OSError as error:
             raise CallFailedError("extension_error", f"it could not be started: {error.strerror}") from None
         log.info("extension_started", extension=self.name, pid=child.pid)
@@ -349,6 +346,16 @@ class Extension:
         if process.end_reason is not None and process.end_reason != ENDING:
             self.last_error = bound_text(process.end_reason, MAX_REASON_BYTES)
         log.info("extension_ended", extension=self.name, pid=process.pid, reason=process.end_reason)
+
+
+def make_argv(cleared: Cleared) -> list[str]:
+    """Return the command line of an extension; a program with a relative path stands in its directory."""
+    program, *arguments = cleared.manifest.command
+    if program == PYTHON:
+        program = sys.executable
+    elif "/" in program:
+        program = str(cleared.directory / program)
+    return [program, *arguments]
 
 
 OnHello = Callable[[Extension, Hello], Awaitable[None]]

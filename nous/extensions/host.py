@@ -15,7 +15,8 @@ from msgspec import UNSET, Struct, structs
 from nous.config.settings import ExtensionsSettings
 from nous.errors import NousError, bound_text
 from nous.extensions.answers import read_answer
-from nous.extensions.discovery import Installed, check_trust, find_installed
+from nous.extensions.clearance import clear
+from nous.extensions.discovery import Installed, find_installed
 from nous.extensions.environment import extension_environment
 from nous.extensions.extension import (
     Extension,
@@ -26,6 +27,7 @@ from nous.extensions.extension import (
     Trial,
     ignore_trial,
 )
+from nous.extensions.lapsed import Lapsed, find_lapsed
 from nous.extensions.manifest import Manifest
 from nous.extensions.pending import Question
 from nous.extensions.policy import policy_in_force
@@ -75,33 +77,19 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     clock: Clock
 
 
-def find_distrust(one: Installed, store: TrustStore) -> NousError | None:
-    """Say why nothing of an extension may run, if it may not.  Reads all of its directory."""
-    try:
-        verdict = check_trust(one.directory, one.origin, store)
-    except NousError as error:
-        return error
-    if verdict == "trusted":
-        return None
-    state = "has changed since it was trusted" if verdict == "changed" else "is not trusted"
-    return NousError("unsafe_operation", f"{one.directory} {state}", hint=f"Type: nous ext trust {one.directory}")
-
-
 def make_extension(
     around: Surroundings, one: Installed, manifest: Manifest, on_hello: OnHello, on_trial: OnTrial = ignore_trial
 ) -> Extension:
-    """Return an extension with the limits in force.  Its trust is looked at anew whenever it is started."""
+    """Return an extension with the limits in force.  Whether it may run is checked anew at each of its starts."""
     settings = around.settings
     override = settings.on_failure.get(manifest.name)
-    store = TrustStore(around.state_root)
     return Extension(
         manifest,
         policy_in_force(manifest.name, manifest, settings),
         manifest.on_failure if override is None else dict.fromkeys(manifest.hooks, override),
         Launch(
-            one.directory,
             extension_environment(around.environ, manifest.env, around.closed_names, around.workdir),
-            lambda: find_distrust(one, store) is None,
+            partial(clear, one, around.state_root),
         ),
         around.clock,
         on_hello,
@@ -115,7 +103,7 @@ class ExtensionHost:
     def __init__(self, around: Surroundings, schemas: SchemaChecker) -> None:
         self._around = around
         self._schemas = schemas
-        self._trust = TrustStore(around.state_root)
+        self._lapsed: list[Lapsed] = []
         self._extensions: list[Extension] = []
         self._refused: list[ExtensionInfo] = []
         self._hooks: frozenset[HookName] = frozenset()
@@ -157,19 +145,34 @@ class ExtensionHost:
         around = self._around
         found = await run_in_thread(find_installed, around.workdir, around.environ)
         wanted = [one for one in found if one.name not in around.settings.skip]
+        started: set[Path] = set()
+        faults: dict[Path, NousError] = {}
         for one in wanted:
-            fault = one.fault or await run_in_thread(find_distrust, one, self._trust)
-            if fault is not None or one.manifest is None:
-                self._refuse(one, fault)
+            try:
+                if one.fault is not None:
+                    raise one.fault
+                cleared = await run_in_thread(clear, one, around.state_root)
+            except NousError as fault:
+                faults[one.directory.resolve()] = fault
+                self._refuse(one.name, str(fault))
             else:
-                self._extensions.append(make_extension(around, one, one.manifest, self._greet, self._tell_trial))
+                started.add(one.directory.resolve())
+                self._extensions.append(make_extension(around, one, cleared.manifest, self._greet, self._tell_trial))
+        store = TrustStore(around.state_root)
+        self._lapsed = await run_in_thread(find_lapsed, around.workdir, store, around.settings, started, faults)
         self._extensions.sort(key=self._place)
         self._hooks = frozenset(hook for extension in self._extensions for hook in extension.manifest.hooks)
+        self._hooks |= frozenset(hook for lapsed in self._lapsed for hook in lapsed.on_failure)
+        refused = {info.name for info in self._refused}
+        for lapsed in self._lapsed:
+            if lapsed.name not in refused:
+                self._refuse(lapsed.name, lapsed.reason)
 
-    def _refuse(self, one: Installed, fault: NousError | None) -> None:
-        cause = str(fault)
-        log.warning("extension_refused", extension=one.name, cause=cause)
-        self._refused.append(ExtensionInfo(name=one.name, version="", state="down", restarts=0, last_error=cause))
+    def _refuse(self, name: str, cause: str) -> None:
+        log.warning("extension_refused", extension=name, cause=cause)
+        self._refused.append(ExtensionInfo(name=name, version="", state="down", restarts=0, last_error=cause))
+        if self._listener is not None:
+            self._listener.tell("extension_refused", bound_text(f"An extension may not run: {cause}"), name)
 
     def _place(self, extension: Extension) -> tuple[int, str]:
         priority = self._around.settings.priority.get(extension.name, extension.manifest.priority)
@@ -233,6 +236,12 @@ class ExtensionHost:
     async def call(self, call: HookCall) -> HookOutcome:
         outcome = HookOutcome()
         payload = dict(call.payload)
+        for lapsed in self._lapsed:
+            failed = lapsed.fail(call)
+            if failed is not None:
+                outcome = merge(outcome, failed)
+            if outcome.block is not None:
+                return outcome
         for extension in self._extensions:
             if call.hook not in extension.manifest.hooks:
                 continue

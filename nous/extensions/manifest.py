@@ -13,12 +13,15 @@ import msgspec
 from msgspec import Meta
 
 from nous.config.settings import OnFailure, Priority
-from nous.config.yaml_file import Node, parse_yaml, read_source, refuse, show_key
+from nous.config.yaml_file import Node, SourceFile, parse_yaml, read_source, refuse, show_key
 from nous.errors import NousError
 from nous.extensions.policy import Policy
 from nous.ports.extensions import HookName
 
 MANIFEST_NAME: Final = "extension.yaml"
+
+PYTHON: Final = "{python}"
+"""As a command's first word: the interpreter nous runs with, which has the kit ``nous.extension``."""
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")]
 Word = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -58,6 +61,15 @@ def read_manifest(directory: Path) -> Manifest:
         source = read_source(path)
     except FileNotFoundError:
         raise NousError("invalid_usage", f"{path}: no such file", hint="See docs/extensions.md.") from None
+    return parse_manifest(source)
+
+
+def parse_manifest(source: SourceFile) -> Manifest:
+    """Return the manifest that stands in a file's bytes.
+
+    Raises:
+        NousError: ``invalid_config``.
+    """
     return _Reader(source.name).read(parse_yaml(source))
 
 

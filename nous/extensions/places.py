@@ -18,6 +18,17 @@ def project_directory(workdir: Path) -> Path:
     return workdir / ".nous" / "extensions"
 
 
-def may_be_any(workdir: Path, environ: Mapping[str, str]) -> bool:
-    """Whether there can be any extension: two looks at the disk."""
-    return project_directory(workdir).is_dir() or user_directory(environ).is_dir()
+def may_be_any(workdir: Path, environ: Mapping[str, str], state_root: Path) -> bool:
+    """Whether there can be any extension, or one of the project was trusted and has been removed since.
+
+    A few looks at the disk; trust records are read only where there are some.
+    """
+    project = project_directory(workdir)
+    if project.is_dir() or user_directory(environ).is_dir():
+        return True
+    if not (state_root / "trust").is_dir():
+        return False
+    from nous.system.trust import TrustStore
+
+    top = project.resolve()
+    return any(Path(record.path).parent == top for record in TrustStore(state_root).records())

@@ -6,9 +6,8 @@ Trust is in content.  It is recorded as a digest, and whatever is different now 
 it again.  One file per path, each replaced atomically: any number of processes may trust and ask at once, the last
 one that trusted a path wins, and nobody waits.  Asking never writes and never repairs; what cannot be read is unknown.
 
-A caller that goes on to use a *file* computes the digest of the very bytes it uses (:func:`digest_bytes`): nothing can
-be swapped in between.  For a *directory* that is not possible, so :func:`digest_tree` answers for the moment at which
-it was called; whoever may write into the directory afterwards was trusted with that.
+What is used is what was digested: a caller that goes on to use a *file* computes the digest of the bytes it uses
+(:func:`digest_bytes`); one that uses a *directory* uses the copy that :func:`digest_tree` made while it read.
 """
 
 import hashlib
@@ -121,8 +120,11 @@ def digest_bytes(data: bytes) -> str:
     return f"file-sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def digest_tree(root: Path) -> str:
+def digest_tree(root: Path, copy_to: Path | None = None) -> str:
     """Return the digest of everything under a directory, ``tree-sha256:<hex>``.
+
+    ``copy_to``, a directory that does not exist yet, becomes a copy of exactly what was digested: every file is read
+    once.  Links in it lead to the same places within the copy.  After an error what was copied so far is left there.
 
     Names, contents, executable bits, empty directories and the targets of symbolic links all count; owners and times
     do not.  Hidden files and caches count too: what stands in ``__pycache__`` is code.
@@ -134,21 +136,28 @@ def digest_tree(root: Path) -> str:
     whole = hashlib.sha256()
     try:
         real_root = root.resolve(strict=True)
-        for entry in _walk(real_root, real_root, 0, _Budget()):
+        if copy_to is not None:
+            copy_to.mkdir(0o700)
+        for entry in _walk(_Tree(real_root, copy_to), real_root, 0):
             whole.update(entry)
     except OSError as error:
         raise NousError("io_failure", f"{_text(error.filename or root)}: {error.strerror}") from error
     return f"tree-sha256:{whole.hexdigest()}"
 
 
-class _Budget:
-    """How much of a tree was read."""
+class _Tree:
+    """A tree that is being read: where it is, where it is copied to, and how much of it was read."""
 
-    __slots__ = ("bytes", "files")
+    __slots__ = ("bytes", "copy", "files", "root")
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path, copy: Path | None) -> None:
+        self.root = root
+        self.copy = copy
         self.files = 0
         self.bytes = 0
+
+    def copy_of(self, path: Path) -> Path | None:
+        return None if self.copy is None else self.copy / path.relative_to(self.root)
 
     def spend(self, path: Path, *, files: int = 0, size: int = 0) -> None:
         self.files += files
@@ -158,37 +167,47 @@ class _Budget:
             raise NousError("unsafe_operation", f"the tree is too large to be trusted (at {_text(path)}): {limits}")
 
 
-def _walk(root: Path, directory: Path, depth: int, budget: _Budget) -> Iterator[bytes]:
+def _walk(tree: _Tree, directory: Path, depth: int) -> Iterator[bytes]:
     """Yield one unambiguous line per entry, parents first, in the order of the names' bytes."""
     if depth > _MAX_DEPTH:
         raise NousError("unsafe_operation", f"{_text(directory)}: nested deeper than {_MAX_DEPTH} levels")
     for path in sorted(directory.iterdir(), key=os.fsencode):
-        budget.spend(path, files=1)
-        name = os.fsencode(path.relative_to(root))
+        tree.spend(path, files=1)
+        name, copy = os.fsencode(path.relative_to(tree.root)), tree.copy_of(path)
         mode = path.lstat().st_mode
         if stat.S_ISDIR(mode):
+            if copy is not None:
+                copy.mkdir(0o700)
             yield _line(b"dir", name, b"")
-            yield from _walk(root, path, depth + 1, budget)
+            yield from _walk(tree, path, depth + 1)
         elif stat.S_ISLNK(mode):
-            yield _line(b"link", name, os.fsencode(_target_within(root, path)))
+            target = _target_within(tree.root, path)
+            if copy is not None:
+                inside = os.path.relpath(os.path.realpath(path), os.path.realpath(path.parent))
+                copy.symlink_to(inside if target.is_absolute() else target)
+            yield _line(b"link", name, os.fsencode(target))
         elif stat.S_ISREG(mode):
-            kind, content = _read_digest(path, budget)
+            kind, content = _read_digest(path, tree, copy)
             yield _line(kind, name, content)
         else:
             raise NousError("unsafe_operation", f"{_text(path)} is neither a file nor a directory")
 
 
-def _read_digest(path: Path, budget: _Budget) -> tuple[bytes, bytes]:
-    """Return a file's kind and the digest of its content, both of the same open file."""
+def _read_digest(path: Path, tree: _Tree, copy: Path | None) -> tuple[bytes, bytes]:
+    """Return a file's kind and the digest of its content, both of the same open file, and copy what was read."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(fd, "rb", buffering=0) as file:
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode):
             raise NousError("unsafe_operation", f"{_text(path)} is neither a file nor a directory")
         content = hashlib.sha256()
-        while block := file.read(_READ_BYTES):
-            budget.spend(path, size=len(block))
-            content.update(block)
+        with (Path(os.devnull) if copy is None else copy).open("wb") as out:
+            while block := file.read(_READ_BYTES):
+                tree.spend(path, size=len(block))
+                content.update(block)
+                out.write(block)
+        if copy is not None:
+            copy.chmod(0o500 if mode & stat.S_IXUSR else 0o400)
     return (b"program" if mode & stat.S_IXUSR else b"file"), content.digest()
 
 

@@ -223,7 +223,7 @@ async def test_what_changes_meanwhile_is_not_started_again(home: Home) -> None:
         await peer.run("dies")
         (directory / "main.py").write_text("raise SystemExit", encoding="utf-8")
         [warning] = of_type(await peer.run("changed"), "warning")[:1]
-        assert "not trusted as it is now" in warning.payload["reason"]
+        assert warning.payload["reason"] == f"it may not run: {directory} has changed since it was trusted"
         assert (await infos(peer))["one"]["restarts"] == 0
     assert not (home.workdir / "ran").exists()
 

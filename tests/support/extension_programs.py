@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 
+from nous.extensions.clearance import Cleared
 from nous.extensions.environment import extension_environment
 from nous.extensions.extension import Extension, Launch
 from nous.extensions.manifest import read_manifest
@@ -77,7 +78,7 @@ async def running(directory: Path) -> AsyncIterator[Extension]:
     manifest = read_manifest(directory)
     policy = Policy(**{key: getattr(manifest, key) for key in Policy.__struct_fields__})
     environ = extension_environment(os.environ, manifest.env, (), directory)
-    launch = Launch(directory, environ, lambda: True)
+    launch = Launch(environ, lambda: Cleared(directory, manifest))
     extension = Extension(manifest, policy, manifest.on_failure, launch, SystemClock(), on_hello)
     with bounded():
         async with anyio.create_task_group() as tasks:

@@ -8,9 +8,10 @@ import anyio
 
 from nous.cli.doctor.check import Finding, Situation, enumerate_names, failed, passed, warned
 from nous.cli.serve import secret_variables
+from nous.extensions.clearance import find_distrust
 from nous.extensions.discovery import Installed, find_installed
 from nous.extensions.extension import Extension
-from nous.extensions.host import Surroundings, find_distrust, make_extension
+from nous.extensions.host import Surroundings, make_extension
 from nous.extensions.manifest import Manifest
 from nous.extensions.wire import Hello
 from nous.system.clock import SystemClock

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nous.errors import NousError
-from nous.extensions.discovery import check_trust, find_installed, origin_of
+from nous.extensions.clearance import copy_extension, find_distrust
+from nous.extensions.discovery import find_installed, look_at, origin_of
 from nous.extensions.places import may_be_any, project_directory, user_directory
 from nous.system.trust import TrustStore, digest_tree
 from tests.support.extension_programs import write_extension
@@ -19,7 +20,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def test_nothing_anywhere(tmp_path: Path, environ: dict[str, str]) -> None:
-    assert not may_be_any(tmp_path, environ)
+    assert not may_be_any(tmp_path, environ, tmp_path / "state")
     assert find_installed(tmp_path, environ) == []
 
 
@@ -36,7 +37,7 @@ def test_the_user_s_come_first_and_keep_their_names(tmp_path: Path, environ: dic
             write_extension(place, name)
     (project / "no-manifest").mkdir()
     (project / "a-file").write_text("", encoding="utf-8")
-    assert may_be_any(tmp_path, environ)
+    assert may_be_any(tmp_path, environ, tmp_path / "state")
     found = find_installed(tmp_path, environ)
     assert [(one.name, one.origin, one.fault is None) for one in found] == [
         ("both", "user", True),
@@ -67,16 +68,17 @@ def test_trust_is_asked_of_projects_only(tmp_path: Path, environ: dict[str, str]
     directory = write_extension(project_directory(tmp_path), "one")
     store = TrustStore(tmp_path / "state")
     (tmp_path / "state").mkdir()
-    assert check_trust(directory, "user", store) == "trusted"
-    assert check_trust(directory, "project", store) == "unknown"
+    assert find_distrust(look_at(directory, "user"), store) is None
+    assert "is not trusted" in str(find_distrust(look_at(directory, "project"), store))
     store.trust(directory, digest_tree(directory))
-    assert check_trust(directory, "project", store) == "trusted"
+    assert find_distrust(look_at(directory, "project"), store) is None
     (directory / "main.py").chmod(0o755)
-    assert check_trust(directory, "project", store) == "changed"
+    assert "has changed since it was trusted" in str(find_distrust(look_at(directory, "project"), store))
 
 
 def test_a_tree_that_leads_out_is_refused(tmp_path: Path) -> None:
     directory = write_extension(tmp_path, "one")
     (directory / "secret").symlink_to("/etc/passwd")
     with pytest.raises(NousError):
-        check_trust(directory, "project", TrustStore(tmp_path))
+        copy_extension(directory, tmp_path / "state")
+    assert not list((tmp_path / "state").rglob("secret"))
