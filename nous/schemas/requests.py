@@ -4,8 +4,6 @@ A request is four bytes of length (big-endian) and a marshalled tuple: a kind an
 infinity and surrogates, which JSON does not.  A reply is one line of JSON.
 """
 
-from __future__ import annotations
-
 import marshal
 from typing import Any, BinaryIO, Final
 
