@@ -19,7 +19,8 @@ def run(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="nous gc",
         description="Remove sessions, traces and tool outputs that the settings under retention call too old. "
-        "Without such settings everything stays. What a living daemon works on is never touched.",
+        "Without such settings everything stays. What is in use, what was changed within the last hour, and sessions "
+        "that kept traces need for their context are never touched.",
     )
     add_state_flags(parser)
     parser.add_argument("--json", action="store_true", help="answer with one object")
@@ -52,7 +53,9 @@ def report(plan: Plan, gone: list[Unit], locks: list[str], *, is_dry: bool, as_j
         kind: count + sum(u.kind == kind for u in plan.remove if u not in gone) for kind, count in plan.kept.items()
     }
     if as_json:
-        return succeed(dry_run=is_dry, removed=gone, kept=left, dead_daemons=locks, freed_bytes=freed_bytes)
+        return succeed(
+            dry_run=is_dry, removed=gone, kept=left, recent=plan.recent, dead_daemons=locks, freed_bytes=freed_bytes
+        )
     verb = "would go" if is_dry else "removed"
     for unit in gone:
         say(f"{verb}: {unit.kind} {unit.name} ({unit.size_bytes} bytes)")
@@ -60,4 +63,6 @@ def report(plan: Plan, gone: list[Unit], locks: list[str], *, is_dry: bool, as_j
         say(f"{verb}: lock of the dead daemon {epoch}")
     kept = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in left.items())
     say(f"{verb}: {len(gone)} of {len(plan.remove)}, {freed_bytes} bytes; kept: {kept}")
+    if plan.recent:
+        say(f"{plan.recent} more were changed within the last hour and stay until they are older.")
     return EXIT_OK

@@ -219,6 +219,8 @@ def compact(arguments: Sequence[str]) -> int:
 async def _compact(options: argparse.Namespace, settings: Settings) -> int:
     store = SessionStore(state_paths(state_root(options)).sessions, profile=_lock_profile(settings))
     session = store.get(options.session_id)
+    if options.prune and store.leases.is_in_use(session.id, ("run",)):
+        raise NousError("command_rejected", "run_in_progress", hint="Prune once the session's runs have ended.")
     keep_tokens = settings.engine.compact_keep_tokens if options.keep_tokens is None else options.keep_tokens
     made = plan_compaction(session, keep_tokens, options.instruction)
     if made is None and not options.prune:

@@ -43,6 +43,7 @@ from nous.runtime.syncs import Syncs
 from nous.runtime.system_prompt import read_agents_file
 from nous.runtime.toolbox import Toolbox
 from nous.runtime.upcoming import UpcomingRun, UpcomingRuns
+from nous.runtime.uses import SessionUses
 from nous.schemas.checker import SchemaChecker
 from nous.store.locks import STANDARD, LockProfile
 from nous.store.session_format import LeafMove
@@ -120,7 +121,7 @@ class Daemon:
         self.order = Order()
         self.syncs = Syncs()
         self.sessions = SessionStore(state_root / "sessions", profile=lock_profile)
-        self.active_session_id = ""
+        self.uses = SessionUses(self.sessions.leases, lock_profile)
         self.steering_mode: QueueMode = "one-at-a-time"
         self.follow_up_mode: QueueMode = "one-at-a-time"
         self.runs: dict[str, RunDriver] = {}
@@ -132,6 +133,11 @@ class Daemon:
         self._tasks: TaskGroup | None = None
         self._run_ended = anyio.Event()
         self._events_made = 0
+
+    @property
+    def active_session_id(self) -> str:
+        """The session that commands mean which name none; ``""`` while there is none."""
+        return self.uses.active_id
 
     # -- runs
 
@@ -188,6 +194,7 @@ class Daemon:
         """Note that a run has ended.  May be repeated."""
         if self.runs.pop(driver.run_id, None) is None:
             return
+        self.uses.end_run(driver.run_id)
         self._spent[driver.session_id] = self._spent.get(driver.session_id, NOTHING_SPENT).plus(driver.spent)
         if driver.refusal is None:
             self.last_ended = EndedRun(driver.run_id, self.clock.mono_ns(), self.hub.peer_pids())
@@ -266,7 +273,7 @@ class Daemon:
 
     # -- sessions
 
-    def session_for_prompt(self, found: Session | None, leaf_id: str | None) -> Session:
+    async def session_for_prompt(self, found: Session | None, leaf_id: str | None) -> Session:
         """Return the session a prompt means: the one that was found for it, or a new one that becomes active.
 
         Raises ``invalid_payload`` for a leaf that the session does not have.
@@ -277,7 +284,7 @@ class Daemon:
             found.path(leaf_id)
         if found is None:
             found = self.create_session()
-            self.active_session_id = found.id
+            await self.uses.activate(found.id)
         return found
 
     async def named_or_active_session(self, session_id: str | None) -> Session | None:

@@ -109,7 +109,7 @@ async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
         raise NousError("shutting_down")
     found = await daemon.named_or_active_session(payload.session_id)
     terms = await settle_prompt(daemon, found, payload)
-    session = daemon.session_for_prompt(found, payload.leaf_id)
+    session = await daemon.session_for_prompt(found, payload.leaf_id)
     assert call.upcoming is not None
     first = RunStarted(call.command_id, payload.text, terms.images)
     driver = await start_run(daemon, session, first, terms, payload.leaf_id, call.upcoming)
@@ -320,7 +320,7 @@ async def new_session(call: Call, payload: c.NewSession) -> SessionAnswer:
     daemon = call.connection.daemon
     await ask_about_session(daemon, "session_before_switch", daemon.active_session_id, {"reason": "new"})
     session = daemon.create_session()
-    daemon.active_session_id = session.id
+    await daemon.uses.activate(session.id)
     await daemon.sync_session(session)
     return SessionAnswer(session_id=session.id, active=True)
 
@@ -330,7 +330,7 @@ async def switch_session(call: Call, payload: c.SwitchSession) -> SessionAnswer:
     session = await daemon.session(payload.session_id)
     asked = {"reason": "switch", "session_id": session.id}
     await ask_about_session(daemon, "session_before_switch", daemon.active_session_id, asked)
-    daemon.active_session_id = session.id
+    await daemon.uses.activate(session.id)
     return SessionAnswer(session_id=session.id, active=True, parent_id=session.parent_id or UNSET)
 
 
@@ -352,7 +352,7 @@ async def branch_session(call: Call, payload: c.BranchSession) -> SessionAnswer:
     asked = {"leaf_id": source.leaf_id if payload.leaf_id is None else payload.leaf_id}
     await ask_about_session(daemon, "session_before_fork", source.id, asked)
     session = daemon.branch_session(payload.source_id, payload.leaf_id)
-    daemon.active_session_id = session.id
+    await daemon.uses.activate(session.id)
     await daemon.sync_session(session)
     return SessionAnswer(session_id=session.id, active=True, parent_id=payload.source_id)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nous.engine.inputs import CompactionStarted, RunStarted
 from nous.errors import NousError
 from nous.runtime.terms import RunTerms, settle
+from nous.system.steps import complete_async
 
 if TYPE_CHECKING:
     from nous.runtime.daemon import Daemon
@@ -61,8 +62,17 @@ async def _launch(
     daemon.check_free(session.id)
     if len(daemon.runs) >= daemon.settings.daemon.max_runs:
         raise NousError("overloaded", f"{len(daemon.runs)} runs are active")
-    leaf_id = session.leaf_id if leaf_id is None else leaf_id
-    driver = make_run(daemon, session, daemon.upcoming.run_id(upcoming), leaf_id, terms, daemon.forget_run)
+    run_id = daemon.upcoming.run_id(upcoming)
+    await daemon.uses.begin_run(run_id, session.id)
+    try:
+        # Nobody prunes or removes the session any more: this is what the run will find in it.
+        await complete_async(session.refresh())
+        daemon.check_free(session.id)
+        leaf_id = session.leaf_id if leaf_id is None else leaf_id
+        driver = make_run(daemon, session, run_id, leaf_id, terms, daemon.forget_run)
+    except BaseException:
+        daemon.uses.end_run(run_id)
+        raise
     daemon.runs[driver.run_id] = driver
     upcoming.driver = driver
     daemon.start_task(driver.run, first, upcoming.begin)

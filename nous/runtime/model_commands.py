@@ -49,7 +49,7 @@ async def set_model(call: Call, payload: c.SetModel) -> ModelSet:
     session = await daemon.named_or_active_session(payload.session_id)
     terms = settle(daemon, session, None, payload.provider, payload.model, payload.thinking)
     if session is None:
-        session = daemon.session_for_prompt(None, None)
+        session = await daemon.session_for_prompt(None, None)
     daemon.check_free(session.id)
     await daemon.set_model(session, terms.choice)
     choice = terms.choice

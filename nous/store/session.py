@@ -18,6 +18,7 @@ from nous.ports.model import ContextMessage
 from nous.protocol.entries import Compaction, ModelChange
 from nous.store.branching import BranchContent, branch_content
 from nous.store.disk import Disk, io_failure, replace_file, write_all
+from nous.store.leases import Leases
 from nous.store.locks import LockProfile, retry, try_lock, unlock
 from nous.store.rewrite import PruneReport, rewrite
 from nous.store.session_format import MAX_LINE_BYTES, Checkpoint, Entry, encode_line
@@ -45,12 +46,15 @@ class Session:
     open between calls.  Made by :class:`SessionStore` only.
     """
 
-    def __init__(self, path: Path, log: SessionLog, disk: Disk, profile: LockProfile, *, is_new: bool) -> None:
+    def __init__(
+        self, path: Path, log: SessionLog, disk: Disk, profile: LockProfile, leases: Leases, *, is_new: bool
+    ) -> None:
         self._path = str(path)
         self._lock_path = str(path.with_suffix(".lock"))
         self._log = log
         self._disk = disk
         self._profile = profile
+        self._leases = leases
         self._recovered: list[TornTail] = []
         # What was written here and what was synced, counted, because only a count means the same to both threads.
         self._written = 1 if is_new else 0
@@ -209,11 +213,19 @@ class Session:
         processes go on with it; where nothing can go it is untouched.  Blocks while it reads and writes.
 
         Raises:
-            NousError: what :meth:`append` raises but for the entry's faults.
+            NousError: ``command_rejected`` (run_in_progress) while a run of any process uses the session, which may
+                need what would go; what :meth:`append` raises but for the entry's faults.
         """
-        reports: list[PruneReport] = []
-        await self._do_locked(lambda fd: reports.append(self._prune(fd, retain)))
-        return reports[0]
+        excluded = self._leases.try_exclude(self.id, ("run",))
+        if excluded is None:
+            raise NousError("command_rejected", "run_in_progress", hint="Prune once the session's runs have ended.")
+        try:
+            reports: list[PruneReport] = []
+            await self._do_locked(lambda fd: reports.append(self._prune(fd, retain)))
+            return reports[0]
+        finally:
+            for lease in excluded:
+                lease.release()
 
     def sync(self) -> None:
         """Return once all that was appended by this process would survive a power cut.  Blocks; for any thread.

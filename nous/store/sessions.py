@@ -16,6 +16,7 @@ import anyio
 
 from nous.errors import NousError
 from nous.store.disk import Disk, io_failure, place_file
+from nous.store.leases import Leases
 from nous.store.locks import STANDARD, LockProfile, try_lock, unlock
 from nous.store.session import Session
 from nous.store.session_format import FORMAT, ORIGIN, Entry, LeafMove, SessionHeader, encode_line
@@ -40,6 +41,7 @@ class SessionStore:
         self._directory = directory
         self._profile = profile
         self._disk = disk or Disk()
+        self.leases = Leases(directory)
         self._index = SessionIndex(directory, self._disk)
         # Who uses a session keeps it here; the last ones used stay a little longer.
         self._live: WeakValueDictionary[str, Session] = WeakValueDictionary()
@@ -171,7 +173,7 @@ class SessionStore:
             self._disk.close(fd)
         if log is None:
             raise NousError("session_not_found", session_id)
-        return Session(path, log, self._disk, self._profile, is_new=False)
+        return Session(path, log, self._disk, self._profile, self.leases, is_new=False)
 
     def _write_new(self, header: SessionHeader, entries: Sequence[Entry]) -> Session:
         if SAFE_ID.fullmatch(header.id) is None:
@@ -189,7 +191,7 @@ class SessionStore:
             raise NousError("session_error", f"there is a session {header.id!r} already") from None
         except OSError as error:
             raise io_failure(error, str(path)) from error
-        return self._keep(Session(path, log, self._disk, self._profile, is_new=True))
+        return self._keep(Session(path, log, self._disk, self._profile, self.leases, is_new=True))
 
     def _write_file(self, path: Path, data: bytes) -> None:
         """Make a file that was not there, at once with all it begins with: nobody ever sees a part of it."""

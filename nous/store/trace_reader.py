@@ -42,6 +42,11 @@ class TraceSummary(Struct, frozen=True, kw_only=True):
     ended_at: str | None = None
 
 
+class _Captured(Struct, frozen=True):
+    capture: dict[str, str] = {}
+
+
+_capture: Final = msgspec.json.Decoder(_Captured)
 _headers: Final = msgspec.json.Decoder(TraceHeader)
 _ends: Final = msgspec.json.Decoder(TraceEnd)
 
@@ -115,6 +120,20 @@ def read_header(path: Path) -> TraceHeader:
     """
     with open_trace(path) as fd:
         return _read_header(path, fd)
+
+
+def refers_to_session(path: Path) -> bool:
+    """Tell whether the run's context stands only in its session; where that cannot be told, it does.
+
+    Raises:
+        NousError: ``run_not_found``, ``io_failure``.
+    """
+    with open_trace(path) as fd:
+        try:
+            first = read_first_line(_disk, fd, _end_of(fd, None), MAX_TRACE_LINE_BYTES)
+            return _capture.decode(first or b"").capture.get("context", "referenced") == "referenced"
+        except (LineTooLongError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return True
 
 
 def scan(path: Path, is_dead: Callable[[str], bool]) -> TraceSummary:

@@ -98,6 +98,7 @@ class Server:
             with anyio.CancelScope(shield=True):
                 await daemon.catalogue.aclose()
             daemon.syncs.close()
+            daemon.uses.close()
 
     def _listen(self) -> list[UnixListener]:
         if self._socket_path is None:

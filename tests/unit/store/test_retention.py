@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nous.store.disk import Disk
-from nous.store.locks import try_lock, unlock
-from nous.store.retention import DAY_SECONDS, Collector, Keep, Kind, Unit
+from nous.store.leases import LEASES_NAME, USES, Leases, Use
+from nous.store.locks import STANDARD, try_lock, unlock
+from nous.store.retention import DAY_SECONDS, Collector, Keep, Kind, Unit, remove_tree
 from nous.store.sessions import SessionStore
 from nous.store.trace_file import TraceWriter
 from nous.store.trace_lines import TraceCounts, TraceEnd
@@ -45,7 +46,7 @@ class State:
 
     def trace(self, name: str, days: float, *, epoch: str = "dead", ended: bool = True) -> Path:
         writer = TraceWriter.create(self.traces, name)
-        writer.append(header_line(name, epoch))
+        writer.append(header_line(name, epoch).replace(b'"s1"', f'"of-{name}"'.encode()))
         if ended:
             writer.close(END)
         else:
@@ -127,7 +128,8 @@ async def test_a_session_somebody_writes_stays(state: State) -> None:
     unlock(disk, lock)
     assert state.collect(session=Keep(days=1)) == ["s1"]
     # The lock is never removed, and the name can be used again.
-    assert [found.name for found in state.sessions.iterdir()] == ["s1.lock"]
+    assert [found.name for found in state.sessions.iterdir() if found.is_file()] == ["s1.lock"]
+    assert list((state.sessions / LEASES_NAME).iterdir()) == []
     SessionStore(state.sessions).create("s1", NOW)
 
 
@@ -186,3 +188,73 @@ def test_both_rules_hold_together(
 def _changed(state: State, number: int) -> float:
     directory = state.outputs / f"r{number}"
     return max(directory.stat().st_mtime, (directory / "call.txt").stat().st_mtime)
+
+
+# -- who uses a session keeps it
+
+
+def trace_of(state: State, run_id: str, session_id: str, context: str) -> Path:
+    """Write an old, closed trace whose context stands in its session (``referenced``) or in itself."""
+    writer = TraceWriter.create(state.traces, run_id)
+    capture = f',"capture":{{"context":"{context}"}}}}\n'.encode()
+    writer.append(header_line(run_id, "dead").replace(b'"s1"', f'"{session_id}"'.encode()).replace(b"}\n", capture))
+    writer.close(END)
+    return age(state.traces / f"{run_id}.ndjson", 50)
+
+
+async def test_a_session_that_a_kept_trace_needs_stays(state: State) -> None:
+    needed, embedded = state.session("a", 50), state.session("b", 50)
+    trace = trace_of(state, "r1", "a", "referenced")
+    trace_of(state, "r2", "b", "recorded")
+    assert state.collect(session=Keep(days=1)) == ["b"]
+    assert (needed.exists(), embedded.exists()) == (True, False)
+    assert sorted(state.collect(session=Keep(days=1), trace=Keep(days=1))) == ["a", "r1", "r2"]
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_a_session_in_use_stays_until_its_user_is_done(state: State, use: Use) -> None:
+    path = state.session("a", 50)
+    lease = await Leases(state.sessions).hold("a", use, STANDARD)
+    assert state.collect(session=Keep(days=1)) == []
+    lease.release()
+    assert state.collect(session=Keep(days=1)) == ["a"]
+    assert not path.exists()
+
+
+async def test_a_session_that_is_used_after_it_was_planned_stays(state: State) -> None:
+    state.session("a", 50)
+    rules = {**ALL, "session": Keep(days=1)}
+    [unit] = state.collector.plan(rules).remove
+    lease = await Leases(state.sessions).hold("a", "active", STANDARD)
+    assert not state.collector.remove(unit)
+    lease.release()
+    assert state.collector.remove(unit)
+
+
+async def test_what_stays_only_for_its_age_is_counted(state: State) -> None:
+    state.session("a", 0.01)
+    state.session("b", 0.02)
+    plan = state.collector.plan({**ALL, "session": Keep(count=1)})
+    assert (plan.remove, plan.recent) == ([], 1)
+
+
+async def test_outputs_nested_however_deep_are_measured_and_removed(state: State) -> None:
+    top = state.output("r1", 50)
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=fd)
+        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    remove_tree(top)
+    assert not top.exists()
+    top.mkdir()
+    deep = top
+    for _ in range(1500):
+        deep = deep / "d"
+        deep.mkdir()
+    for path in (deep, top / "d", top):
+        age(path, 50)
+    assert state.collector.plan(ALL).kept["output"] == 1
