@@ -193,12 +193,18 @@ def load(state: StateDir, source: str) -> Timeline:
 
 
 def export_run(arguments: Sequence[str]) -> int:
-    parser = make_parser("export", "Write one file of a run that can be handed on and replayed.")
+    parser = make_parser("export", "Write one file of a run that can be handed on and replayed: to standard output.")
     parser.add_argument("run_id", metavar="RUN_ID", help="the run's id, as nous trace list shows it")
-    parser.add_argument("-o", "--out", metavar="FILE", help="where to; - for standard output (default: exports/)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("-o", "--out", metavar="FILE", help="write it to this file; - for standard output")
+    where.add_argument("--save", action="store_true", help="write it below exports/ and print its path (--json: too)")
     parser.add_argument("--format", choices=("fixture", "events"), default="fixture", help="all of it, or events alone")
     parser.add_argument("--redact", choices=("default", "none"), default="default", help="none: leave secrets in")
+    parser.add_argument(
+        "--max-text-bytes", metavar="N", type=int, help="with --format events: leave out longer texts of messages"
+    )
     options = parse(parser, arguments)
+    check_text_bound(options.max_text_bytes, options.format)
     write = partial(
         export,
         state_root(options),
@@ -206,8 +212,10 @@ def export_run(arguments: Sequence[str]) -> int:
         options.format,
         redact=options.redact == "default",
         held_secrets=held_secrets(load_settings(options).settings, os.environ),
+        max_text_bytes=options.max_text_bytes,
     )
-    if options.out == "-":
+    # One object cannot say what was exported and be it.
+    if options.out == "-" or not (options.out or options.save or options.json):
         return _stream(write)
     exported = write(out=None if options.out is None else Path(options.out))
     if options.json:
@@ -215,6 +223,17 @@ def export_run(arguments: Sequence[str]) -> int:
     say_value(str(exported.path))
     note(_about(exported))
     return EXIT_OK
+
+
+def check_text_bound(max_text_bytes: int | None, form: str) -> None:
+    if max_text_bytes is None:
+        return
+    if max_text_bytes < 1:
+        raise NousError("invalid_usage", "--max-text-bytes: expected a positive number")
+    if form != "events":
+        raise NousError(
+            "invalid_usage", "--max-text-bytes: a fixture has to hold every text", hint="Add --format events."
+        )
 
 
 def held_secrets(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:

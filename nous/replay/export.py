@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET
 
 from nous.engine.inputs import Input
 from nous.errors import NousError
+from nous.protocol.events import EVENTS
 from nous.protocol.messages import Message
 from nous.replay.engine_mode import replay_in_engine
 from nous.replay.recording import Header, Recorded, check_seal, context_digest, read_header, read_lines
@@ -75,11 +76,13 @@ def export(
     redact: bool = True,
     held_secrets: Sequence[str] = (),
     out: Path | None = None,
+    max_text_bytes: int | None = None,
 ) -> Export:
     """Export a run's trace to ``out``, or to a file of its own under ``<state>/exports``.  Blocks.
 
     The file (0600) appears whole or not at all; an older one of the same name is replaced.  A run that was cut off is
-    exported as far as it was recorded.
+    exported as far as it was recorded.  Of ``events``, texts, results and arguments of more than ``max_text_bytes``
+    bytes are left out and only measured, as the protocol does with those that do not fit a line.
 
     Raises:
         NousError: ``run_not_found``; ``command_rejected`` while the run is active; ``verification_failed`` if the
@@ -101,7 +104,7 @@ def export(
             _rename(fixture, target)
         else:
             with _temporary(target) as events:
-                _write_events(events, fixture)
+                _write_events(events, fixture, max_text_bytes)
                 _rename(events, target)
     return Export(
         path=target,
@@ -184,10 +187,33 @@ def _write_fixture(
     return written
 
 
-def _write_events(path: Path, fixture: Path) -> None:
+def _write_events(path: Path, fixture: Path, max_text_bytes: int | None) -> None:
     lines = (line + b"\n" for batch in iter_line_batches(fixture) for line in batch if kind_of(line) == "event")
     with _writing(path) as sink:
-        _append_all(sink, lines)
+        _append_all(sink, lines if max_text_bytes is None else (bound_texts(line, max_text_bytes) for line in lines))
+
+
+def bound_texts(line: bytes, max_bytes: int) -> bytes:
+    """Return an event's line without those texts in its payload that have more than ``max_bytes`` bytes.
+
+    In the place of ``text`` stand ``text_bytes`` and ``text_omitted``; a required one (``result``) becomes empty.
+    Deltas stay: their sizes are bounded, and the whole text stands nowhere else.
+    """
+    if len(line) <= max_bytes:
+        return line
+    event: dict[str, Any] = msgspec.json.decode(line)
+    payload: dict[str, Any] = event["payload"]
+    struct = EVENTS.get(event["type"])
+    fields = () if struct is None else struct.__struct_fields__
+    for name in [name for name in payload if f"{name}_omitted" in fields]:
+        value = payload[name]
+        data = value.encode() if isinstance(value, str) else msgspec.json.encode(value)
+        if len(data) > max_bytes:
+            payload.pop(name)
+            payload |= {f"{name}_bytes": len(data), f"{name}_omitted": True}
+            if name == "result":  # which the protocol requires
+                payload["result"] = ""
+    return msgspec.json.encode(event) + b"\n"
 
 
 def _append_all(sink: TraceWriter, lines: Iterable[bytes]) -> None:

@@ -172,7 +172,7 @@ def test_colours_only_on_a_terminal_that_wants_them(home: Home) -> None:
 
 def test_an_export_goes_where_it_is_asked_to_and_replays(home: Home) -> None:
     run_id = record(home, f"my key is {SECRET}", RICH)
-    done = trace(home, "export", run_id)
+    done = trace(home, "export", run_id, "--save")
     path = home.state / "exports" / f"{run_id}.trace.ndjson"
     assert (done.returncode, done.stdout) == (0, f"{path}\n".encode())
     assert done.stderr.endswith(b" events, 6 places redacted\n")
@@ -186,8 +186,11 @@ def test_an_export_goes_where_it_is_asked_to_and_replays(home: Home) -> None:
     assert found["path"] == str(home.workdir / "bug.trace.ndjson")
     assert (found["run_id"], found["format"], found["status"]) == (run_id, "fixture", "completed")
     assert (found["secrets"], found["context"], found["events"]) == (6, "recorded", data.count(b'"seq":'))
-    streamed = trace(home, "export", run_id, "-o", "-")
-    assert (streamed.returncode, streamed.stdout, streamed.stderr) == (0, data, b"")
+    for flags in ((), ("-o", "-")):
+        streamed = trace(home, "export", run_id, *flags)
+        assert (streamed.returncode, streamed.stdout, streamed.stderr) == (0, data, b"")
+    both = trace(home, "export", run_id, "--save", "-o", "x")
+    assert (both.returncode, both.stdout) == (6, b"")
 
 
 def test_events_alone(home: Home) -> None:
@@ -195,6 +198,22 @@ def test_events_alone(home: Home) -> None:
     done = trace(home, "export", run_id, "--format", "events", "-o", "-")
     written = trace_of(home, run_id).read_bytes().split(b"\n")
     assert done.stdout.split(b"\n")[:-1] == [line for line in written if line.startswith(b'{"v"')]
+
+
+def test_readers_with_bounded_texts_get_bounded_texts(home: Home) -> None:
+    run_id = record(home, "hello", Setup(script=[[{"text": ["x" * 50_000, "y" * 50_000]}]]))
+    whole = trace(home, "export", run_id, "--format", "events").stdout.splitlines()
+    bounded = trace(home, "export", run_id, "--format", "events", "--max-text-bytes", "65536").stdout.splitlines()
+    assert len(bounded) == len(whole)
+    (changed,) = [json.loads(after) for before, after in zip(whole, bounded, strict=True) if before != after]
+    assert changed["type"] == "message_end"
+    assert "text" not in changed["payload"]
+    assert (changed["payload"]["text_bytes"], changed["payload"]["text_omitted"]) == (100_000, True)
+    assert max(map(len, bounded)) < 65536
+    (home.workdir / "bounded.ndjson").write_bytes(b"\n".join(bounded) + b"\n")
+    assert trace(home, "validate", "bounded.ndjson").returncode == 0
+    for flags in (("--max-text-bytes", "9"), ("--format", "events", "--max-text-bytes", "0")):
+        assert trace(home, "export", run_id, *flags).returncode == 6
 
 
 def test_what_the_environment_holds_is_redacted(home: Home) -> None:
