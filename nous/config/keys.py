@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from nous.config.settings import Settings
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_SHOWN_WORD: Final = re.compile(r"[A-Za-z0-9]{1,8}", re.ASCII)
 _OPEN_PART: Final = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 
 
@@ -95,9 +96,31 @@ def suggest_key(path: str) -> str:
     import difflib
 
     name = path.rpartition(".")[2]
-    elsewhere = [known for known in KEYS if known.rpartition(".")[2] == name]
-    close = elsewhere or difflib.get_close_matches(path, KEYS, n=1)
+    by_name: dict[str, str] = {}
+    for known in KEYS:
+        by_name.setdefault(known.rpartition(".")[2], known)
+    if name in by_name:
+        return f"; did you mean {by_name[name]}?"
+    close = difflib.get_close_matches(path, [*sorted(SECTIONS), *KEYS], n=1)
+    if not close:
+        close = [by_name[near] for near in difflib.get_close_matches(name, by_name, n=1, cutoff=0.75)]
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def show_value(key: Key, value: object) -> str | None:
+    """Return a wrong text as a message may show it; None for other values.
+
+    Only a word that is too short for any key or password is shown, and only where numbers and words of a list belong.
+    """
+    if not isinstance(value, str):
+        return None
+    if not value:
+        return "an empty text"
+    kind, _ = _split(_without_none(key.type))
+    is_word_of_a_list = get_origin(kind) is Literal
+    if (is_word_of_a_list or kind in (bool, int)) and _SHOWN_WORD.fullmatch(value):
+        return f'"{value}"'
+    return "this text" if is_word_of_a_list else None
 
 
 def flatten(settings: Settings) -> dict[str, object]:

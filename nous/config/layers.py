@@ -25,6 +25,7 @@ from nous.config.keys import (
     find_key,
     flatten,
     parse_text,
+    show_value,
     suggest_key,
 )
 from nous.config.settings import Settings
@@ -141,7 +142,8 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
         try:
             value = parse_text(key, environ[key.env])
         except WrongValueError as error:
-            raise NousError("invalid_config", f"{key.env}: expected {error.expected}") from None
+            given = show_value(key, environ[key.env]) or "this text"
+            raise NousError("invalid_config", f"{key.env}: expected {error.expected}, not {given}") from None
         layer[key.path] = Given(_locate(key, value, Path.cwd(), environ), key.env)
     return layer
 
@@ -176,7 +178,8 @@ class _FileReader:
         try:
             value = check_value(key, node.plain())
         except WrongValueError as error:
-            self._refuse(node, shown, f"expected {error.expected}, not {_kind(node)}")
+            given = show_value(key, node.value) or _kind(node)
+            self._refuse(node, shown, f"expected {error.expected}, not {given}")
         base = Path(self._file).absolute().parent
         return Given(_locate(key, value, base, self._environ), f"{self._file}:{node.line}")
 

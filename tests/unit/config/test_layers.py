@@ -214,22 +214,28 @@ def test_a_relative_config_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 REFUSED_FILES = [
-    ("provder:\n  name: mock\n", 1, "provder: unknown key; did you mean"),
+    ("provder:\n  name: mock\n", 1, "provder: unknown key; did you mean provider?"),
     ("provider:\n  nam: mock\n", 2, "provider.nam: unknown key; did you mean provider.name?"),
     ("model: x\n", 1, "model: unknown key; did you mean provider.model?"),
+    ("modle: x\n", 1, "modle: unknown key; did you mean provider.model?"),
+    (
+        "tools:\n  policy:\n    bash: sk-a-secret-that-is-long\n",
+        3,
+        "tools.policy.bash: expected one of allow, deny, not this text",
+    ),
     ("\n\nquux: 1\n", 3, "quux: unknown key"),
-    ("provider:\n  name: nobody\n", 2, f"provider.name: expected one of {PROVIDERS}, not text"),
-    ("daemon:\n  max_runs: '3'\n", 2, "daemon.max_runs: expected an integer from 1 to 1000000, not text"),
+    ("provider:\n  name: nobody\n", 2, f'provider.name: expected one of {PROVIDERS}, not "nobody"'),
+    ("daemon:\n  max_runs: '3'\n", 2, 'daemon.max_runs: expected an integer from 1 to 1000000, not "3"'),
     ("daemon:\n  max_runs: 3.0\n", 2, "daemon.max_runs: expected an integer from 1 to 1000000, not a number"),
     ("daemon:\n  max_runs: true\n", 2, "daemon.max_runs: expected an integer from 1 to 1000000, not true"),
     ("daemon:\n  max_runs:\n", 2, "daemon.max_runs: expected an integer from 1 to 1000000, not null"),
     ("daemon:\n  max_runs: [1]\n", 2, "daemon.max_runs: expected an integer from 1 to 1000000, not a list"),
     ("daemon:\n  drain_timeout_ms: 30s\n", 2, "daemon.drain_timeout_ms: expected an integer from 0 to"),
-    ("prompt:\n  agents_md: yes\n", 2, "prompt.agents_md: expected true or false, not text"),
+    ("prompt:\n  agents_md: yes\n", 2, 'prompt.agents_md: expected true or false, not "yes"'),
     ("provider:\n  model: 4\n", 2, "provider.model: expected a string that is not empty, not a number"),
     ("provider:\n  model: {a: b}\n", 2, "provider.model: expected a string that is not empty, not a mapping"),
     ("tools:\n  active: read\n", 2, "tools.active: expected a list of strings, not text"),
-    ("tools:\n  policy:\n    bash: ask\n", 3, "tools.policy.bash: expected one of allow, deny, not text"),
+    ("tools:\n  policy:\n    bash: ask\n", 3, 'tools.policy.bash: expected one of allow, deny, not "ask"'),
     ("tools:\n  policy: deny\n", 2, "tools.policy: expected a mapping, not text"),
     ("tools:\n  policy:\n    a b: deny\n", 3, "tools.policy.a b: unknown key"),
     ("tools:\n  policy:\n    '': deny\n", 3, "tools.policy.'': unknown key"),
@@ -252,7 +258,11 @@ REFUSED_FILES = [
     ("daemon: {max_runs: 1\n", 2, "not YAML: "),
     ("provider:\n  api_key: sk-1\n", 2, "provider.api_key: unknown key; did you mean provider.api_key_env?"),
     ("provider:\n  api_key_env: sk-abcdef\n", 2, "provider.api_key_env: expected the name of an environment variable"),
-    ("provider:\n  headers:\n    X: ''\n", 3, "provider.headers.X: expected a string that is not empty, not text"),
+    (
+        "provider:\n  headers:\n    X: ''\n",
+        3,
+        "provider.headers.X: expected a string that is not empty, not an empty text",
+    ),
     ("provider:\n  headers:\n    authorization: Bearer x\n", 3, "provider.headers.authorization: secrets never stand"),
     ("provider:\n  headers:\n    X-Api-Key: abc\n", 3, "provider.headers.X-Api-Key: secrets never stand in a file"),
     ("prompt:\n  system: a\n  system_file: b\n", 3, "prompt.system_file: prompt.system is set too"),
@@ -355,7 +365,7 @@ def test_a_variable_that_holds_a_named_secret_is_known(home: Home) -> None:
 )
 def test_a_wrong_variable(home: Home, name: str, text: str, expected: str) -> None:
     error = home.refusal(environ={name: text})
-    assert (error.code, error.cause) == ("invalid_config", f"{name}: expected {expected}")
+    assert (error.code, error.cause) == ("invalid_config", f'{name}: expected {expected}, not "{text}"')
 
 
 @pytest.mark.parametrize(("text", "allowed"), [("1", True), ("0", False), (None, False)])
