@@ -40,13 +40,18 @@ class UsageReport(Struct, frozen=True, tag="usage"):
     usage: Usage
 
 
-FinishReason = Literal["stop", "length", "tool_use", "refusal"]
+FinishReason = Literal["stop", "length", "tool_use", "refusal", "other"]
+"""``length``: the answer was cut, by a limit of tokens.  ``other``: it ended for a reason that nous does not know."""
 
 
-class Finish(Struct, frozen=True, tag="finish"):
-    """The model closed its answer.  Exactly one per successful call; at most a usage report follows it."""
+class Finish(Struct, frozen=True, tag="finish", omit_defaults=True):
+    """The answer has ended.  Exactly one per successful call; at most a usage report follows it.
+
+    ``word`` is the vendor's own reason where ``reason`` is ``other``.
+    """
 
     reason: FinishReason
+    word: str = ""
 
 
 ModelItem = TextDelta | ThinkingDelta | ToolCallDelta | UsageReport | Finish

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from nous.errors import NousError
 from nous.ports.model import ModelItem, ModelRequest
-from nous.providers.faults import Reply
+from nous.providers.faults import CUT, Reply
+from nous.providers.sse import SseParser
 
 
 class HttpRequest(Struct, frozen=True):
@@ -42,7 +44,8 @@ class HttpRequest(Struct, frozen=True):
 class ItemParser(Protocol):
     """Turns the data of one answer's events into items, one parser per call.
 
-    ``finished``: a :class:`nous.ports.model.Finish` was given, only usage may follow.  ``done``: nothing follows.
+    ``finished``: a finish reason has come and only usage is expected.  ``done``: nothing follows, the
+    :class:`nous.ports.model.Finish` was given.
     """
 
     finished: bool
@@ -57,12 +60,39 @@ class ItemParser(Protocol):
         ...
 
     def finish(self, items: list[ModelItem]) -> None:
-        """The stream has ended: append what is still to be said.
+        """The stream has ended: append what is still to be said, and the finish.
 
         Raises:
-            NousError: ``provider_unavailable`` if the answer was not finished.
+            NousError: ``provider_unavailable`` if no finish reason came after the last content; ``provider_error`` if
+                nothing of the answer could be read.
         """
         ...
+
+
+def finish_stream(events: SseParser, parser: ItemParser, items: list[ModelItem]) -> None:
+    """The stream has ended: take a last event that lacks its empty line, then finish the answer.
+
+    Raises:
+        NousError: what the parser raises; ``provider_unavailable`` if the stream ends within an event.
+    """
+    data = events.finish()
+    if data is not None and not parser.done:
+        if not is_whole(data):
+            raise NousError("provider_unavailable", CUT)
+        parser.feed(data, items)
+    if not parser.done:
+        parser.finish(items)
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether an event's data is not cut: JSON, or OpenAI's mark of the end."""
+    if data.startswith(b"[DONE]"):
+        return True
+    try:
+        msgspec.json.decode(data.decode("utf-8", "replace"), type=msgspec.Raw)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 class Adapter(Protocol):

@@ -5,23 +5,27 @@ Source: Gemini API reference, "GenerateContentResponse".  Citations, ratings and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from nous.errors import NousError
-from nous.ports.model import Finish, FinishReason, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
+from nous.ports.model import ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.messages import Usage
-from nous.providers.decoding import decode_event, encode_text
-from nous.providers.faults import CUT, fault_in_stream
+from nous.providers.decoding import decode_event, encode_text, read_count, read_id, read_index, read_usage
+from nous.providers.ending import EndingParser, printable
+from nous.providers.faults import fault_in_stream, malformed
 from nous.providers.text import TextChannel
 
 
-class _FunctionCall(Struct, gc=False):
-    id: str | None = None
+class _FunctionCall(Struct, gc=False, rename="camel"):
+    id: Any = None
     name: str | None = None
-    args: dict[str, Any] | None = None
+    args: Any = None
+    will_continue: Any = None
+    partial_args: Any = None
 
 
 class _Part(Struct, gc=False, rename="camel"):
@@ -36,17 +40,9 @@ class _Content(Struct, gc=False):
 
 
 class _Candidate(Struct, gc=False, rename="camel"):
-    index: int | None = None
-    content: _Content | None = None
+    index: Any = None
+    content: _Content | list[Any] | None = None
     finish_reason: str | None = None
-
-
-class _Usage(Struct, gc=False, rename="camel"):
-    prompt_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
-    cached_content_token_count: int | None = None
-    candidates_token_count: int | None = None
-    thoughts_token_count: int | None = None
 
 
 class _Feedback(Struct, gc=False, rename="camel"):
@@ -55,38 +51,12 @@ class _Feedback(Struct, gc=False, rename="camel"):
 
 class _Answer(Struct, gc=False, rename="camel"):
     candidates: list[_Candidate] | None = None
-    usage_metadata: _Usage | None = None
+    usage_metadata: Any = None
     prompt_feedback: _Feedback | None = None
     error: Any = None
 
 
 _answers: Final = msgspec.json.Decoder(_Answer)
-
-_REASONS: Final[dict[str, FinishReason]] = {
-    "STOP": "stop",
-    "MAX_TOKENS": "length",
-    "SAFETY": "refusal",
-    "RECITATION": "refusal",
-    "LANGUAGE": "refusal",
-    "BLOCKLIST": "refusal",
-    "PROHIBITED_CONTENT": "refusal",
-    "SPII": "refusal",
-    "IMAGE_SAFETY": "refusal",
-    "IMAGE_PROHIBITED_CONTENT": "refusal",
-    "IMAGE_RECITATION": "refusal",
-}
-"""The vendor's reasons.  A reason not listed here still means that the model closed its answer."""
-
-_FAILED_REASONS: Final[dict[str, str]] = {
-    # What the model wrote could not be read as a call: asked again, it usually writes another.
-    "MALFORMED_FUNCTION_CALL": "provider_unavailable",
-    "MALFORMED_RESPONSE": "provider_unavailable",
-    "UNEXPECTED_TOOL_CALL": "provider_unavailable",
-    "TOO_MANY_TOOL_CALLS": "provider_error",
-    "MISSING_THOUGHT_SIGNATURE": "provider_error",
-    "OTHER": "provider_error",
-}
-"""Reasons that close no answer but give up on it."""
 
 
 def error_parts(error: object) -> tuple[list[object], object]:
@@ -98,88 +68,103 @@ def error_parts(error: object) -> tuple[list[object], object]:
     return [error.get("code"), error.get("status"), *reasons], error.get("message")
 
 
-class GeminiParser:
+class GeminiParser(EndingParser):
     """See :class:`nous.providers.adapter.ItemParser`.
 
-    No event says that it is the last one, so ``done`` stays false: the stream's end is the end.
+    No event says that it is the last one: the stream's end is the end.  ``names``: the tools' names for those on the
+    wire.
     """
 
-    def __init__(self) -> None:
-        self.finished = False
-        self.done = False
+    def __init__(self, names: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._names = names or {}
         self._text = TextChannel()
         self._thinking = TextChannel()
         self._calls = 0
-        self._usage: Usage | None = None
+        self._usage: Any = None
 
     def feed(self, data: bytes, items: list[ModelItem]) -> None:
-        answer = decode_event(_answers, data, "a part of an answer")
+        try:
+            answer = decode_event(_answers, data, "a part of an answer")
+        except NousError:
+            if data.startswith(b"[DONE]"):  # from proxies
+                self._finish_marked(items)
+                return
+            raise
         if answer.error:
             raise fault_in_stream(*error_parts(answer.error))
         if answer.usage_metadata is not None:
-            self._usage = _usage(answer.usage_metadata)
-        for candidate in answer.candidates or ():
-            if not candidate.index and not self.finished:
-                self._take(candidate, items)
+            self._usage = answer.usage_metadata
+        if answer.candidates:
+            for candidate in answer.candidates:
+                if candidate.index and read_index(candidate.index, "candidates.index"):
+                    self._passed_over = "another candidate"
+                else:
+                    self._take(candidate, items)
         feedback = answer.prompt_feedback
-        if feedback is not None and feedback.block_reason and not self.finished:
-            raise NousError("content_refused", f"the prompt was blocked: {feedback.block_reason[:64]}")
-
-    def finish(self, items: list[ModelItem]) -> None:
-        if not self.finished:
-            raise NousError("provider_unavailable", CUT)
-        self._report_usage(items)
+        if feedback is not None and feedback.block_reason and not self._reason:
+            raise NousError("content_refused", f"the prompt was blocked: {printable(feedback.block_reason)}")
 
     def _take(self, candidate: _Candidate, items: list[ModelItem]) -> None:
         content = candidate.content
-        if content is not None:
-            for part in content.parts or ():
+        if type(content) is _Content and content.parts:
+            for part in content.parts:
                 self._take_part(part, items)
         if candidate.finish_reason:
-            self._close(candidate.finish_reason, items)
+            self._take_reason(candidate.finish_reason)
 
     def _take_part(self, part: _Part, items: list[ModelItem]) -> None:
-        if part.text:
+        if text := part.text:
             if part.thought:
-                items.extend(map(ThinkingDelta, self._thinking.feed(part.text)))
+                self._note_more()
+                items.extend(map(ThinkingDelta, self._thinking.feed(text)))
             else:
-                items.extend(map(TextDelta, self._text.feed(part.text)))
+                if self._is_waiting:
+                    self._note_answer()
+                items.extend(map(TextDelta, self._text.feed(text)))
+        elif part.text is None and part.function_call is None and part.thought_signature is None:
+            self._passed_over = "parts that are not text"
         if part.thought_signature:
             # Before the call it belongs to, behind the text.
+            self._note_more()
             items.append(ThinkingDelta("", part.thought_signature))
         if part.function_call is not None:
             self._call(part.function_call, items)
 
     def _call(self, call: _FunctionCall, items: list[ModelItem]) -> None:
+        if not call.name:
+            raise malformed("a tool call has no name")
+        if call.will_continue or call.partial_args:
+            raise malformed("a tool call in pieces, which was not asked for")
+        self._has_calls = True
+        self._note_answer()
         index = self._calls
         self._calls += 1
-        items.append(ToolCallDelta(index, call.id or None, call.name or None))
-        channel = TextChannel()
-        for piece in channel.feed(encode_text(call.args or {})):
-            items.append(ToolCallDelta(index, arguments=piece))
+        items.append(ToolCallDelta(index, read_id(call.id) or None, self._names.get(call.name, call.name)))
+        # An empty list is PHP's empty object.
+        items.extend(ToolCallDelta(index, arguments=piece) for piece in TextChannel().feed(_arguments(call.args)))
 
-    def _close(self, reason: str, items: list[ModelItem]) -> None:
-        if reason in _FAILED_REASONS:
-            raise NousError(_FAILED_REASONS[reason], f"the provider gave up on the answer: {reason}")
+    def _close(self, items: list[ModelItem]) -> None:
         items.extend(map(ThinkingDelta, self._thinking.flush()))
         items.extend(map(TextDelta, self._text.flush()))
-        self._report_usage(items)
-        known = _REASONS.get(reason, "stop")
-        items.append(Finish("tool_use" if known == "stop" and self._calls else known))
-        self.finished = True
-
-    def _report_usage(self, items: list[ModelItem]) -> None:
-        if self._usage is not None:
-            items.append(UsageReport(self._usage))
-            self._usage = None
+        if self._usage is not None and (usage := read_usage(self._usage, _read_usage)) is not None:
+            items.append(UsageReport(usage))
 
 
-def _usage(found: _Usage) -> Usage:
+def _arguments(args: object) -> str:
+    if args is None or args == []:
+        return "{}"
+    if not isinstance(args, dict):
+        raise malformed("functionCall.args is not an object")
+    return encode_text(args)
+
+
+def _read_usage(found: dict[str, Any]) -> Usage:
     """Return the tokens as nous counts them: thinking is part of the output, what tools were asked of the input."""
-    thoughts = found.thoughts_token_count or 0
+    thoughts = read_count(found, "thoughtsTokenCount")
     return Usage(
-        input_tokens=(found.prompt_token_count or 0) + (found.tool_use_prompt_token_count or 0),
-        output_tokens=(found.candidates_token_count or 0) + thoughts,
-        cached_tokens=found.cached_content_token_count or 0,
+        input_tokens=read_count(found, "promptTokenCount") + read_count(found, "toolUsePromptTokenCount"),
+        output_tokens=read_count(found, "candidatesTokenCount") + thoughts,
+        cached_tokens=read_count(found, "cachedContentTokenCount"),
         reasoning_tokens=thoughts,
     )

@@ -2,12 +2,14 @@
 
 Pure.  Lines end with LF, CR or CRLF and with nothing else.  Source: WHATWG HTML, "Server-sent events", parsing an
 event stream; ``event``, ``id`` and ``retry`` are understood and not reported, because every vendor nous speaks
-to repeats in the data what matters.
+to repeats in the data what matters.  An error outside of ``data`` is reported as if it stood in it.
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+import msgspec
 
 from nous.errors import NousError
 
@@ -27,12 +29,13 @@ class SseParser:
         self._event_bytes = 0
         self._after_cr = False
         self._begun = False
+        self._is_bare = False
         self._failed = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of the events that ``chunk`` completed; events without data are left out.
 
-        An event that the stream does not end with an empty line is never reported.
+        An event that the stream does not end with an empty line is left to :meth:`finish`.
 
         Raises:
             NousError: ``provider_error`` if an event is longer than the limit, once all before it were returned.
@@ -43,6 +46,23 @@ class SseParser:
         if self._failed and not events:
             raise NousError("provider_error", f"an event of the stream is longer than {self._limit} bytes")
         return events
+
+    def finish(self) -> bytes | None:
+        """The stream has ended: return the data of an event that lacks its empty line, or None if there is none.
+
+        It may be half an event: also ``b""``, where less has come than the name of its first field.
+        """
+        line = self._take_partial()
+        if self._failed:
+            return None
+        if line and b"data:".startswith(line):
+            return b""
+        if line:
+            self._take_line(line)
+        events: list[bytes] = []
+        is_begun = bool(self._data)
+        self._dispatch(events)
+        return events[0] if events else b"" if is_begun else None
 
     def _unify_newlines(self, chunk: bytes) -> bytes:
         if self._after_cr and chunk.startswith(b"\n"):
@@ -84,9 +104,22 @@ class SseParser:
             line = line.removeprefix(_BOM)
         if line.startswith(b"data:"):
             self._data.append(line[6:] if line.startswith(b" ", 5) else line[5:])
-        elif line == b"data":
-            self._data.append(b"")
+        elif not line.startswith(b"event:"):
+            self._take_odd_line(line)
         return True
+
+    def _take_odd_line(self, line: bytes) -> None:
+        """Take what some servers send outside of ``data``: errors as a field of their own, or JSON without a field.
+
+        Sources: llama.cpp before October 2025 (``error: {...}``); Lemonade (the bare object).
+        """
+        if line == b"data":
+            self._data.append(b"")
+        elif line.startswith(b"error:"):
+            self._data.append(b'{"error":%b}' % _as_json(line[6:].strip()))
+        elif self._is_bare or (line.startswith(b"{") and not self._data):
+            self._is_bare = True
+            self._data.append(line)
 
     def _grow(self, size: int) -> bool:
         self._event_bytes += size
@@ -100,5 +133,15 @@ class SseParser:
             return
         data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
         self._data.clear()
+        self._is_bare = False
         if data:
             events.append(data)
+
+
+def _as_json(value: bytes) -> bytes:
+    """Return ``value`` if it is JSON, else as a JSON string."""
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return msgspec.json.encode(value.decode("utf-8", "replace"))
+    return value

@@ -8,7 +8,7 @@ from typing import Final
 
 from nous.errors import NousError
 from nous.ports.model import ModelItem, ModelRequest
-from nous.providers.adapter import Adapter, ItemParser
+from nous.providers.adapter import Adapter, ItemParser, finish_stream
 from nous.providers.http import ByteStream, HttpRoom
 from nous.providers.patience import Patience
 from nous.providers.sse import MAX_EVENT_BYTES, SseParser
@@ -129,7 +129,7 @@ class ItemStream:
         try:
             if not data:
                 self._over = True
-                self._parser.finish(items)
+                finish_stream(self._events, self._parser, items)
             else:
                 self._parse_events(data, items)
         except NousError as error:

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 from nous.errors import NousError
 from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.messages import Usage
-from nous.providers.adapter import Adapter, ItemParser
+from nous.providers.adapter import Adapter, ItemParser, finish_stream
 from nous.providers.registry import build_adapter
 from nous.providers.settings import ProviderSettings
 from nous.providers.sse import SseParser
@@ -53,7 +53,7 @@ def thoughts(*pieces: str, signature: str | None = None) -> list[ModelItem]:
 
 _USED: Final = used(cached=8, reasoning=4)
 _HELLO: Final = texts("Hello", ", ", "\xfcber", " \U0001f600", "!")
-_GREETING: Final[list[ModelItem]] = [*_HELLO, Finish("stop"), _USED]
+_GREETING: Final[list[ModelItem]] = [*_HELLO, _USED, Finish("stop")]
 _SEALED: Final = (
     '{"type":"reasoning","id":"rs_68af","summary":[{"type":"summary_text","text":"Two files."},'
     '{"type":"summary_text","text":"Two calls."}],"encrypted_content":"gAAAAABoYm9v"}'
@@ -69,8 +69,8 @@ ANSWERS: Final[dict[str, dict[str, list[ModelItem]]]] = {
         "text-cr": _GREETING,
         "tool-call": [
             *call(0, "call_Ab12", "read", '{"pa', 'th":"', "a.txt", '"}'),
-            Finish("tool_use"),
             _USED,
+            Finish("tool_use"),
         ],
         "parallel-tools": [
             TextDelta("Two at once."),
@@ -80,13 +80,13 @@ ANSWERS: Final[dict[str, dict[str, list[ModelItem]]]] = {
             ToolCallDelta(1, arguments='{"pattern":'),
             ToolCallDelta(1, arguments='"x"}'),
             ToolCallDelta(0, arguments='"b"}'),
-            Finish("tool_use"),
             _USED,
+            Finish("tool_use"),
         ],
         "reasoning-content": [*thoughts("First ", "think."), *texts("Then ", "speak."), _USED, Finish("stop")],
-        "refusal": [*texts("I cannot ", "do that."), Finish("refusal"), _USED],
+        "refusal": [*texts("I cannot ", "do that."), _USED, Finish("refusal")],
         "content-filter": [TextDelta("So"), Finish("refusal")],
-        "length": [TextDelta("Half a"), Finish("length"), _USED],
+        "length": [TextDelta("Half a"), _USED, Finish("length")],
         "split-surrogates": [*texts("a", "\U0001f600b", "\ufffdc\ufffd"), Finish("stop")],
         "no-done": [TextDelta("Done"), Finish("stop")],
         "multi-line": [TextDelta("lines"), Finish("stop")],
@@ -133,7 +133,7 @@ ANSWERS: Final[dict[str, dict[str, list[ModelItem]]]] = {
             used(output=9),
             Finish("stop"),
         ],
-        "passed-over": [*texts("So it ", "says."), used(output=7), Finish("stop")],
+        "passed-over": [*texts("So it ", "says."), used(output=7), Finish("other", "pause_turn")],
         "refusal": [TextDelta("I cannot"), used(output=4), Finish("refusal")],
         "length": [TextDelta("Half a"), used(output=3), Finish("length")],
     },
@@ -169,28 +169,28 @@ ANSWERS: Final[dict[str, dict[str, list[ModelItem]]]] = {
             ThinkingDelta("Hm."),
             TextDelta("Yes."),
             ThinkingDelta("", '[{"type":"reasoning.text","text":"Hm.","format":"x","index":0}]'),
-            Finish("stop"),
             _USED,
+            Finish("stop"),
         ],
         "details": [
             *thoughts("First ", "think."),
             *call(0, "toolu_01", "read", '{"path":"a"}'),
             ThinkingDelta("", _DETAILS),
-            Finish("tool_use"),
             _USED,
+            Finish("tool_use"),
         ],
     },
     "ollama": {
-        "text": [ThinkingDelta("Hm."), *texts("Hello", ", you"), Finish("stop"), used()],
+        "text": [ThinkingDelta("Hm."), *texts("Hello", ", you"), used(), Finish("stop")],
         "tools": [
             *call(0, "call_a1", "read", '{"path":"a"}'),
             *call(1, "call_b2", "ls", "{}"),
             Finish("tool_use"),
         ],
     },
-    "vllm": {"text": [ThinkingDelta("Hm."), *texts("Hello", ", you"), Finish("stop"), used()]},
-    "llamacpp": {"text": [ThinkingDelta("Hm."), *texts("Hello", ", you"), Finish("stop"), used(cached=8)]},
-    "lmstudio": {"text": [ThinkingDelta("Hm."), *texts("Hello", ", you"), Finish("stop"), used(reasoning=4)]},
+    "vllm": {"text": [ThinkingDelta("Hm."), *texts("Hello", ", you"), used(), Finish("stop")]},
+    "llamacpp": {"text": [ThinkingDelta("Hm."), *texts("Hello", ", you"), used(cached=8), Finish("stop")]},
+    "lmstudio": {"text": [ThinkingDelta("Hm."), *texts("Hello", ", you"), used(reasoning=4), Finish("stop")]},
 }
 """Streams that are answers: vendor, recording, items."""
 
@@ -230,8 +230,7 @@ def play(parser: ItemParser, chunks: Iterable[bytes]) -> tuple[list[ModelItem], 
             for data in events.feed(chunk):
                 if not parser.done:
                     parser.feed(data, items)
-        if not parser.done:
-            parser.finish(items)
+        finish_stream(events, parser, items)
     except NousError as error:
         return items, error
     return items, None

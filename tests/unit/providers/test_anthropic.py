@@ -268,11 +268,11 @@ def end(reason: str, **usage: int) -> list[object]:
         ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"),
         ("refusal", "refusal"),
-        ("something_new", "stop"),
     ],
 )
 def test_stop_reasons(reason: str, finish: Any) -> None:
-    assert parse(*end(reason))[-1] == Finish(finish)
+    said = start(0, type="text", text="a")
+    assert parse(said, *end(reason))[-1] == Finish(finish)
 
 
 def test_calls_decide_that_tools_are_to_be_used() -> None:

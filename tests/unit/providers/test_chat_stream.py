@@ -47,7 +47,12 @@ DONE = "[DONE]"
     ],
 )
 def test_finish_reasons_without_tool_calls(reason: str, finish: str) -> None:
-    assert parse(choice({}, reason), DONE)[-1] == Finish(finish)  # type: ignore[arg-type]
+    assert parse(choice({"content": "a"}, reason), DONE)[-1] == Finish(finish)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "content_filter"])
+def test_an_answer_may_be_empty(reason: str) -> None:
+    assert len(parse(choice({}, reason), DONE)) == 1
 
 
 @pytest.mark.parametrize(
@@ -165,11 +170,12 @@ def test_bytes_that_are_not_utf_8_become_replacement_characters() -> None:
 
 
 def test_one_delta_with_everything_in_it() -> None:
-    delta = {"content": "a", "reasoning_content": "t", "reasoning": "t", "tool_calls": [{"index": 0, "id": "c"}]}
+    begun = {"index": 0, "id": "c", "function": {"name": "ls"}}
+    delta = {"content": "a", "reasoning_content": "t", "reasoning": "t", "tool_calls": [begun]}
     assert parse(choice(delta, "tool_calls"), DONE) == [
         ThinkingDelta("t"),
         TextDelta("a"),
-        ToolCallDelta(0, "c"),
+        ToolCallDelta(0, "c", "ls"),
         Finish("tool_use"),
     ]
 
@@ -188,27 +194,32 @@ def test_a_very_long_delta_is_split() -> None:
     assert items == [TextDelta("x" * MAX_PIECE_CHARS), TextDelta("x"), Finish("stop")]
 
 
-def test_nothing_but_usage_follows_the_finish() -> None:
+def test_what_comes_behind_a_finish_reason_counts() -> None:
     late = [text("late"), call(0, "c", "f", "{}"), choice({}, "length"), {"usage": {"prompt_tokens": 1}}]
-    assert parse(STOP, *late, DONE) == [Finish("stop"), UsageReport(Usage(input_tokens=1))]
+    assert parse(STOP, *late, DONE) == [
+        TextDelta("late"),
+        ToolCallDelta(0, "c", "f"),
+        ToolCallDelta(0, arguments="{}"),
+        UsageReport(Usage(input_tokens=1)),
+        Finish("length"),
+    ]
 
 
-def test_usage_in_every_event_is_reported_once_before_and_once_after_the_finish() -> None:
+def test_usage_in_every_event_is_reported_once() -> None:
     counts = [{"completion_tokens": n} for n in range(4)]
     events = [{**text("a"), "usage": counts[0]}, {**text("b"), "usage": counts[1]}, {**STOP, "usage": counts[2]}]
     assert parse(*events, {"choices": [], "usage": counts[3]}, DONE) == [
         TextDelta("a"),
         TextDelta("b"),
-        UsageReport(Usage(output_tokens=2)),
-        Finish("stop"),
         UsageReport(Usage(output_tokens=3)),
+        Finish("stop"),
     ]
 
 
 @pytest.mark.parametrize("details", [None, {}, {"cached_tokens": None, "reasoning_tokens": None}])
 def test_usage_with_holes(details: object) -> None:
     usage = {"prompt_tokens": None, "prompt_tokens_details": details, "completion_tokens_details": details}
-    assert parse(STOP, {"usage": usage}, DONE)[-1] == UsageReport(Usage())
+    assert parse(STOP, {"usage": usage}, DONE)[0] == UsageReport(Usage())
 
 
 def test_other_choices_are_ignored() -> None:
@@ -246,7 +257,6 @@ def test_done_without_a_finish_is_a_cut() -> None:
         '{"choices":[{"delta":{"content":7}}]}',
         '{"choices":[{"delta":{"tool_calls":[{"index":"secret"}]}}]}',
         '{"choices":[{"finish_reason":1}]}',
-        '{"usage":{"prompt_tokens":"secret"}}',
         r'{"choices":"\ud83d"}',
         "[" * 100_000,
         '{"usage":{"prompt_tokens":' + "9" * 5000 + "}}",
@@ -286,7 +296,7 @@ def test_usage_within_a_choice_and_cached_tokens_where_servers_say_them() -> Non
     inside = {"choices": [{"delta": {}, "finish_reason": "stop", "usage": {"prompt_tokens": 9, "cached_tokens": 4}}]}
     assert parse(inside, DONE) == [UsageReport(Usage(input_tokens=9, cached_tokens=4)), Finish("stop")]
     hit = {"usage": {"prompt_tokens": 9, "prompt_cache_hit_tokens": 5}}
-    assert parse(STOP, hit, DONE)[-1] == UsageReport(Usage(input_tokens=9, cached_tokens=5))
+    assert parse(STOP, hit, DONE)[0] == UsageReport(Usage(input_tokens=9, cached_tokens=5))
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,6 @@ STOP = part(finish="STOP")
         ("PROHIBITED_CONTENT", "refusal"),
         ("SPII", "refusal"),
         ("IMAGE_SAFETY", "refusal"),
-        ("SOMETHING_NEW", "stop"),
     ],
 )
 def test_finish_reasons(reason: str, finish: Any) -> None:
@@ -221,8 +220,16 @@ def test_finish_reasons_that_are_failures(reason: str, code: str) -> None:
     assert caught.value.code == code
 
 
-def test_calls_without_a_name_or_arguments() -> None:
-    assert parse(part({"functionCall": {}}), STOP)[:2] == [ToolCallDelta(0), ToolCallDelta(0, arguments="{}")]
+@pytest.mark.parametrize("args", [{}, {"args": None}, {"args": []}, {"args": {}}])
+def test_calls_without_arguments(args: dict[str, object]) -> None:
+    called = part({"functionCall": {"name": "ls"} | args})
+    assert parse(called, STOP)[:2] == [ToolCallDelta(0, name="ls"), ToolCallDelta(0, arguments="{}")]
+
+
+@pytest.mark.parametrize("call", [{}, {"name": "ls", "args": "x"}, {"name": "ls", "willContinue": True}])
+def test_calls_that_cannot_be_read_fail_the_answer(call: object) -> None:
+    with pytest.raises(NousError, match="malformed"):
+        parse(part({"functionCall": call}), STOP)
 
 
 def test_arguments_with_half_a_pair() -> None:
@@ -240,13 +247,12 @@ def test_half_pairs_are_joined_over_parts() -> None:
     ]
 
 
-def test_the_last_counts_are_reported_with_the_finish_and_later_ones_behind_it() -> None:
+def test_the_last_counts_are_reported_also_if_they_come_behind_the_reason() -> None:
     counts = [{"usageMetadata": {"promptTokenCount": n, "toolUsePromptTokenCount": 1}} for n in range(3)]
     assert parse(counts[0], part({"text": "a"}), STOP | counts[1], counts[2]) == [
         TextDelta("a"),
-        UsageReport(Usage(input_tokens=2)),
-        Finish("stop"),
         UsageReport(Usage(input_tokens=3)),
+        Finish("stop"),
     ]
 
 

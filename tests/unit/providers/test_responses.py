@@ -135,6 +135,7 @@ def opened(output_index: int, call_id: str | None = "c", **more: object) -> dict
     return event("output_item.added", output_index=output_index, item=item)
 
 
+SAID = event("output_text.delta", delta="Yes.")
 DONE = event("completed", response={"status": "completed"})
 
 
@@ -164,13 +165,14 @@ def test_a_delta_that_is_no_text_is_malformed(kind: str) -> None:
 def test_other_items_are_passed_over() -> None:
     search = {"type": "web_search_call", "id": "ws", "status": "completed", "action": {"query": "x"}}
     events = [event(f"output_item.{end}", output_index=0, item=search) for end in ("added", "done")]
-    assert parse(*events, event("web_search_call.searching", output_index=0), DONE) == [Finish("stop")]
+    searching = event("web_search_call.searching", output_index=0)
+    assert parse(*events, searching, SAID, DONE) == [TextDelta("Yes."), Finish("stop")]
 
 
 def test_reasoning_in_the_open_and_without_a_seal() -> None:
     item = {"type": "reasoning", "id": "rs", "summary": []}
     events = [event("reasoning_text.delta", delta="hm"), event("output_item.done", output_index=0, item=item)]
-    assert parse(*events, DONE) == [ThinkingDelta("hm"), Finish("stop")]
+    assert parse(*events, SAID, DONE) == [ThinkingDelta("hm"), TextDelta("Yes."), Finish("stop")]
 
 
 def test_half_pairs_are_joined_per_channel() -> None:
@@ -205,9 +207,23 @@ def test_answers_that_were_cut_short(response: object, finish: Any) -> None:
     assert parse(event("incomplete", response=response)) == [Finish(finish)]
 
 
+def test_an_answer_that_ends_for_an_unknown_reason() -> None:
+    cut = event("incomplete", response={"incomplete_details": {"reason": "moon"}})
+    assert parse(SAID, cut)[-1] == Finish("other", "moon")
+    ended = event("completed", response={"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}})
+    assert parse(SAID, ended)[-1] == Finish("length")
+
+
+def test_completed_with_the_status_of_a_failure_is_one() -> None:
+    with pytest.raises(NousError) as caught:
+        parse(SAID, event("completed", response={"status": "failed", "error": {"code": "server_error"}}))
+    assert caught.value.code == "provider_unavailable"
+
+
 def test_usage_with_holes() -> None:
     usage = {"input_tokens": 3, "output_tokens": None, "input_tokens_details": None}
-    assert parse(event("completed", response={"usage": usage})) == [
+    assert parse(SAID, event("completed", response={"usage": usage})) == [
+        TextDelta("Yes."),
         UsageReport(Usage(input_tokens=3)),
         Finish("stop"),
     ]

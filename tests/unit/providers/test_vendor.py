@@ -55,7 +55,7 @@ USAGE = data_lines('{"choices":[],"usage":{"prompt_tokens":3}}')
 DONE = data_lines("[DONE]")
 END = FINISH + USAGE + DONE
 HELLO = [delta("Hel"), delta("lo"), END]
-HELLO_ITEMS = [TextDelta("Hel"), TextDelta("lo"), Finish("stop"), UsageReport(Usage(input_tokens=3))]
+HELLO_ITEMS = [TextDelta("Hel"), TextDelta("lo"), UsageReport(Usage(input_tokens=3)), Finish("stop")]
 
 
 def ask(text: str = "hi") -> ModelRequest:
@@ -212,7 +212,7 @@ async def test_a_server_that_holds_the_line_after_done_holds_nothing_up(monkeypa
 async def test_a_server_that_holds_the_line_after_the_finish_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vendor, "TAIL_MS", 10)
     async with serve(hangs(delta("a"), FINISH + USAGE)) as server, provider_for(server) as provider:
-        assert await answer(provider) == [TextDelta("a"), Finish("stop"), UsageReport(Usage(input_tokens=3))]
+        assert await answer(provider) == [TextDelta("a"), UsageReport(Usage(input_tokens=3)), Finish("stop")]
 
 
 def trickles_for_ever(*first: bytes, piece: bytes = b": keep-alive\n\n", pause_s: float = 0.005) -> Reply:
