@@ -50,6 +50,8 @@ class Transcript:
                 self._add(event.payload["delta"])
             case "message_end" if event.payload.get("role") != "user":
                 self._add("" if self._last == "\n" else "\n")
+                if note := short_of_end(event.payload):
+                    self._note(note)
             case "tool_execution_start":
                 self._note(f"{event.payload['tool_name']} {short_arguments(event.payload.get('arguments'))}".rstrip())
             case "tool_execution_end":
@@ -92,6 +94,16 @@ def tool_end(payload: dict[str, Any]) -> str:
     if "duration_ms" in payload:
         line += f" {payload['duration_ms']} ms"
     return f"{line}: {_cut(payload['result'].partition(chr(10))[0], MAX_ARGUMENTS_CHARACTERS)}" if is_error else line
+
+
+def short_of_end(payload: dict[str, Any]) -> str:
+    """Return what to say of an answer that the model did not close; ``""`` for any other."""
+    if payload.get("stop_reason") == "length":
+        return "length: the answer was cut by the limit of output tokens"
+    if payload.get("stop_reason") == "other":
+        word = _cut(str(payload.get("finish_reason", "")), MAX_VALUE_CHARACTERS)
+        return f"other: the answer ended for the reason {word}"
+    return ""
 
 
 def complaint(payload: dict[str, Any]) -> str:

@@ -53,10 +53,16 @@ class Answer:
         self.usage = Usage()
         self.has_usage = False
         self.finish: FinishReason | None = None
+        self.finish_word = ""
         self._has_thought = False
         self._parts: list[_Thought | TextBlock | _Call] = []
         self._calls: dict[int, _Call] = {}
         self._taken = taken_call_ids
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the answer ended before the model closed it, or for a reason that is not known."""
+        return self.finish in ("length", "other")
 
     def report(self, usage: Usage) -> None:
         self.usage = usage

@@ -157,7 +157,7 @@ class CompactionPart:
             elif isinstance(piece, UsageReport):
                 answer.report(piece.usage)
             elif isinstance(piece, Finish):
-                answer.finish = piece.reason
+                answer.finish, answer.finish_word = piece.reason, piece.word
             if answer.size_bytes > self._run.spec.limits.max_message_bytes:
                 self.stop()
                 self._store_fallback()
@@ -169,7 +169,8 @@ class CompactionPart:
             return
         answer = self._close_call()
         text = answer.full_text().strip()
-        if answer.finish in ("stop", "length") and text:
+        is_whole = answer.finish == "stop" or (answer.finish == "length" and self._run.spec.runs_cut_calls)
+        if is_whole and text:
             self._store(bound_text(text, MAX_SUMMARY_BYTES), "model")
         else:
             self._store_fallback()

@@ -133,7 +133,7 @@ class ModelCalls:
         elif isinstance(piece, UsageReport):
             answer.report(piece.usage)
         elif isinstance(piece, Finish):
-            answer.finish = piece.reason
+            answer.finish, answer.finish_word = piece.reason, piece.word
 
     def on_model_done(self, item: ModelDone) -> None:
         answer, run = self._answer, self._run
@@ -191,12 +191,15 @@ class ModelCalls:
         if message is None or answer is None:
             return
         calls = message.tool_calls
-        run.stop_reason = "tool_use" if calls else ("length" if answer.finish == "length" else "stop")
+        is_cut = answer.is_cut and (not calls or not run.spec.runs_cut_calls)
+        run.stop_reason = _stop_reason(answer) if is_cut else "tool_use" if calls else "stop"
         self._close(run.stop_reason, message.text)
         if run.end_if_aborting():
             return
         if calls:
-            run.tools.begin(calls)
+            run.tools.begin(calls, cut_text(answer) if is_cut else "")
+        elif is_cut and run.output.is_wanted and not run.spec.runs_cut_calls:
+            run.fail("output_invalid", "$: the answer was cut before its end")
         elif run.output.is_wanted:
             run.output.check(message)
         else:
@@ -222,6 +225,21 @@ class ModelCalls:
                 "assistant",
                 text,
                 stop_reason=stop_reason,
+                finish_reason=answer.finish_word if stop_reason == "other" else UNSET,
                 usage=answer.usage,
                 cost_usd=UNSET if cost is None else cost,
             )
+
+
+def _stop_reason(answer: Answer) -> StopReason:
+    return "length" if answer.finish == "length" else "other"
+
+
+def cut_text(answer: Answer) -> str:
+    """Return what the model is told about each call of an answer that was cut."""
+    if answer.finish == "length":
+        return (
+            "Not run: your answer was cut by the limit of output tokens, so this call may be incomplete. "
+            "Say it in fewer tokens, or in several smaller calls."
+        )
+    return f"Not run: your answer ended for the reason {answer.finish_word!r}, so this call may be incomplete."

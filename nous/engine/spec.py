@@ -52,7 +52,8 @@ class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``output_tools`` says that tools may be used on the way there.
 
     ``answer_form`` says how an answer becomes a message: 1, as the first traces have it, with all thinking joined and
-    first; 2, with its parts in the order they came, and the names of who wrote it.
+    first; 2, with its parts in the order they came, and the names of who wrote it.  ``runs_cut_calls``: the tool calls
+    of an answer that was cut are run, as it was when the first traces were recorded.
     """
 
     run_id: str
@@ -73,6 +74,7 @@ class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_schema: dict[str, Any] | None = None
     output_tools: bool = False
     answer_form: Literal[1, 2] = 1
+    runs_cut_calls: bool = True
     hooks: tuple[HookName, ...] = ()
 
 

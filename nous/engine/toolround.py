@@ -38,6 +38,7 @@ class ToolRound:
     def __init__(self, run: RunMachine) -> None:
         self._run = run
         self._pending: deque[ToolCallBlock] = deque()
+        self._cut_text = ""
         self._current: ToolCallBlock | None = None
         self._arguments: dict[str, Any] = {}
         self._started_ns = 0
@@ -48,8 +49,10 @@ class ToolRound:
     def current_id(self) -> str:
         return "" if self._current is None else self._current.id
 
-    def begin(self, calls: tuple[ToolCallBlock, ...]) -> None:
+    def begin(self, calls: tuple[ToolCallBlock, ...], cut_text: str = "") -> None:
+        """Run the calls.  With ``cut_text`` none is run: each is answered with it, because the answer was cut."""
         self._pending.extend(calls)
+        self._cut_text = cut_text
         self._next()
 
     def _next(self) -> None:
@@ -60,10 +63,11 @@ class ToolRound:
         call = self._current = self._pending.popleft()
         self._announced = False
         arguments = parse_arguments(call.arguments)
-        if run.queues.steered:
-            run.warn("tool_execution_skipped", SKIPPED_TEXT, tool_call_id=call.id, tool_name=bound_text(call.name, 256))
+        if run.queues.steered or self._cut_text:
+            text = self._cut_text or SKIPPED_TEXT
+            run.warn("tool_execution_skipped", text, tool_call_id=call.id, tool_name=bound_text(call.name, 256))
             self._announce(arguments)
-            self._store_result(ToolDone(call.id, SKIPPED_TEXT, "ok", truncated=False), is_error=True)
+            self._store_result(ToolDone(call.id, text, "ok", truncated=False), is_error=True)
         elif call.name not in run.spec.known_tools:
             self._refuse(arguments, "not_found", f"There is no tool named {bound_text(call.name, 256)!r}.")
         elif call.name not in run.active_tools:

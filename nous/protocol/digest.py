@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "b29c56d92bb74c392bf2561cf16e56735d813e65f94b1ac72ed9546c1f5c1ee8"
+SCHEMA_DIGEST: Final = "3be181c648d0e8e680b0d008d8f05f747877732ce69aab1e2c111c248a70b28e"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -88,6 +88,7 @@ class MessageEnd(InTurn, frozen=True, kw_only=True):
     text_bytes: int | UnsetType = UNSET
     text_omitted: bool | UnsetType = UNSET
     stop_reason: StopReason | UnsetType = UNSET
+    finish_reason: str | UnsetType = UNSET
     usage: Usage | UnsetType = UNSET
     cost_usd: float | UnsetType = UNSET
 

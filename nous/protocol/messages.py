@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 Role = Literal["user", "assistant", "tool_result"]
 TurnKind = Literal["prompt", "steer", "follow_up"]
-StopReason = Literal["stop", "length", "tool_use", "refusal", "error", "aborted"]
+StopReason = Literal["stop", "length", "tool_use", "refusal", "other", "error", "aborted"]
 
 
 class TextBlock(Struct, frozen=True, gc=False, tag="text"):

@@ -2,7 +2,8 @@
 
 Source: OpenAI's API reference, "Create chat completion" and "The chat completion chunk object".  Where compatible
 servers differ, what they mean is taken: indexes and ids of tool calls left out or repeated
-(:mod:`nous.providers.chat_calls` has the rules), arguments as an object, thinking as ``reasoning_content`` or ``reasoning``, a finish reason that does not mention the tool calls.
+(:mod:`nous.providers.chat_calls` has the rules), arguments as an object, thinking as ``reasoning_content`` or
+``reasoning``, a finish reason that does not mention the tool calls.
 What they want to be sent differently stands in :mod:`nous.providers.presets`.
 """
 

@@ -181,6 +181,7 @@ def make_run(
         output_schema=terms.output_schema,
         output_tools=terms.output_schema is not None and terms.uses_tools,
         answer_form=2,
+        runs_cut_calls=False,
         context_digest=context_digest(path),
         context_tokens=path.estimated_tokens,
         system_digest=hashlib.sha256(resources.system(active).encode()).hexdigest(),

@@ -270,6 +270,7 @@ specs = st.builds(
     output_schema=st.sampled_from([None, None, None, {"type": "object"}]),
     output_tools=st.booleans(),
     answer_form=st.sampled_from([1, 2]),
+    runs_cut_calls=st.booleans(),
 )
 
 

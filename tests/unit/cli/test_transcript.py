@@ -12,6 +12,7 @@ from nous.cli.transcript import (
     MAX_VALUE_CHARACTERS,
     complaint,
     short_arguments,
+    short_of_end,
     tool_end,
 )
 
@@ -54,3 +55,16 @@ def test_a_call_ends_well_or_says_why_not(payload: dict[str, Any], shown: str) -
 def test_a_complaint_has_its_cause() -> None:
     assert complaint({"code": "c", "message": "M."}) == "c: M."
     assert complaint(json.loads('{"code":"c","message":"M.","cause":"why"}')) == "c: M. (why)"
+
+
+@pytest.mark.parametrize(
+    ("payload", "note"),
+    [
+        ({"stop_reason": "stop"}, ""),
+        ({}, ""),
+        ({"stop_reason": "length"}, "length: the answer was cut by the limit of output tokens"),
+        ({"stop_reason": "other", "finish_reason": "pause_turn"}, "other: the answer ended for the reason pause_turn"),
+    ],
+)
+def test_an_answer_that_did_not_end_by_itself_is_told(payload: dict[str, Any], note: str) -> None:
+    assert short_of_end(payload) == note

@@ -72,6 +72,13 @@ def test_stop_reasons(finish: FinishReason, items: list[ModelItem], stop_reason:
         assert bench.payload("agent_end")["stop_reason"] == stop_reason
 
 
+def test_text_that_ended_for_an_unknown_reason_says_which() -> None:
+    bench = calling().produce(TextDelta("a"), Finish("other", "moon")).done().store()
+    end = bench.payloads("message_end")[-1]
+    assert (end["stop_reason"], end["finish_reason"]) == ("other", "moon")
+    assert (bench.payload("agent_end")["status"], bench.payload("agent_end")["stop_reason"]) == ("completed", "other")
+
+
 @pytest.mark.parametrize("said", [(), (TextDelta("I will not"),)])
 def test_a_refusal_fails_the_run_and_stores_nothing(said: tuple[TextDelta, ...]) -> None:
     bench = calling().answer(*said, finish="refusal")

@@ -121,3 +121,11 @@ def test_the_schema_is_part_of_what_the_model_is_asked_with() -> None:
 @pytest.mark.parametrize("text", ["", "{", "\ud800", "[" * 100_000, "```json\n{}\n```"])
 def test_what_is_no_json_is_never_an_output(text: str) -> None:
     assert compact_json(text) is UNSET
+
+
+@pytest.mark.parametrize("finish", ["length", "other"])
+def test_a_cut_answer_fits_no_schema(finish: Any) -> None:
+    """Half a number is a number."""
+    bench = Bench(make_spec(output_schema={"type": "integer"}, active_tools=(), runs_cut_calls=False)).start()
+    bench.answer(TextDelta("12"), finish=finish).store()
+    assert (bench.payload("error")["code"], bench.payload("agent_end")["status"]) == ("output_invalid", "failed")

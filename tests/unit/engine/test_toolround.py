@@ -8,6 +8,7 @@ from nous.engine.effects import AskPolicy, RunTool
 from nous.engine.inputs import PolicyAnswered, ToolDone, ToolProgressed, ToolsSet
 from nous.engine.spec import EngineLimits
 from nous.engine.transitions import State
+from nous.ports.model import Finish
 from nous.ports.tool import Outcome
 from nous.protocol.messages import ToolResultBlock
 from tests.support.engine import Bench, Json, make_spec, tool_call
@@ -188,3 +189,24 @@ def test_a_long_name_is_cut_in_events_only() -> None:
         assert [e["tool_name"] for e in events] == [shown] * 3
         assert result_of(bench).tool_name == name
         assert len(result_of(bench).text) < 300
+
+
+@pytest.mark.parametrize(
+    ("finish", "shown", "words"),
+    [
+        (Finish("length"), {"stop_reason": "length"}, "cut by the limit of output tokens"),
+        (Finish("other", "pause_turn"), {"stop_reason": "other", "finish_reason": "pause_turn"}, "'pause_turn'"),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["", "{}", '{"path":"a"}', '{"path":"a'])
+def test_no_call_of_a_cut_answer_is_run(finish: Finish, shown: dict[str, str], words: str, arguments: str) -> None:
+    bench = Bench(make_spec(runs_cut_calls=False)).start()
+    bench.produce(tool_call("read", arguments), tool_call("write", arguments, index=1), finish).done()
+    bench.store().store().store()
+    end = bench.payloads("message_end")[-1]
+    assert {name: end[name] for name in shown} == shown
+    assert bench.asked(AskPolicy) == bench.asked(RunTool) == []
+    assert [w["code"] for w in bench.payloads("warning")] == ["tool_execution_skipped"] * 2
+    assert [(e["is_error"], words in e["result"]) for e in bench.payloads("tool_execution_end")] == [(True, True)] * 2
+    bench.say()
+    assert bench.payload("agent_end")["stop_reason"] == "stop"
