@@ -18,13 +18,23 @@ def anonymous_file(data: bytes) -> Iterator[int]:
     Raises:
         OSError: there is no room for it.
     """
+    fd = open_anonymous_file(data)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def open_anonymous_file(data: bytes) -> int:
+    """Return the descriptor of :func:`anonymous_file`; it is the caller's to close."""
     fd = os.memfd_create("nous") if hasattr(os, "memfd_create") else _unlinked_file()
     try:
         write_all(fd, data)
         os.lseek(fd, 0, os.SEEK_SET)
-        yield fd
-    finally:
+    except BaseException:
         os.close(fd)
+        raise
+    return fd
 
 
 def _unlinked_file() -> int:

@@ -24,7 +24,7 @@ def unified_diff(name: str, old: str, replacements: list[Replaced]) -> str:
 
     Lines end at LF only; a CR before it is part of the line.  The replacements are in order and do not overlap.
     """
-    old_lines = _lines(old)
+    old_lines = _Lines(old)
     output = [f"--- a/{name}", f"+++ b/{name}"]
     shift = 0
     for hunk in _hunks(_changes(old, replacements)):
@@ -47,6 +47,9 @@ def _changes(old: str, replacements: list[Replaced]) -> list[Change]:
         line += old.count("\n", counted, block.start)
         counted = block.start
         before, after = _lines(old[block.start : block.end]), _lines(block.text)
+        if len(before) == len(after) == 1 and before != after:
+            changes.append(Change(line, line + 1, after))
+            continue
         prefix = _common(before, after)
         suffix = _common(before[prefix:][::-1], after[prefix:][::-1])
         changes.append(Change(line + prefix, line + len(before) - suffix, after[prefix : len(after) - suffix]))
@@ -59,15 +62,15 @@ def _blocks(old: str, replacements: list[Replaced]) -> list[Replaced]:
     group: list[Replaced] = []
     start = end = 0
     for replaced in replacements:
-        line_start = old.rfind("\n", 0, replaced.start) + 1
-        if group and line_start >= end and end < len(old):
+        if group and replaced.start >= end and end < len(old):
             blocks.append(_widened(old, start, end, group))
             group = []
         if not group:
-            start = line_start
+            start = old.rfind("\n", end, replaced.start) + 1 or end
         group.append(replaced)
         # Also if the old text ended with its line: what is new may not, and then joins the next line.
-        end = old.find("\n", replaced.end) + 1 or len(old)
+        if replaced.end >= end:
+            end = old.find("\n", replaced.end) + 1 or len(old)
     return [*blocks, _widened(old, start, end, group)] if group else blocks
 
 
@@ -92,19 +95,47 @@ def _hunks(changes: list[Change]) -> list[list[Change]]:
     return hunks
 
 
-def _render(hunk: list[Change], old_lines: list[str], shift: int) -> list[str]:
+class _Lines:
+    """The lines of a text, read from the beginning on: a list of all would take many times the text's memory."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._number = 0
+
+    def up_to(self, number: int) -> list[str]:
+        """Return the lines that were not read yet up to line ``number`` (0-based, exclusive)."""
+        lines: list[str] = []
+        while self._number < number and self._at < len(self._text):
+            end = self._text.find("\n", self._at) + 1 or len(self._text)
+            lines.append(self._text[self._at : end])
+            self._at = end
+            self._number += 1
+        return lines
+
+    def skip_to(self, number: int) -> None:
+        while self._number < number and self._at < len(self._text):
+            self._at = self._text.find("\n", self._at) + 1 or len(self._text)
+            self._number += 1
+
+
+def _render(hunk: list[Change], old_lines: _Lines, shift: int) -> list[str]:
     first = max(hunk[0].start - CONTEXT_LINES, 0)
-    last = min(hunk[-1].end + CONTEXT_LINES, len(old_lines))
+    old_lines.skip_to(first)
+    old_count = 0
     body: list[str] = []
-    at, added = first, 0
+    added = 0
     for change in hunk:
-        body += _marked(" ", old_lines[at : change.start])
-        body += _marked("-", old_lines[change.start : change.end])
+        for mark, end in ((" ", change.start), ("-", change.end)):
+            lines = old_lines.up_to(end)
+            old_count += len(lines)
+            body += _marked(mark, lines)
         body += _marked("+", change.new)
         added += len(change.new) - (change.end - change.start)
-        at = change.end
-    body += _marked(" ", old_lines[at:last])
-    return [f"@@ -{_range(first, last - first)} +{_range(first + shift, last - first + added)} @@", *body]
+    lines = old_lines.up_to(hunk[-1].end + CONTEXT_LINES)
+    old_count += len(lines)
+    body += _marked(" ", lines)
+    return [f"@@ -{_range(first, old_count)} +{_range(first + shift, old_count + added)} @@", *body]
 
 
 def _range(start: int, count: int) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
 from bisect import bisect_left
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -22,11 +25,14 @@ class NewlineText:
         self.plain = original.replace("\r\n", "\n")
         self._crlf_newlines = _positions_of_crlf(original)
 
-    def find_all(self, wanted: str) -> list[int]:
-        """Return where ``wanted`` (its newlines LF) stands in ``plain``, without overlaps, from the left."""
+    def find_all(self, wanted: str, limit: int = sys.maxsize) -> list[int]:
+        """Return where ``wanted`` (its newlines LF) stands in ``plain``, without overlaps, from the left.
+
+        At most ``limit`` places.
+        """
         found: list[int] = []
         at = self.plain.find(wanted)
-        while at >= 0:
+        while at >= 0 and len(found) < limit:
             found.append(at)
             at = self.plain.find(wanted, at + len(wanted))
         return found
@@ -42,12 +48,13 @@ class NewlineText:
         New newlines are of the kind that stood there; if none did, of the kind most of the text has.
         """
         start, end = self._original_index(at), self._original_index(at + len(wanted))
-        is_crlf = "\r\n" in self.original[start:end] or ("\n" not in wanted and self._is_mostly_crlf())
+        is_crlf = "\r\n" in self.original[start:end] or ("\n" not in wanted and self._is_mostly_crlf)
         return Replaced(start, end, new.replace("\n", "\r\n") if is_crlf else new)
 
     def _original_index(self, plain_index: int) -> int:
         return plain_index + bisect_left(self._crlf_newlines, plain_index)
 
+    @cached_property
     def _is_mostly_crlf(self) -> bool:
         return 2 * len(self._crlf_newlines) > self.plain.count("\n")
 
@@ -62,9 +69,9 @@ def replace_spans(text: str, replacements: list[Replaced]) -> str:
     return "".join((*pieces, text[at:]))
 
 
-def _positions_of_crlf(original: str) -> list[int]:
+def _positions_of_crlf(original: str) -> array[int]:
     """Return where in the plain text the newlines stand that were CRLF."""
-    positions: list[int] = []
+    positions = array("Q")
     at = original.find("\r\n")
     while at >= 0:
         positions.append(at - len(positions))

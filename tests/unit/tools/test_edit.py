@@ -8,7 +8,9 @@ import threading
 
 import pytest
 
+from nous.system.proctree import FAMILY
 from nous.tools import edit
+from nous.tools.changing import Change, Replacement, change_text
 from nous.tools.edit import MAX_EDIT_BYTES, EditTool
 from tests.unit.tools.toolroom import Room
 
@@ -100,9 +102,61 @@ async def test_a_bom_stays(room: Room, old: str) -> None:
 
 async def test_bytes_that_are_no_text_stay(room: Room) -> None:
     room.write("file", b"caf\xe9 old \xff\n")
-    text = await room.text(EDIT, path="file", old_text="old", new_text="nëw")
-    assert (room.workdir / "file").read_bytes() == "caf\udce9 nëw \udcff\n".encode("utf-8", "surrogateescape")
-    assert "+caf\ufffd nëw \ufffd" in text
+    text = await room.text(EDIT, path="file", old_text="old", new_text="new")
+    assert (room.workdir / "file").read_bytes() == b"caf\xe9 new \xff\n"
+    assert "+caf\ufffd new \ufffd" in text
+
+
+@pytest.mark.parametrize(("old", "new"), [("x = 1", "x = 2 // 日本"), ("\\", "/"), ("本", "x")])
+async def test_no_utf_8_gets_into_a_file_of_another_encoding(room: Room, old: str, new: str) -> None:
+    data = "x = 1\n// 日本語 表示\n".encode("shift_jis")
+    room.write("file", data)
+    text = await room.failure(EDIT, path="file", old_text=old, new_text=new)
+    assert "is not UTF-8" in text or "stands 0 times" in text
+    assert (room.workdir / "file").read_bytes() == data
+    await room.text(EDIT, path="file", old_text="x = 1", new_text="x = 2")
+    assert (room.workdir / "file").read_bytes().decode("shift_jis").startswith("x = 2\n// 日本語 表示")
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+async def test_utf_16_stays_utf_16(room: Room, codec: str) -> None:
+    room.write("file", "\ufeffone\r\nzwei 日\r\n".encode(codec))
+    await room.text(EDIT, path="file", old_text="one\nzwei", new_text="1 😀\n2")
+    assert (room.workdir / "file").read_bytes() == "\ufeff1 😀\r\n2 日\r\n".encode(codec)
+
+
+async def test_half_a_character_of_utf_16_is_not_edited(room: Room) -> None:
+    room.write("file", "\ufeffone".encode("utf-16-le") + b"x")
+    assert "binary" in await room.failure(EDIT, path="file", old_text="one", new_text="two")
+
+
+@pytest.mark.parametrize("text", ["ab" * 150_000, "a-----\n" * 40_000, "a----\r\n" * 30_000 + "\n" * 90_000])
+async def test_tens_of_thousands_of_places_are_replaced(room: Room, text: str) -> None:
+    room.write("file", text)
+    await room.text(EDIT, path="file", old_text="a", new_text="xyz", replace_all=True)
+    assert (room.workdir / "file").read_bytes() == text.replace("a", "xyz").encode()
+    assert FAMILY.roots == {}
+
+
+async def test_what_would_become_too_long_is_refused(room: Room) -> None:
+    room.write("file", "a" * 300_000)
+    text = await room.failure(EDIT, path="file", old_text="a", new_text="b" * 100_000, replace_all=True)
+    assert "nor made longer than" in text
+    assert (room.workdir / "file").read_text() == "a" * 300_000
+
+
+async def test_a_long_edit_that_takes_too_much_is_ended(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    room.write("file", "a" * 300_000)
+    monkeypatch.setattr(edit, "EDIT_TIMEOUT_MS", 1)
+    assert "took too long" in await room.failure(EDIT, path="file", old_text="a", new_text="b", replace_all=True)
+    assert (room.workdir / "file").read_text() == "a" * 300_000
+    assert FAMILY.roots == {}
+
+
+async def test_a_long_edit_fails_as_a_short_one(room: Room) -> None:
+    room.write("file", "a\n" * 300_000)
+    assert "stands 0 times" in await room.failure(EDIT, path="file", old_text="b", new_text="c")
+    assert "stands 300000 times" in await room.failure(EDIT, path="file", old_text="a", new_text="c")
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\r"])
@@ -159,13 +213,12 @@ async def test_texts_that_are_no_text(room: Room) -> None:
 
 async def test_a_change_by_somebody_else_is_not_lost(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     path = room.write("file", "old")
-    find_replacements = edit.find_replacements
 
-    def find_while_somebody_writes(*arguments: object) -> object:
+    def change_while_somebody_writes(data: bytes, wanted: Replacement, name: str) -> Change:
         path.write_text("old, and more")
-        return find_replacements(*arguments)  # type: ignore[arg-type]
+        return change_text(data, wanted, name)
 
-    monkeypatch.setattr(edit, "find_replacements", find_while_somebody_writes)
+    monkeypatch.setattr(edit, "change_text", change_while_somebody_writes)
     assert "changed by somebody else" in await room.failure(EDIT, path="file", old_text="old", new_text="new")
     assert path.read_text() == "old, and more"
 
