@@ -308,10 +308,10 @@ def find_extensions(settings: Settings, state: StateDir, workdir: Path, schemas:
 def export_run(state: StateDir, settings: Settings, run_id: str, form: str) -> Path:
     """Export a run, redacted: what the daemon itself holds as secrets must not be in it either."""
     from nous.cli.trace import held_secrets
-    from nous.replay.export import export_trace
+    from nous.replay.export_process import export_apart
 
     secrets = held_secrets(settings, os.environ)
-    return export_trace(state.root, run_id, "events" if form == "events" else "fixture", held_secrets=secrets)
+    return export_apart(state.root, run_id, "events" if form == "events" else "fixture", secrets)
 
 
 def load_ahead() -> None:

@@ -169,9 +169,11 @@ def _write_fixture(
 ) -> TraceEnd:
     """Write the run with its second header in place of the first; return the last line."""
     recorded, told = headers
-    inputs: Iterable[Input] = [line.item for line in read_lines(source) if isinstance(line, Recorded)]
-    if redactor is not None:
-        inputs = InputRedactor(redactor, recorded.spec).redact(list(inputs))
+
+    def read_inputs() -> Iterable[Input]:
+        return (line.item for line in read_lines(source) if isinstance(line, Recorded))
+
+    inputs = read_inputs() if redactor is None else InputRedactor(redactor, recorded.spec).redact(read_inputs)
     retelling = Retelling(recorded.spec, told.spec)
     is_cut = end is None or end.is_cut
     with _writing(path) as sink:

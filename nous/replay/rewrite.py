@@ -7,7 +7,7 @@ one says must be what was recorded, byte for byte, and what the first one says m
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -77,11 +77,12 @@ class InputRedactor:
         self._structs = StructRedactor(redactor, spec.run_id)
         self._streams = _Streams(redactor, has_output=spec.output_schema is not None)
 
-    def redact(self, inputs: Sequence[Input]) -> Iterator[Input]:
-        for item in inputs:
+    def redact(self, inputs: Callable[[], Iterable[Input]]) -> Iterator[Input]:
+        """Redact the inputs that ``inputs`` reads, which is called twice: of the first reading only texts are held."""
+        for item in inputs():
             self._streams.gather(item)
         self._streams.redact()
-        return map(self._input, inputs)
+        return map(self._input, inputs())
 
     def _input(self, item: Input) -> Input:
         match item:
