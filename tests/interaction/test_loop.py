@@ -19,7 +19,7 @@ from tests.unit.store.helpers import NOW, message
 pytestmark = pytest.mark.anyio
 
 BIG_LINES: Final = 200_000
-SESSION_MB: Final = int(os.environ.get("LOOP_SESSION_MB", "4"))
+SESSION_MB: Final = int(os.environ.get("LOOP_SESSION_MB", "30"))
 TEXT_20_KB: Final = "All work and no play. " * 910
 
 
