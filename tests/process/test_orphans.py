@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +28,8 @@ pytestmark = [
 ]
 
 LEAVES: Final = """
-setsid sh -c 'trap "" TERM HUP; echo $$; sh -c "echo \\$\\$; sleep 300" & wait' &
-env -i /bin/sh -c 'echo $$; sleep 300' &
+setsid sh -c 'trap "" TERM HUP; echo marked=$$; sh -c "echo marked=\\$\\$; sleep 300" & wait' &
+env -i /bin/sh -c 'echo cleared=$$; exec sleep 300' &
 wait
 """
 """A stubborn one that left the session with a child of its own, and one that cleared its environment."""
@@ -40,8 +40,9 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-async def left_behind(home: Home) -> list[int]:
-    """Kill a daemon while a tool runs; return the processes that are still there."""
+@asynccontextmanager
+async def left_behind(home: Home) -> AsyncIterator[set[int]]:
+    """Kill a daemon while a tool runs, and give the marked processes that its tool started."""
     setup = Setup(script=[[{"tool_call": {"name": "bash", "arguments": {"command": LEAVES}}}]])
     async with open_process(home, setup) as (peer, spawned):
         await peer.start("go")
@@ -51,7 +52,14 @@ async def left_behind(home: Home) -> list[int]:
             text += update.payload["delta"]
         spawned.signal(signal.SIGKILL)
         await spawned.wait()
-    return list(map(int, text.split()))
+    words = [word.split("=") for word in text.split()]
+    try:
+        yield {int(pid) for kind, pid in words if kind == "marked"}
+    finally:
+        # Nothing can find the one that cleared its environment.
+        for pid in (int(pid) for kind, pid in words if kind == "cleared"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -65,28 +73,26 @@ def bystander(mark: str) -> Iterator[int]:
 
 
 async def test_the_next_daemon_ends_what_a_killed_one_left(home: Home) -> None:
-    pids = await left_behind(home)
-    (epoch,) = dead_epochs(home.state / "daemons")
-    found = [stat.pid for stat in find_orphans([epoch])]
-    assert found
-    assert set(found) >= {pid for pid in pids[:2] if is_running(pid)}
-    with bystander(f":{epoch}") as unlike, bystander(f":x{epoch}.0123456789abcdef") as other:
-        async with open_process(home) as (peer, spawned):
-            await until(lambda: not any(map(is_running, found)))
-            await until(lambda: b'"orphans_ended"' in spawned.stderr())
-            await peer.ok("ping")
-        assert is_running(unlike)
-        assert is_running(other)
-    assert find_orphans([epoch]) == []
+    async with left_behind(home) as pids:
+        (epoch,) = dead_epochs(home.state / "daemons")
+        assert {stat.pid for stat in find_orphans([epoch])} >= pids
+        with bystander(f":{epoch}") as unlike, bystander(f":x{epoch}.0123456789abcdef") as other:
+            async with open_process(home) as (peer, spawned):
+                await until(lambda: not any(map(is_running, pids)))
+                await until(lambda: b'"orphans_ended"' in spawned.stderr())
+                await peer.ok("ping")
+            assert is_running(unlike)
+            assert is_running(other)
+        assert find_orphans([epoch]) == []
 
 
 async def test_gc_ends_it_before_it_forgets_the_daemon(home: Home) -> None:
-    await left_behind(home)
-    (epoch,) = dead_epochs(home.state / "daemons")
-    assert find_orphans([epoch])
-    assert run_nous(home, "gc", "--state-dir", home.state).returncode == 0
-    assert find_orphans([epoch]) == []
-    assert dead_epochs(home.state / "daemons") == []
+    async with left_behind(home) as pids:
+        (epoch,) = dead_epochs(home.state / "daemons")
+        assert {stat.pid for stat in find_orphans([epoch])} >= pids
+        assert run_nous(home, "gc", "--state-dir", home.state).returncode == 0
+        assert not any(map(is_running, pids))
+        assert dead_epochs(home.state / "daemons") == []
 
 
 async def test_a_living_daemon_keeps_its_processes(home: Home) -> None:
