@@ -9,17 +9,18 @@ call fits, the answer is the default one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import anyio
-import msgspec
 from anyio.lowlevel import checkpoint
 
 from nous.errors import NousError
 from nous.ports.model import Finish, ModelItem, ModelRequest, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.messages import Usage
+from nous.protocol.text import clean
 from nous.providers.faults import CUT, Reply, fault_of_reply
 from nous.providers.script import ScriptedCall, ScriptedError, ScriptedToolCall, Step, TextRepeat, Thinking, load_script
 from nous.providers.settings import ProviderSettings
@@ -153,10 +154,10 @@ class _Performance:
     def _call_tool(self, call: ScriptedToolCall) -> list[ModelItem]:
         index = self._tool_calls
         self._tool_calls += 1
-        arguments = call.arguments if isinstance(call.arguments, str) else msgspec.json.encode(call.arguments).decode()
+        arguments = call.arguments if isinstance(call.arguments, str) else _as_json(call.arguments)
         fragments = clean_pieces(_cut(arguments, call.fragments))
         return [
-            ToolCallDelta(index, call.id or f"call_{self._number}_{index}", call.name),
+            ToolCallDelta(index, clean(call.id or f"call_{self._number}_{index}"), clean(call.name)),
             *(ToolCallDelta(index, arguments=fragment) for fragment in fragments),
         ]
 
@@ -186,7 +187,7 @@ def _think(thinking: str | Thinking) -> list[ModelItem]:
         thinking = Thinking(thinking)
     out: list[ModelItem] = [ThinkingDelta(piece) for piece in clean_pieces(_as_list(thinking.text))]
     if thinking.signature is not None:
-        out.append(ThinkingDelta("", thinking.signature))
+        out.append(ThinkingDelta("", clean(thinking.signature)))
     return out
 
 
@@ -197,6 +198,11 @@ def _failure(error: ScriptedError | None) -> NousError:
         return NousError(error.code, error.cause, retry_after_ms=error.retry_after_ms)
     fault = fault_of_reply(Reply(error.status or 0, "", b"", error.retry_after_ms))
     return fault if error.cause is None else NousError(fault.code, error.cause, retry_after_ms=fault.retry_after_ms)
+
+
+def _as_json(arguments: dict[str, Any]) -> str:
+    # Lone surrogates, which msgspec refuses, become U+FFFD where the text is cut into pieces.
+    return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
 
 
 def _as_list(text: str | list[str]) -> list[str]:

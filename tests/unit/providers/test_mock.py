@@ -157,6 +157,16 @@ async def test_half_pairs_are_joined_or_replaced(script: Path) -> None:
     assert await text_of(provider) == "a\U0001f600\ufffd"
 
 
+async def test_half_pairs_anywhere_in_a_script_become_characters(script: Path) -> None:
+    half = r"\ud83d"
+    call = f'{{"tool_call":{{"name":"{half}","id":"{half}","arguments":{{"{half}":["{half}"]}}}}}}'
+    raw = f'{{"tool_call":{{"name":"a","arguments":"{half}"}}}}'
+    thinking = f'{{"thinking":{{"text":"{half}","signature":"{half}"}}}}'
+    lists = await lists_of(mock_of_line(script, f"[{thinking},{call},{raw}]"))
+    written = msgspec.json.encode(lists).decode()
+    assert written.count("\ufffd") == 7
+
+
 async def test_calls_are_used_up_in_order_then_it_echoes(script: Path) -> None:
     provider = mock(script, [{"text": "one"}], [{"text": "two"}])
     assert [await text_of(provider) for _ in range(3)] == ["one", "two", "mock response: hi"]
