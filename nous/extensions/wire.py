@@ -25,7 +25,7 @@ HOST_PROTOCOL: Final = "1"
 CallKind = Literal["tool", "hook", "command"]
 CancelReason = Literal["timeout", "aborted"]
 
-ToolName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+ToolName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
 CommandName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}\Z")]
 Description = Annotated[str, Meta(max_length=16 * 1024)]
 

@@ -5,13 +5,14 @@ The HTTP room carries the bytes for all of them; a new vendor is a new adapter a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from nous.errors import NousError
-from nous.ports.model import ModelItem, ModelRequest
+from nous.ports.model import ModelItem, ModelRequest, ToolSpec
 from nous.providers.faults import CUT, Reply
 from nous.providers.sse import SseParser
 
@@ -104,7 +105,9 @@ class Adapter(Protocol):
 
     def build(self, request: ModelRequest) -> HttpRequest: ...
 
-    def parser(self) -> ItemParser: ...
+    def parser(self, tools: Sequence[ToolSpec] = ()) -> ItemParser:
+        """Return the parser of one answer to a request with ``tools``: it gives their names back as they are here."""
+        ...
 
     def fault(self, reply: Reply) -> NousError:
         """Return what an answer means that is not an event stream."""

@@ -33,6 +33,7 @@ from nous.providers.wire import (
     fit_name,
     group_turns,
     images_of,
+    own_names,
     results_of,
     said_blocks,
     visible,
@@ -82,8 +83,8 @@ class AnthropicAdapter:
         )
         return HttpRequest(self.url, self._headers, parts)
 
-    def parser(self) -> AnthropicParser:
-        return AnthropicParser()
+    def parser(self, tools: Sequence[ToolSpec] = ()) -> AnthropicParser:
+        return AnthropicParser(own_names(tools))
 
     def fault(self, reply: Reply) -> NousError:
         body = parse_object(reply.body)
@@ -184,7 +185,8 @@ def _tools(tools: Sequence[ToolSpec], *, is_end: bool) -> bytes:
     if not tools:
         return b""
     encoded = b",".join(
-        encode_json({"name": tool.name, "description": tool.description, "input_schema": tool.schema}) for tool in tools
+        encode_json({"name": fit_name(tool.name), "description": tool.description, "input_schema": tool.schema})
+        for tool in tools
     )
     return b',"tools":[%b]' % (encoded[:-1] + _CACHED if is_end else encoded)
 

@@ -36,6 +36,7 @@ from nous.providers.wire import (
     encode_json,
     fit_name,
     images_of,
+    own_names,
     results_of,
     said_blocks,
     visible,
@@ -80,8 +81,8 @@ class ChatAdapter:
         )
         return HttpRequest(self.url, self._headers, parts)
 
-    def parser(self) -> ChatParser:
-        return ChatParser(keeps_details=self._preset.thinking_field == "reasoning_details")
+    def parser(self, tools: Sequence[ToolSpec] = ()) -> ChatParser:
+        return ChatParser(keeps_details=self._preset.thinking_field == "reasoning_details", names=own_names(tools))
 
     def fault(self, reply: Reply) -> NousError:
         body = parse_object(reply.body)
@@ -201,7 +202,7 @@ def _tools(tools: Sequence[ToolSpec]) -> bytes:
         [
             {
                 "type": "function",
-                "function": {"name": tool.name, "description": tool.description, "parameters": tool.schema},
+                "function": {"name": fit_name(tool.name), "description": tool.description, "parameters": tool.schema},
             }
             for tool in tools
         ]

@@ -36,6 +36,7 @@ from nous.providers.wire import (
     fit_name,
     group_turns,
     images_of,
+    own_names,
     results_of,
     said_blocks,
     visible,
@@ -70,8 +71,8 @@ class GeminiAdapter:
         parts = (b"{", b",".join(filter(None, fields)), *begun, self._join(messages), b"]}")
         return HttpRequest(self.url, self._headers, parts)
 
-    def parser(self) -> GeminiParser:
-        return GeminiParser()
+    def parser(self, tools: Sequence[ToolSpec] = ()) -> GeminiParser:
+        return GeminiParser(own_names(tools))
 
     def fault(self, reply: Reply) -> NousError:
         body = parse_object(reply.body)
@@ -177,7 +178,8 @@ def _tools(tools: Sequence[ToolSpec]) -> bytes:
     if not tools:
         return b""
     declarations = [
-        {"name": tool.name, "description": tool.description, "parametersJsonSchema": tool.schema} for tool in tools
+        {"name": fit_name(tool.name), "description": tool.description, "parametersJsonSchema": tool.schema}
+        for tool in tools
     ]
     return b'"tools":' + encode_json([{"functionDeclarations": declarations}])
 

@@ -34,6 +34,7 @@ from nous.providers.wire import (
     encode_json,
     fit_name,
     images_of,
+    own_names,
     results_of,
     said_blocks,
 )
@@ -72,8 +73,8 @@ class ResponsesAdapter:
         )
         return HttpRequest(self.url, self._headers, parts)
 
-    def parser(self) -> ResponsesParser:
-        return ResponsesParser()
+    def parser(self, tools: Sequence[ToolSpec] = ()) -> ResponsesParser:
+        return ResponsesParser(own_names(tools))
 
     def fault(self, reply: Reply) -> NousError:
         body = parse_object(reply.body)
@@ -151,7 +152,7 @@ def _tools(tools: Sequence[ToolSpec]) -> bytes:
         [
             {
                 "type": "function",
-                "name": tool.name,
+                "name": fit_name(tool.name),
                 "description": tool.description,
                 "parameters": tool.schema,
                 "strict": False,

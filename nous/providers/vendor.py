@@ -47,7 +47,7 @@ class VendorProvider:
     @asynccontextmanager
     async def _stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[list[ModelItem]]]:
         async with self._room.post(self._adapter.build(request), self._adapter.fault) as body:
-            items = ItemStream(body, self._adapter.parser())
+            items = ItemStream(body, self._adapter.parser(request.tools))
             yield items
             if items.done:
                 await body.drain()

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from nous.errors import NousError
-from nous.ports.model import ContextMessage
+from nous.ports.model import ContextMessage, ToolSpec
 from nous.protocol.messages import (
     IMAGE_TYPES,
     Block,
@@ -32,8 +32,14 @@ from nous.protocol.messages import (
 EMPTY_TEXT: Final = "(no text)"
 """Stands for a text without a visible character where a vendor refuses the whole request for one."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+"""What every vendor takes as the name of a tool; Gemini wants no digit in front."""
+
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
+_DOT: Final = "-dot-"
+_DIGESTED: Final = re.compile(r".*-x[0-9a-f]{16}", re.DOTALL)
+_DIGEST_CHARS: Final = 16
+_CLEANED_CHARS: Final = 46
 
 encode_json: Final = msgspec.json.Encoder().encode
 
@@ -139,8 +145,24 @@ class CallIds:
 
 
 def fit_name(name: str) -> str:
-    """Return the name of a tool as a vendor lets it stand in a history, where models may have named any."""
-    return name if _NAME.fullmatch(name) else _NOT_IN_NAMES.sub("_", name)[:64] or "unnamed"
+    """Return a tool's name as every vendor takes it.  It depends on the name alone; different names stay different.
+
+    A dot becomes ``-dot-``.  A name that does not fit even so ends in a digest of itself, and so does one that looks
+    like the result of either rule.
+    """
+    if _NAME.fullmatch(name) and _DOT not in name and not _DIGESTED.fullmatch(name):
+        return name
+    dotted = name.replace(".", _DOT)
+    if _NAME.fullmatch(dotted) and dotted.replace(_DOT, ".") == name and not _DIGESTED.fullmatch(dotted):
+        return dotted
+    cleaned = _NOT_IN_NAMES.sub("_", name)[:_CLEANED_CHARS] or "unnamed"
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARS]
+    return f"{cleaned if cleaned[0].isalpha() else '_' + cleaned[1:]}-x{digest}"
+
+
+def own_names(tools: Sequence[ToolSpec]) -> dict[str, str]:
+    """Return the tools' own names for those on the wire, as far as they differ."""
+    return {fitted: tool.name for tool in tools if (fitted := fit_name(tool.name)) != tool.name}
 
 
 def arguments_of(call: ToolCallBlock) -> msgspec.Raw:

@@ -15,6 +15,7 @@ from nous.providers.faults import Reply
 from nous.providers.presets import PRESETS
 from nous.providers.registry import build_adapter
 from nous.providers.settings import ProviderSettings
+from nous.providers.wire import fit_name
 from tests.support import vendor_requests
 from tests.support.vendor_requests import PNG, calls, result, results, said, user
 from tests.support.vendor_streams import adapter_of
@@ -356,7 +357,7 @@ def test_call_ids_are_fitted_on_both_sides_alike(call_id: str) -> None:
     (sent_call,) = sent[1]["tool_calls"]
     assert sent_call["id"] == sent[2]["tool_call_id"]
     assert len(sent_call["id"]) <= 40
-    assert sent_call["function"]["name"] == "no_such_tool_"
+    assert sent_call["function"]["name"] == fit_name("no such tool!")
 
 
 def test_arguments_that_are_no_object() -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nous.errors import NousError
-from nous.ports.model import ContextMessage
-from nous.protocol.messages import ImageBlock, Message, TextBlock, ThinkingBlock
+from nous.ports.model import ContextMessage, ModelRequest, ToolCallDelta, ToolSpec
+from nous.protocol.messages import ImageBlock, Message, TextBlock, ThinkingBlock, ToolCallBlock
 from nous.providers.wire import (
     CallIds,
     MessageEncoder,
@@ -20,11 +20,13 @@ from nous.providers.wire import (
     data_url,
     fit_name,
     group_turns,
+    own_names,
     results_of,
     said_blocks,
     visible,
 )
 from tests.support.vendor_requests import PNG, calls, result, results, said, user
+from tests.support.vendor_streams import adapter_of, play, recording
 
 
 def test_a_message_is_encoded_once_per_key() -> None:
@@ -107,11 +109,49 @@ def test_names_become_what_every_vendor_takes(name: str) -> None:
     assert 0 < len(fitted) <= 64
     assert fitted.replace("_", "a").replace("-", "a").isalnum()
     assert fitted.isascii()
-    assert fit_name(fitted) == fitted
+    assert not fitted[0].isdigit()
+
+
+_PART = st.sampled_from(["a", ".", "-", "-dot-", "dot", "_", "-x0123456789abcdef", "1", "é", "b" * 30])
+
+
+@given(*[st.lists(_PART, max_size=6).map("".join)] * 2)
+def test_different_names_stay_different(one: str, other: str) -> None:
+    assert (fit_name(one) == fit_name(other)) == (one == other)
+
+
+@pytest.mark.parametrize("vendor", ["openai", "openai-responses", "anthropic", "gemini"])
+def test_a_tool_with_a_dot_is_offered_called_and_remembered_under_one_name(vendor: str) -> None:
+    tools = [ToolSpec(name, "", {"type": "object"}) for name in ("demo.echo", "demo_echo", "demo-dot-echo")]
+    adapter = adapter_of(vendor)
+    message = Message(id="m", role="assistant", text="", created_at="", blocks=(ToolCallBlock("c", "demo.echo", "{}"),))
+    request = ModelRequest(
+        run_id="r", session_id="s", call=1, system="", messages=[ContextMessage(message)], tools=tools
+    )
+    body = adapter.build(request).body.decode()
+    fitted = [fit_name(tool.name) for tool in tools]
+    assert fitted[:2] == ["demo-dot-echo", "demo_echo"]
+    assert len(set(fitted)) == 3
+    assert "demo.echo" not in body
+    assert body.count('"demo-dot-echo"') >= 2
+    names = own_names(tools)
+    assert [names.get(name, name) for name in fitted] == ["demo.echo", "demo_echo", "demo-dot-echo"]
+    spoken = {"openai": "tool-call", "openai-responses": "whole-call", "anthropic": "thinking-tools"}
+    recorded = recording(vendor, spoken.get(vendor, "thinking-tools")).replace(b'"read"', b'"demo-dot-echo"')
+    items, failure = play(adapter.parser(tools), [recorded])
+    assert failure is None
+    assert next(item.name for item in items if isinstance(item, ToolCallDelta)) == "demo.echo"
 
 
 @pytest.mark.parametrize(
-    ("name", "fitted"), [("read", "read"), ("a b.c", "a_b_c"), ("", "unnamed"), ("x" * 70, "x" * 64)]
+    ("name", "fitted"),
+    [
+        ("read", "read"),
+        ("mcp__a-b__c", "mcp__a-b__c"),
+        ("a.b", "a-dot-b"),
+        ("a b.c", "a_b_c-x7509d20a34adc66d"),
+        ("", "unnamed-xe3b0c44298fc1c14"),
+    ],
 )
 def test_names(name: str, fitted: str) -> None:
     assert fit_name(name) == fitted
