@@ -12,10 +12,10 @@ from nous.errors import NousError
 from nous.ports.model import ContextMessage, ModelRequest, ToolSpec
 from nous.protocol.messages import Block, ImageBlock, Message, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
 from nous.providers.adapter import HttpRequest
-from nous.providers.anthropic_stream import REDACTED, AnthropicParser, error_parts
+from nous.providers.anthropic_stream import REDACTED, AnthropicParser
 from nous.providers.chunks import Chunks
 from nous.providers.endpoint import open_endpoint, require_model
-from nous.providers.faults import Reply, fault_in_stream, fault_of_reply, parse_object
+from nous.providers.faults import Reply, fault_of_answer
 from nous.providers.history import repair_history
 from nous.providers.models import ModelInfo
 from nous.providers.output import is_strict, system_text
@@ -87,11 +87,7 @@ class AnthropicAdapter:
         return AnthropicParser(own_names(tools))
 
     def fault(self, reply: Reply) -> NousError:
-        body = parse_object(reply.body)
-        words, sentence = error_parts(body.get("error"))
-        if reply.status == 200 and "error" in body:
-            return fault_in_stream(words, sentence)
-        return fault_of_reply(reply, words, sentence)
+        return fault_of_answer(reply)
 
     def _fixed_fields(self, preset: Preset, settings: ProviderSettings, info: ModelInfo | None) -> dict[str, Any]:
         most = settings.max_output_tokens or (info.max_output_tokens if info is not None else None)

@@ -18,6 +18,7 @@ from nous.providers.decoding import decode_event, encode_text, read_count, read_
 from nous.providers.ending import EndingParser
 from nous.providers.faults import fault_in_stream, malformed
 from nous.providers.text import TextChannel
+from nous.providers.vendor_errors import error_parts
 
 REDACTED: Final = "redacted:"
 """Stands before the data of thinking that came without text.  No signature has a colon in it: they are base64."""
@@ -61,11 +62,6 @@ class _Event(Struct, gc=False):
 _events: Final = msgspec.json.Decoder(_Event)
 
 _KINDS: Final = ("text", "thinking", "redacted_thinking", "tool_use")
-
-
-def error_parts(error: object) -> tuple[list[object], object]:
-    """Return what may classify an error object: its word, and its sentence."""
-    return ([error.get("type")], error.get("message")) if isinstance(error, dict) else ([], None)
 
 
 class _OpenBlock:

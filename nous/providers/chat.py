@@ -16,10 +16,10 @@ from nous.errors import NousError
 from nous.ports.model import ContextMessage, ModelRequest, ToolSpec
 from nous.protocol.messages import ImageBlock, Message, TextBlock, ThinkingBlock, ToolCallBlock
 from nous.providers.adapter import HttpRequest
-from nous.providers.chat_stream import ChatParser, error_parts
+from nous.providers.chat_stream import ChatParser
 from nous.providers.chunks import Chunks
 from nous.providers.endpoint import open_endpoint, require_model
-from nous.providers.faults import Reply, fault_in_stream, fault_of_reply, parse_object
+from nous.providers.faults import Reply, fault_of_answer
 from nous.providers.history import repair_history
 from nous.providers.models import ModelInfo
 from nous.providers.output import is_object, named_format, system_text
@@ -85,13 +85,7 @@ class ChatAdapter:
         return ChatParser(keeps_details=self._preset.thinking_field == "reasoning_details", names=own_names(tools))
 
     def fault(self, reply: Reply) -> NousError:
-        body = parse_object(reply.body)
-        # Some servers do not wrap their error objects.
-        error = body.get("error", body)
-        words, sentence = error_parts(error)
-        if reply.status == 200 and "error" in body:
-            return fault_in_stream(words, sentence)
-        return fault_of_reply(reply, words, sentence)
+        return fault_of_answer(reply)
 
     def _fixed_fields(self, settings: ProviderSettings, info: ModelInfo | None) -> dict[str, Any]:
         fields: dict[str, Any] = {

@@ -15,6 +15,7 @@ from nous.providers.decoding import decode_event, encode_text, read_count, read_
 from nous.providers.ending import EndingParser
 from nous.providers.faults import fault_in_stream, parse_object
 from nous.providers.text import TextChannel
+from nous.providers.vendor_errors import error_parts
 
 
 class _Delta(Struct, gc=False):
@@ -45,18 +46,6 @@ class _Chunk(Struct, gc=False):
 
 
 _chunks: Final = msgspec.json.Decoder(_Chunk)
-
-
-def error_parts(error: object) -> tuple[list[object], object]:
-    """Return what may classify a vendor's error object: its words (code, type, parameter), and its sentence."""
-    if not isinstance(error, dict):
-        return [], error
-    words = [error.get(key) for key in ("code", "type", "param")]
-    metadata = error.get("metadata")
-    if isinstance(metadata, dict) and "flagged_input" in metadata:
-        # OpenRouter's moderation: it comes with 403, as a bad key does.
-        words.append("content_filter")
-    return words, error.get("message")
 
 
 class ThinkingDetails:

@@ -1,9 +1,8 @@
 """Where foreign failures become codes of the taxonomy: HTTP answers, vendors' error words, the client's exceptions.
 
 Pure: the HTTP client is known here by the names of its exceptions only, so that nothing heavy is imported, and a
-test proves that none of them is missing.  Causes are built from a closed set of sentences, the status, and words a
-vendor may answer with; free text of a vendor never gets in, because it may repeat the request or a key.  Where a
-vendor has no word for what happened, its sentence is looked at, and only recognised: see ``_SENTENCES``.
+test proves that none of them is missing.  A cause is a fixed sentence, or the status with the vendor's words and its
+own text, bounded and without keys (:mod:`nous.providers.vendor_errors`).
 """
 
 import math
@@ -16,6 +15,15 @@ import msgspec
 from msgspec import Struct
 
 from nous.errors import NousError
+from nous.providers.vendor_errors import (
+    SENTENCE_CHARS,
+    SENTENCES,
+    TRANSIENT_WORDS,
+    WORDS,
+    error_parts,
+    find_error,
+    shown_text,
+)
 
 MAX_RETRY_AFTER_MS: Final = 24 * 60 * 60 * 1000
 """No server can send a run to sleep for longer than a day."""
@@ -65,76 +73,6 @@ _FOREIGN: Final[dict[str, tuple[str, str]]] = {
 }
 """Every exception class of the HTTP client, by name."""
 
-_WORDS: Final[dict[str, frozenset[str]]] = {
-    "context_overflow": frozenset({"context_length_exceeded", "exceed_context_size_error", "request_too_large"}),
-    "content_refused": frozenset(
-        {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "invalid_prompt"}
-    ),
-    "provider_auth": frozenset(
-        {
-            "invalid_api_key",
-            "api_key_invalid",
-            "incorrect_api_key_error",
-            "authentication_error",
-            "invalid_authentication_error",
-            "permission_error",
-            "unauthenticated",
-            "permission_denied",
-        }
-    ),
-    # Sent with 429, but no waiting helps.
-    "provider_error": frozenset(
-        {
-            "insufficient_quota",
-            "exceeded_current_quota_error",
-            "billing_hard_limit_reached",
-            "billing_not_active",
-            "billing_error",
-        }
-    ),
-}
-"""Words of vendors that say more than the status they come with."""
-
-_SENTENCES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
-    ("context_overflow", re.compile(r"prompt is too long: \d+ tokens > \d+ maximum")),  # Anthropic
-    ("context_overflow", re.compile(r"input length and `max_tokens` exceed context limit")),  # Anthropic
-    ("context_overflow", re.compile(r"The input token count .{0,20}exceeds the maximum number of tokens")),  # Gemini
-    ("context_overflow", re.compile(r"exceeded model token limit")),  # Kimi
-    ("context_overflow", re.compile(r"maximum context length (?:is|of) \d+", re.I)),  # DeepSeek, OpenRouter, vLLM
-    ("context_overflow", re.compile(r"exceeds the available context size")),  # llama.cpp
-    ("context_overflow", re.compile(r"greater than the context length|with context length of only \d+")),  # LM Studio
-    ("context_overflow", re.compile(r"input length exceeds the context length")),  # Ollama
-    ("content_refused", re.compile(r"Output blocked by content filtering policy")),  # Anthropic
-    ("content_refused", re.compile(r"Content Exists Risk")),  # DeepSeek
-)
-"""What vendors say in sentences only.  Tried for refusals that no word explains: at worst, one is a plain refusal."""
-
-_SENTENCE_CHARS: Final = 2048
-
-_TRANSIENT_WORDS: Final = frozenset(
-    {
-        "server_error",
-        "api_error",
-        "timeout_error",
-        "unavailable",
-        "resource_exhausted",
-        "deadline_exceeded",
-        "internal",
-        "internal_error",
-        "internal_server_error",
-        "overloaded",
-        "overloaded_error",
-        "engine_overloaded_error",
-        "rate_limit_error",
-        "rate_limit_exceeded",
-        "rate_limit_reached_error",
-        "service_unavailable",
-        "service_unavailable_error",
-        "timeout",
-    }
-)
-"""Words that stand for a passing failure where no status comes with them: in the middle of a stream."""
-
 _WORD: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,40}")
 _NUMBER: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
@@ -142,15 +80,27 @@ _NUMBER: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 
 def fault_of_reply(reply: Reply, words: Iterable[object] = (), sentence: object = None) -> NousError:
     """Return the error an HTTP answer means, together with the words and the sentence of the vendor's error object."""
-    known = _clean_words(words)
+    known = [word for word in _clean_words(words) if word != str(reply.status)]
     code = _code_of_words(known) or _code_of_status(reply.status)
-    if code == "provider_error":
-        code = _code_of_sentence(sentence) or code
+    said = _code_of_sentence(sentence)
+    if code == "provider_error" or (said == "context_overflow" and code == "provider_unavailable"):
+        code = said or code
     return NousError(
         code,
-        " ".join([f"HTTP {reply.status}{_remark(reply)}", *known]),
+        _cause(f"HTTP {reply.status}{_remark(reply)}", known, sentence),
         retry_after_ms=reply.retry_after_ms if code == "provider_unavailable" else None,
     )
+
+
+def fault_of_answer(reply: Reply) -> NousError:
+    """Return the error that an HTTP answer means whose body may hold a vendor's error object."""
+    body = parse_object(reply.body)
+    words, sentence = error_parts(body)
+    if reply.status == 200 and find_error(body):
+        return fault_in_stream(words, sentence)
+    if reply.status < 400:
+        return fault_of_reply(reply)
+    return fault_of_reply(reply, words, sentence)
 
 
 def fault_in_stream(words: Iterable[object], sentence: object = None) -> NousError:
@@ -160,10 +110,15 @@ def fault_in_stream(words: Iterable[object], sentence: object = None) -> NousErr
         if isinstance(word, int) and 400 <= word <= 599:
             return fault_of_reply(Reply(word, "", b""), (w for w in found if w is not word), sentence)
     known = _clean_words(found)
-    transient = any(word.lower() in _TRANSIENT_WORDS for word in known)
+    transient = any(word.lower() in TRANSIENT_WORDS for word in known)
     code = _code_of_words(known) or _code_of_sentence(sentence)
     code = code or ("provider_unavailable" if transient else "provider_error")
-    return NousError(code, " ".join(["error in the stream", *known]))
+    return NousError(code, _cause("error in the stream", known, sentence))
+
+
+def _cause(what: str, words: list[str], sentence: object) -> str:
+    text = shown_text(sentence)
+    return " ".join([what, *words]) + (f": {text}" if text else "")
 
 
 def fault_of_exception(error: Exception) -> NousError:
@@ -257,13 +212,13 @@ def _remark(reply: Reply) -> str:
 def _code_of_status(status: int) -> str:
     if status in (401, 403):
         return "provider_auth"
-    if status in (408, 429) or status >= 500:
+    if status in (408, 429) or (status >= 500 and status not in (501, 505)):
         return "provider_unavailable"
     return "provider_error"
 
 
 def _code_of_words(words: list[str]) -> str | None:
-    for code, known in _WORDS.items():
+    for code, known in WORDS.items():
         if any(word.lower() in known for word in words):
             return code
     return None
@@ -272,8 +227,8 @@ def _code_of_words(words: list[str]) -> str | None:
 def _code_of_sentence(sentence: object) -> str | None:
     if not isinstance(sentence, str):
         return None
-    beginning = sentence[:_SENTENCE_CHARS]
-    return next((code for code, pattern in _SENTENCES if pattern.search(beginning)), None)
+    beginning = sentence[:SENTENCE_CHARS]
+    return next((code for code, pattern in SENTENCES if pattern.search(beginning)), None)
 
 
 def _clean_words(words: Iterable[object]) -> list[str]:

@@ -17,8 +17,8 @@ from nous.protocol.messages import ImageBlock, Message, TextBlock, ThinkingBlock
 from nous.providers.adapter import HttpRequest
 from nous.providers.chunks import Chunks
 from nous.providers.endpoint import open_endpoint, require_model
-from nous.providers.faults import Reply, fault_in_stream, fault_of_reply, parse_object, parse_seconds
-from nous.providers.gemini_stream import GeminiParser, error_parts
+from nous.providers.faults import Reply, fault_of_answer, parse_object, parse_seconds
+from nous.providers.gemini_stream import GeminiParser
 from nous.providers.history import repair_history
 from nous.providers.models import ModelInfo
 from nous.providers.output import system_text
@@ -75,15 +75,10 @@ class GeminiAdapter:
         return GeminiParser(own_names(tools))
 
     def fault(self, reply: Reply) -> NousError:
-        body = parse_object(reply.body)
-        error = body.get("error")
-        words, sentence = error_parts(error)
-        if reply.status == 200 and error is not None:
-            return fault_in_stream(words, sentence)
         if reply.retry_after_ms is None:
-            reply = msgspec.structs.replace(reply, retry_after_ms=_retry_delay_ms(error))
-        # The number among the words is the status once more.
-        return fault_of_reply(reply, words[1:], sentence)
+            delay_ms = _retry_delay_ms(parse_object(reply.body).get("error"))
+            reply = msgspec.structs.replace(reply, retry_after_ms=delay_ms)
+        return fault_of_answer(reply)
 
     def _config(self, preset: Preset, settings: ProviderSettings, info: ModelInfo | None) -> dict[str, Any]:
         config: dict[str, Any] = {}

@@ -18,6 +18,7 @@ from nous.providers.decoding import decode_event, encode_text, read_count, read_
 from nous.providers.ending import EndingParser, printable
 from nous.providers.faults import fault_in_stream, malformed
 from nous.providers.text import TextChannel
+from nous.providers.vendor_errors import error_parts
 
 
 class _FunctionCall(Struct, gc=False, rename="camel"):
@@ -57,15 +58,6 @@ class _Answer(Struct, gc=False, rename="camel"):
 
 
 _answers: Final = msgspec.json.Decoder(_Answer)
-
-
-def error_parts(error: object) -> tuple[list[object], object]:
-    """Return what may classify an error object: its number, its words, those of its details, and its sentence."""
-    if not isinstance(error, dict):
-        return [None], None
-    details = error.get("details")
-    reasons = [d.get("reason") for d in details if isinstance(d, dict)] if isinstance(details, list) else []
-    return [error.get("code"), error.get("status"), *reasons], error.get("message")
 
 
 class GeminiParser(EndingParser):

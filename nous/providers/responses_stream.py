@@ -15,7 +15,6 @@ from msgspec import Struct
 from nous.errors import NousError
 from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.messages import Usage
-from nous.providers.chat_stream import error_parts
 from nous.providers.decoding import decode_event, encode_text, misshapen, read_count, read_details, read_id, read_usage
 from nous.providers.ending import EndingParser
 from nous.providers.faults import CUT, fault_in_stream, malformed
@@ -31,6 +30,7 @@ from nous.providers.responses_items import (
     thoughts_of,
 )
 from nous.providers.text import TextChannel
+from nous.providers.vendor_errors import error_parts
 
 
 class _Delta(Struct, gc=False):

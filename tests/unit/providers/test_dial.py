@@ -42,10 +42,10 @@ def closed_port() -> tuple[str, int]:
 def resolves_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
     """Let every name have these addresses: what a resolver says is not for a test to choose otherwise."""
 
-    async def getaddrinfo(host: object, port: object, **_: object) -> list[tuple[object, ...]]:
+    def getaddrinfo(host: object, port: object, *, flags: int = 0, **_: object) -> list[tuple[object, ...]]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
 
-    monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 async def test_an_address_that_refuses_makes_way_for_the_next_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,18 +79,18 @@ async def test_the_first_failure_is_told_if_no_address_answers(monkeypatch: pyte
 async def test_the_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     six, four = socket.AF_INET6, socket.AF_INET
 
-    async def getaddrinfo(host: object, port: object, **_: object) -> list[tuple[object, ...]]:
+    def getaddrinfo(host: object, port: object, *, flags: int = 0, **_: object) -> list[tuple[object, ...]]:
         return [(family, socket.SOCK_STREAM, 6, "", (str(n), 1)) for n, family in enumerate([six, six, six, four])]
 
-    monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     assert [address.family for address in await dialling._resolve("x.invalid", 1)] == [six, four, six, six]
 
 
 async def test_a_name_that_does_not_resolve_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def getaddrinfo(host: object, port: object, **_: object) -> list[tuple[object, ...]]:
+    def getaddrinfo(host: object, port: object, *, flags: int = 0, **_: object) -> list[tuple[object, ...]]:
         raise socket.gaierror(socket.EAI_NONAME, "secret")
 
-    monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with pytest.raises(NousError, match="connect: the provider cannot be reached"):
         await read("http://provider.invalid/")
 

@@ -11,7 +11,14 @@ import pytest
 
 from nous.errors import NousError
 from nous.providers import faults
-from nous.providers.faults import MAX_RETRY_AFTER_MS, Reply, fault_in_stream, fault_of_exception, fault_of_reply
+from nous.providers.faults import (
+    MAX_RETRY_AFTER_MS,
+    Reply,
+    fault_in_stream,
+    fault_of_exception,
+    fault_of_reply,
+)
+from nous.providers.vendor_errors import error_parts, shown_text
 
 HTTPX_EXCEPTIONS = sorted(
     {value for value in vars(httpx).values() if isinstance(value, type) and issubclass(value, Exception)},
@@ -143,7 +150,62 @@ def test_a_sentence_is_looked_at_where_no_word_says_it(
 ) -> None:
     error = fault_of_reply(Reply(status, "", b""), words, sentence)
     assert error.code == code
-    assert error.cause == " ".join([f"HTTP {status}", *map(str, words)])
+    shown = f": {shown_text(sentence)}" if isinstance(sentence, str) else ""
+    assert error.cause == " ".join([f"HTTP {status}", *map(str, words)]) + shown
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "sentence"),
+    [
+        ({"error": {"message": "m", "type": "t", "code": "c"}}, ["c", "t"], "m"),
+        ({"type": "error", "error": {"type": "t", "message": "m"}}, ["t"], "m"),
+        ([{"error": {"code": 503, "status": "S", "message": "m", "details": [{"reason": "R"}]}}], [503, "S", "R"], "m"),
+        ({"object": "error", "message": "m", "type": "t", "code": 400}, [400, "t"], "m"),
+        ({"error": "m"}, [], "m"),
+        ({"code": "a sentence", "error": "m"}, ["a sentence"], "m"),
+        ({"detail": "m"}, [], "m"),
+        ({"detail": [{"msg": "m", "type": "missing"}]}, ["missing"], "m"),
+        ({"errors": [{"code": 7003, "message": "m"}]}, [7003], "m"),
+        ({"Message": "m"}, [], "m"),
+        ("m", [], "m"),
+        ({}, [], None),
+        (None, [], None),
+    ],
+)
+def test_every_shape_of_an_error_object(body: object, words: list[object], sentence: object) -> None:
+    found, said = error_parts(body)
+    assert ([word for word in found if word is not None], said) == (words, sentence)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "the prompt is too long: 5 tokens > 4 maximum",
+        "Input is too long for requested model.",
+        "Your input exceeds the context window of this model.",
+        "Request too large for m: Limit 3, Requested 4. The input or output tokens must be reduced in order to run.",
+        "This model's maximum prompt length is 131072 but the request contains 537812 tokens.",
+        "Please reduce the length of the messages or completion.",
+        "Prompt contains 40000 tokens, too large for model with 32768 maximum context length",
+        "invalid params, context window exceeds limit",
+        "Range of input length should be [1, 30720]",
+        "The decoder prompt (length 12324) is longer than the maximum model length of 8192.",
+        "prompt too long; exceeded max context length by 4 tokens",
+    ],
+)
+@pytest.mark.parametrize("status", [400, 413, 422, 429, 500])
+def test_overflow_in_each_vendors_words_is_never_retried(status: int, sentence: str) -> None:
+    assert fault_of_reply(Reply(status, "", b""), [], sentence).code == "context_overflow"
+
+
+def test_a_vendors_text_is_one_bounded_line_without_keys() -> None:
+    text = "Bad key sk-abcdef123456\nhttps://user:pw@host, Bearer abc, AKIAIOSFODNN7EXAMPLE: claude-sonnet-4-5-20250929"
+    shown = shown_text(text)
+    for secret in ("sk-abcdef", "pw", "Bearer abc", "AKIA", "\n"):
+        assert secret not in shown
+    assert "claude-sonnet-4-5-20250929" in shown
+    assert len(shown_text("\u00e4 " * 5000).encode()) <= 512
+    assert shown_text({"no": "text"}) == ""
 
 
 def test_a_sentence_inside_a_stream() -> None:

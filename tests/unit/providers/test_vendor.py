@@ -299,7 +299,7 @@ async def test_a_cut_after_the_finish_spoils_nothing() -> None:
 async def test_refusals(status: int, code: str) -> None:
     body = json.dumps({"error": {"message": f"secret {KEY}", "code": "some_code"}}).encode()
     items, error = await outcome(answers(status, body))
-    assert (items, error.code, error.cause) == ([], code, f"HTTP {status} some_code")
+    assert (items, error.code, error.cause) == ([], code, f"HTTP {status} some_code: secret [redacted]")
 
 
 async def test_context_overflow() -> None:
