@@ -54,12 +54,14 @@ class Steer(Payload, frozen=True):
     kind = "steer"
     text: Text
     run_id: str | None = None
+    images: list[Image] | None = None
 
 
 class FollowUp(Payload, frozen=True):
     kind = "follow_up"
     text: Text
     run_id: str | None = None
+    images: list[Image] | None = None
 
 
 class Abort(Payload, frozen=True):

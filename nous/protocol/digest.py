@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "3be181c648d0e8e680b0d008d8f05f747877732ce69aab1e2c111c248a70b28e"
+SCHEMA_DIGEST: Final = "608111a186e746eb75884d1c6f4cb7797f2f37f1e03efd59361fd146d51f3801"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -29,6 +29,14 @@ Reach = Callable[[ProviderName], ProviderSettings]
 MOCK: Final = "mock"
 
 
+class KeyNotSetError(NousError):
+    """``provider_auth`` for a provider that was not asked, because its key is missing."""
+
+    @property
+    def message(self) -> str:
+        return "The provider's key is not set."
+
+
 class ProviderPool:
     """See :class:`nous.ports.model.Catalogue` for what it promises."""
 
@@ -49,7 +57,7 @@ class ProviderPool:
         try:
             return self.build(choice)
         except KeyMissingError as error:
-            raise NousError("provider_auth", error.cause, hint=error.hint) from None
+            raise KeyNotSetError("provider_auth", error.cause, hint=error.hint) from None
         except NousError as error:
             if error.code in WIRE_CODES:
                 raise

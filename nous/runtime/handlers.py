@@ -189,12 +189,21 @@ def _queue(call: Call, run_id: str | None, item: Steered | FollowedUp) -> RunDri
     return driver
 
 
+def _refuse_images(payload: c.Steer | c.FollowUp) -> None:
+    """Raise ``invalid_payload`` for an input with images: a run takes them with its prompt only."""
+    if payload.images:
+        hint = "Send them with a prompt, once the run has ended."
+        raise NousError("invalid_payload", f"images: a {payload.kind} carries none", hint=hint)
+
+
 async def steer(call: Call, payload: c.Steer) -> Accepted:
+    _refuse_images(payload)
     driver = _queue(call, payload.run_id, Steered(call.command_id, payload.text))
     return Accepted(command="steer", run_id=driver.run_id)
 
 
 async def follow_up(call: Call, payload: c.FollowUp) -> Accepted:
+    _refuse_images(payload)
     driver = _queue(call, payload.run_id, FollowedUp(call.command_id, payload.text))
     return Accepted(command="follow_up", run_id=driver.run_id)
 

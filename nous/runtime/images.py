@@ -10,19 +10,25 @@ from typing import Final
 from nous.errors import NousError
 from nous.protocol.commands import Image
 from nous.protocol.messages import IMAGE_TYPES, ImageBlock
+from nous.tools.image_check import find_image_fault
 from nous.tools.images import HEAD_BYTES, identify_image
 
 MAX_IMAGE_BYTES: Final = 5 * 1024 * 1024
 """As base64: the strictest vendor takes no more."""
 
+MAX_IMAGES: Final = 100
+"""In one prompt: the strictest vendor takes no more in a request."""
+
 
 def check_images(images: Sequence[Image]) -> tuple[ImageBlock, ...]:
-    """Return the images as blocks.
+    """Return the images as blocks.  Blocks for up to a second an image: not for the event loop.
 
     Raises:
         NousError: ``invalid_payload`` for one of a type nobody takes, for data that is not base64 or not an image of
-            that type, and for one that is too large.
+            that type, for one that is too large or damaged, and for too many.
     """
+    if len(images) > MAX_IMAGES:
+        raise NousError("invalid_payload", f"images: more than {MAX_IMAGES}")
     for position, image in enumerate(images):
         if fault := _find_fault(image):
             raise NousError("invalid_payload", f"images[{position}]: {fault}")
@@ -41,4 +47,5 @@ def _find_fault(image: Image) -> str | None:
     found = identify_image(data[:HEAD_BYTES])
     if found is None or found.mime_type != image.mime_type:
         return f"data: not an image of the type {image.mime_type}"
-    return None
+    fault = find_image_fault(data)
+    return None if fault is None else f"data: {fault}"

@@ -16,6 +16,7 @@ from nous.protocol.messages import ImageBlock
 from nous.schemas.checker import CheckFailedError, SchemaChecker
 from nous.store.session_path import PathView
 from nous.store.sessions import Session
+from nous.system.threads import run_in_thread
 
 if TYPE_CHECKING:
     from nous.runtime.daemon import Daemon
@@ -46,7 +47,7 @@ async def settle_prompt(daemon: Daemon, session: Session | None, payload: Prompt
     """
     leaf_id = payload.leaf_id if session is None or payload.leaf_id is not None else session.leaf_id
     terms = settle(daemon, session, leaf_id, payload.provider, payload.model, payload.thinking)
-    images = take_images(payload.images, terms, session.path(leaf_id) if session is not None else None)
+    images = await take_images(payload.images, terms, session.path(leaf_id) if session is not None else None)
     if payload.output_schema is None:
         return terms._replace(images=images)
     await check_output_schema(daemon.schemas, payload.output_schema)
@@ -119,7 +120,7 @@ def choose(
     return base if thinking is None else ModelChoice(base.provider, base.model, thinking)
 
 
-def take_images(images: Sequence[Image] | None, terms: RunTerms, path: PathView | None) -> tuple[ImageBlock, ...]:
+async def take_images(images: Sequence[Image] | None, terms: RunTerms, path: PathView | None) -> tuple[ImageBlock, ...]:
     """Return a prompt's images, if the model can see them, and those that the conversation holds already.
 
     Raises:
@@ -136,4 +137,4 @@ def take_images(images: Sequence[Image] | None, terms: RunTerms, path: PathView 
         return ()
     from nous.runtime.images import check_images
 
-    return check_images(images)
+    return await run_in_thread(check_images, images)

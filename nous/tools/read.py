@@ -13,15 +13,13 @@ from nous.protocol.messages import IMAGE_TYPES, ImageBlock
 from nous.tools.blocking import Stop, off_the_loop
 from nous.tools.builtin import PATH_HELP, BuiltinTool
 from nous.tools.failure import ToolFailure, describe, quoted
+from nous.tools.image_check import MAX_IMAGE_BYTES, find_image_fault
 from nous.tools.images import HEAD_BYTES, Image, identify_image
 from nous.tools.output import MAX_BYTES, MAX_LINES, cut_head
 from nous.tools.paths import open_place
 from nous.tools.text import count_lines, decode, looks_binary
 
 _CHUNK_BYTES: Final = 256 * 1024
-MAX_IMAGE_BYTES: Final = 3_750_000
-"""As base64 it is what the strictest vendor takes."""
-
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -59,7 +57,7 @@ def read_file(arguments: ReadArguments, context: ToolContext, stop: Stop) -> Too
         head = os.read(fd, HEAD_BYTES)
         size_bytes = os.fstat(fd).st_size
         if (image := identify_image(head)) is not None:
-            shown = _show_image(image, fd, head, size_bytes, takes_images=context.takes_images)
+            shown = _show_image(image, fd, head, size_bytes, stop, takes_images=context.takes_images)
             return _with_place_note(shown, note)
         if looks_binary(head):
             raise ToolFailure(f"{quoted(arguments.path)} is a binary file ({size_bytes} bytes) and is not shown.")
@@ -71,8 +69,8 @@ def read_file(arguments: ReadArguments, context: ToolContext, stop: Stop) -> Too
     return _with_place_note(_answer(part, arguments, size_bytes), note)
 
 
-def _show_image(image: Image, fd: int, head: bytes, size_bytes: int, *, takes_images: bool) -> ToolResult:
-    """Return an image for a model that can see it, else what can be said of it."""
+def _show_image(image: Image, fd: int, head: bytes, size_bytes: int, stop: Stop, *, takes_images: bool) -> ToolResult:
+    """Return an image for a model that can see it, and that any vendor takes; else what can be said of it."""
     pixels = f", {image.width}x{image.height} pixels" if image.width and image.height else ""
     about = f"{image.mime_type}{pixels}, {size_bytes} bytes"
     if not takes_images or image.mime_type not in IMAGE_TYPES:
@@ -82,6 +80,8 @@ def _show_image(image: Image, fd: int, head: bytes, size_bytes: int, *, takes_im
     data = head
     while len(data) <= MAX_IMAGE_BYTES and (chunk := os.read(fd, _CHUNK_BYTES)):
         data += chunk
+    if fault := find_image_fault(data, stop.check):
+        return ToolResult(text=f"[{about}: an image, not shown: {fault}]")
     return ToolResult(text=f"[{about}]", images=(ImageBlock(image.mime_type, base64.b64encode(data).decode()),))
 
 

@@ -11,11 +11,12 @@ import pytest
 from tests.support.gates import chat, chat_setup
 from tests.support.harness import OpenPeer
 from tests.support.home import Home, Setup
+from tests.support.pictures import png
 from tests.support.sse_server import Server, data_lines, serve, streams
 
 pytestmark = pytest.mark.anyio
 
-PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x03\0\0\0\x04" + bytes(20)).decode()
+PNG = base64.b64encode(png(3, 4)).decode()
 IMAGE = {"mime_type": "image/png", "data": PNG}
 SHOWN = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
 READ = {"index": 0, "id": "c1", "function": {"name": "read", "arguments": '{"path":"a.png"}'}}
@@ -104,3 +105,12 @@ async def test_a_tools_image_is_only_described_to_one_that_may_not(nous: OpenPee
         ):
             await peer.run("What is in a.png?")
             assert messages_of(server, 1)[-1]["content"] == "[image/png, 3x4 pixels, 44 bytes: an image, not shown]"
+
+
+@pytest.mark.parametrize("kind", ["steer", "follow_up"])
+async def test_only_a_prompt_carries_images(nous: OpenPeer, kind: str) -> None:
+    async with nous(Setup(script=[[{"text": "Hello"}, {"hang": True}]])) as peer:
+        await peer.start("hello")
+        answer = await peer.command(kind, {"text": "look", "images": [IMAGE]})
+        assert (answer.code, answer.cause) == ("invalid_payload", f"images: a {kind} carries none")
+        await peer.ok("abort")

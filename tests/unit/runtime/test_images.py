@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import struct
 
 import pytest
 from hypothesis import given
@@ -12,11 +11,11 @@ from hypothesis import strategies as st
 from nous.errors import NousError
 from nous.protocol.commands import Image
 from nous.protocol.messages import ImageBlock
-from nous.runtime.images import MAX_IMAGE_BYTES, check_images
+from nous.runtime.images import MAX_IMAGE_BYTES, MAX_IMAGES, check_images
+from tests.support.pictures import GIF, png
 
-PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 640, 480)
+PNG = png(640, 480)
 TYPES = "images[1]: mime_type: only image/gif, image/jpeg, image/png, image/webp"
-GIF = b"GIF89a" + struct.pack("<HH", 3, 4)
 
 
 def image(data: bytes, mime_type: str = "image/png") -> Image:
@@ -46,6 +45,8 @@ def test_images_are_taken_in_order() -> None:
         (image(b"hello"), "images[1]: data: not an image of the type image/png"),
         (image(GIF), "images[1]: data: not an image of the type image/png"),
         (Image(mime_type="image/png", data=""), "images[1]: data: not an image of the type image/png"),
+        (image(png(9000, 10)), "images[1]: data: it has 9000x10 pixels, and no side may have more than 8000"),
+        (image(PNG[:-20]), "images[1]: data: it is damaged"),
         (image(PNG + bytes(MAX_IMAGE_BYTES)), f"images[1]: data: longer than {MAX_IMAGE_BYTES} bytes"),
     ],
 )
@@ -56,3 +57,7 @@ def test_what_is_no_image_is_refused_by_its_place(wrong: Image, cause: str) -> N
 @given(st.text(max_size=50), st.sampled_from(["image/png", "image/jpeg", "image/gif", "image/webp", ""]))
 def test_nothing_else_is_raised_and_no_data_is_repeated(data: str, mime_type: str) -> None:
     assert len(refused(Image(mime_type=mime_type, data=data))) < 100
+
+
+def test_more_images_than_a_vendor_takes_are_refused() -> None:
+    assert refused(*[image(PNG)] * (MAX_IMAGES + 1)) == "images: more than 100"

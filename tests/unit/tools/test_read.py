@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import random
 import struct
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 from nous.tools.blocking import Stop
 from nous.tools.failure import ToolFailure
+from nous.tools.image_check import MAX_IMAGE_BYTES
 from nous.tools.output import MAX_BYTES, MAX_LINES
-from nous.tools.read import MAX_IMAGE_BYTES, ReadArguments, ReadTool, read_file
+from nous.tools.read import ReadArguments, ReadTool, read_file
+from tests.support.pictures import png
 from tests.unit.tools.toolroom import DEADLINE_S, Room
 
 pytestmark = pytest.mark.anyio
@@ -150,12 +153,22 @@ async def test_images_are_named(room: Room) -> None:
 
 async def test_images_are_shown_to_a_model_that_sees(room: Room) -> None:
     room.takes_images = True
-    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 640, 480) + bytes(range(256)) * 4000
+    noise = b"".join(b"\0" + random.Random(row).randbytes(640) for row in range(480))
+    data = png(640, 480, data=noise)
+    assert len(data) > 256 * 1024
     room.write("image", data)
     result = await room.run(READ, path="image")
     assert result.text == f"[image/png, 640x480 pixels, {len(data)} bytes]"
     [shown] = result.images
     assert (shown.mime_type, base64.b64decode(shown.data)) == ("image/png", data)
+
+
+@pytest.mark.parametrize("data", [png(9000, 10), png(16, 16)[:60]], ids=["large", "damaged"])
+async def test_an_image_that_a_vendor_would_refuse_is_not_shown(room: Room, data: bytes) -> None:
+    room.takes_images = True
+    room.write("image", data)
+    result = await room.run(READ, path="image")
+    assert (result.images, "an image, not shown: it " in result.text) == ((), True)
 
 
 async def test_images_of_types_nobody_takes_and_large_ones_are_only_named(room: Room) -> None:
