@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "608111a186e746eb75884d1c6f4cb7797f2f37f1e03efd59361fd146d51f3801"
+SCHEMA_DIGEST: Final = "d329782180c03790731296a19bb4e22d2ab27f0f814477674f6dd16a96d3510a"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from nous.protocol.bounds import bound_payload
 from nous.protocol.messages import Role, StopReason, TurnKind, Usage
 
 Feature = Literal["thinking", "tool_arguments"]
@@ -150,6 +151,7 @@ class StatusEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_line_bytes: int | UnsetType = UNSET
     max_event_bytes: int | UnsetType = UNSET
     features: tuple[str, ...] | UnsetType = UNSET
+    truncated_fields: list[str] | UnsetType = UNSET
     warnings: tuple[StartWarning, ...] | UnsetType = UNSET
 
 
@@ -177,6 +179,7 @@ class WarningEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     elapsed_ms: int | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     consecutive_failures: int | UnsetType = UNSET
+    truncated_fields: list[str] | UnsetType = UNSET
 
 
 class ErrorEvent(EventPayload, frozen=True, kw_only=True):
@@ -257,13 +260,13 @@ def feature_line(run_id: bytes, after_seq: int, k: int, ts: bytes, payload: Stru
     )
 
 
-def daemon_line(number: int, ts: str, payload: StatusEvent | WarningEvent) -> bytes:
-    """Return the line (LF included) of an event outside any run."""
+def daemon_line(number: int, ts: str, payload: StatusEvent | WarningEvent, max_bytes: int) -> bytes:
+    """Return the line (LF included) of an event outside any run, no longer than ``max_bytes``."""
     return b'{"v":"1","id":"evt-%d","type":"%b","ts":"%b","payload":%b}\n' % (
         number,
         _TYPE_OF[type(payload)],
         ts.encode(),
-        encode_json(payload),
+        bound_payload(encode_json(payload), max_bytes),
     )
 
 

@@ -20,7 +20,13 @@ RunState = Literal["idle", "running", "aborting"]
 
 
 class Answer(Struct, frozen=True, kw_only=True, tag_field=None):
-    """The payload of a success response; ``duplicate`` marks the repeated answer to a repeated id."""
+    """The payload of a success response.
+
+    ``duplicate`` marks the repeated answer to a repeated id.  ``truncated_fields`` names the fields that were cut,
+    because the line would have been longer than ``max_event_bytes``.
+    """
+
+    truncated_fields: list[str] | UnsetType = UNSET
 
 
 class Pong(Answer, frozen=True):

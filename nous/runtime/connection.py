@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from nous.engine.inputs import FollowedUp, Steered
 from nous.errors import NousError, as_nous_error
 from nous.ports.endpoint import BrokenEndpointError, Endpoint
+from nous.protocol.bounds import bound_payload
 from nous.protocol.codec import CommandDecoder, Refused
 from nous.protocol.commands import (
     IMMEDIATE_READS,
@@ -267,6 +268,7 @@ class Connection:
             out = await handler(call, command.payload)
             reply = out if isinstance(out, Reply) else Reply(out)
             kind, payload = encode_answer(reply.answer)
+            payload = bound_payload(payload, self.daemon.settings.daemon.max_event_bytes)
             line = success_line(command.id, kind, payload)
             kept = encode_remembered(reply.answer, payload) if remember else b""
         except Exception as error:

@@ -362,7 +362,7 @@ class Daemon:
     def event_line(self, payload: StatusEvent | WarningEvent) -> bytes:
         """Return the line of an event outside any run, with the next ``evt-<n>`` id."""
         self._events_made += 1
-        return daemon_line(self._events_made, self.clock.now(), payload)
+        return daemon_line(self._events_made, self.clock.now(), payload, self.settings.daemon.max_event_bytes)
 
     @cached_property
     def config_digest(self) -> str:

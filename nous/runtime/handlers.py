@@ -348,6 +348,8 @@ async def set_leaf(call: Call, payload: c.SetLeaf) -> Leaf:
     session = await daemon.named_or_active_session(payload.session_id)
     if session is None:
         raise NousError("invalid_payload", "leaf_id: there is no session yet")
+    if not payload.leaf_id:
+        raise NousError("invalid_payload", "leaf_id: empty")
     daemon.check_free(session.id)
     await daemon.set_leaf(session, payload.leaf_id)
     return Leaf(session_id=session.id, leaf_id=payload.leaf_id)

@@ -15,10 +15,11 @@ from msgspec import UNSET
 
 from nous.errors import NousError
 from nous.protocol import commands as c
+from nous.protocol.bounds import bound_event
 from nous.protocol.responses import Events, Runs, RunSummary, Sessions, TraceAnswer
 from nous.runtime.pages import ENVELOPE_BYTES
 from nous.store.trace_lines import BrokenTraceError
-from nous.store.trace_reader import iter_events, scan
+from nous.store.trace_reader import TraceSummary, iter_events, scan
 from nous.system.ids import is_safe_id
 from nous.system.threads import run_in_thread
 
@@ -44,16 +45,18 @@ def _read_page(daemon: Daemon, payload: c.GetEvents) -> Events:
     run = daemon.runs.get(payload.run_id)
     # What is on disk but not published yet will come on the live stream.
     end = None if run is None else run.published_offset
-    status = "running" if run is not None else scan(path, daemon.is_dead).status
+    status = "running" if run is not None else _status(daemon, scan(path, daemon.is_dead))
     budget = daemon.settings.daemon.max_event_bytes - ENVELOPE_BYTES
     after = (payload.after_seq or 0, payload.after_k or 0)
     last = after
     out: list[msgspec.Raw] = []
     for place, line in _lines_after(path, after, frozenset(payload.features or ()), end):
-        budget -= len(line) + 1
-        if budget < 0 or len(out) == payload.limit:
+        # The first one is shortened if it is longer than a page: a page always advances.
+        shown = line if out else bound_event(line, budget)
+        budget -= len(shown) + 1
+        if (budget < 0 and out) or len(out) == payload.limit:
             return _page(payload.run_id, out, last, done=False)
-        out.append(msgspec.Raw(line[:-1]))
+        out.append(msgspec.Raw(shown[:-1]))
         last = place
     return _page(payload.run_id, out, last, done=status != "running")
 
@@ -102,6 +105,14 @@ def _list_runs(daemon: Daemon, payload: c.ListRuns) -> Runs:
     return Runs(runs=out)
 
 
+def _status(daemon: Daemon, found: TraceSummary) -> str:
+    """Return how a run ended that is not active here.
+
+    If this daemon wrote its trace and it has no end, it could not be written: the run failed.
+    """
+    return "failed" if found.status == "running" and found.header.epoch == daemon.epoch else found.status
+
+
 def _summarise(daemon: Daemon, run_id: str) -> RunSummary | None:
     """Return one run's line; None for a file that is no trace (``nous doctor`` says which)."""
     try:
@@ -112,7 +123,7 @@ def _summarise(daemon: Daemon, run_id: str) -> RunSummary | None:
     return RunSummary(
         run_id=run_id,
         session_id=found.header.session_id,
-        status=found.status,
+        status="running" if run is not None else _status(daemon, found),
         started_at=found.header.created_at,
         events=found.events if run is None else run.published_seq,
         ended_at=found.ended_at or UNSET,

@@ -108,7 +108,6 @@ class UnixListener:
     def __init__(self, path: Path) -> None:
         self.path = path
         _clear_way(path)
-        _warn_if_open_directory(path.parent)
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sock.setblocking(False)
         before = os.umask(0o177)
@@ -197,10 +196,15 @@ def _clear_way(path: Path) -> None:
     raise NousError("invalid_usage", f"somebody answers at {path} already")
 
 
-def _warn_if_open_directory(directory: Path) -> None:
+def warn_if_open_directory(directory: Path) -> None:
+    """Warn if others may replace the sockets of a directory.  That they may enter it gives them nothing:
+    the sockets are for their owner alone.
+
+    Raises ``io_failure`` for a directory that cannot be used.
+    """
     try:
         mode = directory.stat().st_mode
     except OSError as error:
         raise NousError("io_failure", f"cannot use {directory}: {error.strerror}") from error
-    if mode & 0o077:
+    if mode & 0o022 and not mode & stat.S_ISVTX:
         log.warning("socket_directory_open", directory=str(directory), mode=oct(stat.S_IMODE(mode)))

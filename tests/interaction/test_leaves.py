@@ -82,3 +82,9 @@ async def test_the_leaf_of_a_busy_session_stays(nous: OpenPeer) -> None:
         assert await peer.refused("set_leaf", {"leaf_id": first["leaf_id"]}) == "command_rejected: run_in_progress"
         refused = await peer.refused("prompt", {"text": "x", "leaf_id": first["leaf_id"]})
         assert refused == "command_rejected: run_in_progress"
+
+
+async def test_an_empty_leaf_is_refused(nous: OpenPeer) -> None:
+    async with nous() as peer:
+        await peer.run("hello")
+        assert await peer.refused("set_leaf", {"leaf_id": ""}) == "invalid_payload: leaf_id: empty"

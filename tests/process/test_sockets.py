@@ -49,16 +49,17 @@ async def test_both_sockets_are_private_and_gone_at_the_end(home: Home) -> None:
 
 
 @pytest.mark.behaviour("P7.5")
-async def test_a_directory_others_may_enter_is_warned_about(home: Home) -> None:
+@pytest.mark.parametrize(("mode", "count"), [(0o755, 0), (0o777, 1)])
+async def test_a_directory_others_may_write_to_is_warned_about_once(home: Home, mode: int, count: int) -> None:
     with bounded(), socket_path() as path:
-        path.parent.chmod(0o755)
+        path.parent.chmod(mode)
         async with spawn(home, Setup(flags=("--socket", str(path)))) as spawned:
             assert spawned.process.stdout is not None
             await spawned.process.stdout.receive()
             spawned.signal(signal.SIGTERM)
             assert await spawned.wait() == 0
             warnings = [record for record in spawned.log() if record["event"] == "socket_directory_open"]
-            assert {record["directory"] for record in warnings} == {str(path.parent)}
+            assert [record["directory"] for record in warnings] == [str(path.parent)] * count
 
 
 @pytest.mark.behaviour("P7.6")

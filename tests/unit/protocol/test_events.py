@@ -70,7 +70,7 @@ def test_a_line_of_every_feature_type(kind: str) -> None:
 
 @pytest.mark.parametrize("payload", [StatusEvent(message="ready", pid=1), WarningEvent(code="c", message="m")])
 def test_a_line_outside_any_run(payload: StatusEvent | WarningEvent) -> None:
-    line = read(daemon_line(3, TS, payload))
+    line = read(daemon_line(3, TS, payload, 1 << 20))
     assert list(line) == ["v", "id", "type", "ts", "payload"]
     assert (line["id"], line["ts"], line["payload"]) == ("evt-3", TS, as_json(payload))
     assert line["type"] == ("status" if isinstance(payload, StatusEvent) else "warning")
@@ -87,7 +87,7 @@ def test_any_text_stays_on_its_line() -> None:
     lines = (
         event_line(b"r", 1, TS.encode(), MessageEnd(run_id="r", turn_id="1", message_id="m", text=AWKWARD)),
         feature_line(b"r", 1, 1, TS.encode(), ThinkingUpdate(run_id="r", turn_id="1", message_id="m", delta=AWKWARD)),
-        daemon_line(1, TS, WarningEvent(code="c", message=AWKWARD)),
+        daemon_line(1, TS, WarningEvent(code="c", message=AWKWARD), 1 << 20),
     )
     for line, key in zip(lines, ("text", "delta", "message"), strict=True):
         assert read(line)["payload"][key] == AWKWARD

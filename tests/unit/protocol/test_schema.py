@@ -225,7 +225,9 @@ def test_an_error_of_every_code_fits(code: str) -> None:
 
 
 def test_events_outside_a_run_or_a_trace_fit() -> None:
-    ready = daemon_line(1, TS.decode(), StatusEvent(message="ready", protocol="1", server="nous", features=("events",)))
+    ready = daemon_line(
+        1, TS.decode(), StatusEvent(message="ready", protocol="1", server="nous", features=("events",)), 1 << 20
+    )
     untraced = untraced_line("r", 1, TS.decode(), sample(EVENTS["agent_end"], full=True))
     for line in (ready, untraced):
         assert b'"seq"' not in line

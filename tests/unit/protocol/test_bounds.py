@@ -1,0 +1,76 @@
+"""No payload is longer than a line has room for, whatever stands in it; what was cut is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import UNSET, Struct
+
+from nous.protocol.bounds import ENVELOPE_BYTES, bound_event, bound_payload
+from nous.protocol.events import EVENTS, FEATURE_EVENTS
+from nous.protocol.responses import ANSWERS
+
+MAX_BYTES = 64 * 1024
+
+long_texts = st.builds(lambda piece, count: piece * count, st.text(min_size=1, max_size=8), st.sampled_from([1, 9_000]))
+values = st.recursive(
+    st.none() | st.integers() | st.booleans() | long_texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+PAYLOADS: list[type[Struct]] = [*EVENTS.values(), *(cls for _, cls in FEATURE_EVENTS.values()), *ANSWERS.values()]
+
+
+def encoded(value: object) -> bytes:
+    return msgspec.json.encode(value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(kind=st.sampled_from(PAYLOADS), data=st.data())
+def test_every_payload_fits_its_line(kind: type[Struct], data: st.DataObject) -> None:
+    names = [field.encode_name for field in msgspec.structs.fields(kind)]
+    payload = {name: data.draw(values) for name in names}
+    whole = encoded(payload)
+    bounded = bound_payload(whole, MAX_BYTES)
+    assert len(bounded) <= MAX_BYTES - ENVELOPE_BYTES
+    if len(whole) <= MAX_BYTES - ENVELOPE_BYTES:
+        assert bounded == whole
+        return
+    out: dict[str, Any] = msgspec.json.decode(bounded)
+    cut = out.pop("truncated_fields")
+    assert cut
+    assert {name: value for name, value in out.items() if name not in cut} == {
+        name: value for name, value in payload.items() if name not in cut and name != "truncated_fields"
+    }
+    for name in cut:
+        assert out[name] is None or type(out[name]) is type(payload[name])
+
+
+def test_a_long_text_keeps_its_beginning_and_a_long_list_its_first_items() -> None:
+    text = "é" * 100_000
+    payload = {"run_id": "r", "message": text, "items": list(range(50_000))}
+    out = msgspec.json.decode(bound_payload(encoded(payload), MAX_BYTES))
+    assert out["truncated_fields"] == ["items", "message"]
+    assert (out["run_id"], out["items"]) == ("r", list(range(len(out["items"]))))
+    assert text.startswith(out["message"])
+
+
+def test_an_event_keeps_its_envelope() -> None:
+    line = b'{"v":"1","id":"r.7","type":"status","seq":7,"ts":"t","payload":%b}\n' % encoded({"message": "x" * 70_000})
+    bounded = bound_event(line, MAX_BYTES)
+    assert len(bounded) <= MAX_BYTES
+    event = msgspec.json.decode(bounded)
+    assert (event["id"], event["seq"], event["payload"]["truncated_fields"]) == ("r.7", 7, ["message"])
+    assert bound_event(b"{}\n", MAX_BYTES) == b"{}\n"
+
+
+@pytest.mark.parametrize("kind", ["status", "warning", *ANSWERS])
+def test_the_schema_knows_what_was_cut(kind: str) -> None:
+    cls = {**EVENTS, **ANSWERS}[kind]
+    [field] = [field for field in msgspec.structs.fields(cls) if field.name == "truncated_fields"]
+    assert field.default is UNSET
