@@ -192,7 +192,7 @@ class Connection:
     def _ask_for_turn(self, command: Command) -> None:
         daemon, payload = self.daemon, command.payload
         upcoming = daemon.upcoming.add(payload.session_id) if isinstance(payload, Prompt | CompactSession) else None
-        turn = daemon.order.ask()
+        turn = daemon.order.ask(self)
         turn.on_release(self._leave_order)
         self._in_order += 1
         daemon.start_task(self._answer_in_turn, Call(self, command.id, turn, upcoming), command)

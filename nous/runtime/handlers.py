@@ -38,7 +38,7 @@ from nous.runtime.health import measure
 from nous.runtime.launch import start_compaction, start_run
 from nous.runtime.model_commands import list_models, set_model
 from nous.runtime.pages import page_messages, page_tree
-from nous.runtime.terms import choice_in_force, settle_prompt
+from nous.runtime.terms import check_output_schema, choice_in_force, settle_prompt
 
 if TYPE_CHECKING:
     from nous.runtime.connection import Connection
@@ -107,6 +107,11 @@ async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
     daemon = conn.daemon
     if not daemon.accepting:
         raise NousError("shutting_down")
+    if payload.output_schema is not None:
+        assert call.turn is not None
+        # It may take seconds: the commands of other clients do not wait for it.
+        async with call.turn.aside():
+            await check_output_schema(daemon.schemas, payload.output_schema)
     found = await daemon.named_or_active_session(payload.session_id)
     terms = await settle_prompt(daemon, found, payload)
     session = await daemon.session_for_prompt(found, payload.leaf_id)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from tests.support.extension_programs import write_extension
-from tests.support.harness import command_line, open_peer
+from tests.support.harness import command_line, connect, open_peer, serve_socket
 from tests.support.home import Home, Setup
 from tests.support.lines import of_type
 
@@ -83,3 +83,15 @@ async def test_a_heavy_output_schema_is_refused_within_its_time(home: Home) -> N
         events = await peer.run("go", output_schema=schema)
         [error] = of_type(events, "error")
         assert error.payload["cause"] == "$: it took longer than 10000 ms to check"
+
+
+async def test_a_heavy_schema_of_one_client_holds_no_command_of_another(home: Home) -> None:
+    references = {"$defs": {"a": {}}, "allOf": [{"$ref": "#/$defs/a"} for _ in range(40_000)]}
+    async with serve_socket(home) as (path, _), connect(path) as one, connect(path) as other:
+        heavy = await one.ask("prompt", {"text": "x", "output_schema": references, "wait": False})
+        mine = await one.ask("new_session")
+        await one.ok("ping")
+        for _ in range(3):
+            assert (await other.ok("new_session"))["active"]
+        await other.ok("prompt", {"text": "hello"})
+        assert not [line for line in one.lines if line.id in (heavy, mine)]

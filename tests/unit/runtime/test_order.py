@@ -92,3 +92,56 @@ async def test_a_place_that_nobody_took_up_can_be_given_up() -> None:
         async with second:
             assert order.busy
     assert not order.busy
+
+
+async def test_a_turn_that_stands_aside_lets_others_go_ahead_but_not_its_owners() -> None:
+    order, log = Order(), list[str]()
+    mine, others = object(), object()
+    is_heavy, is_over = anyio.Event(), anyio.Event()
+
+    async def heavy(turn: Turn) -> None:
+        async with turn:
+            async with turn.aside():
+                is_heavy.set()
+                await is_over.wait()
+            log.append("heavy")
+
+    async def light(name: str, turn: Turn) -> None:
+        async with turn:
+            log.append(name)
+            if name == "other":
+                is_over.set()
+                for _ in range(5):
+                    await checkpoint()
+                log.append("other ends")
+
+    with bounded():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(heavy, order.ask(mine))
+            await is_heavy.wait()
+            tasks.start_soon(light, "mine", order.ask(mine))
+            tasks.start_soon(light, "other", order.ask(others))
+            tasks.start_soon(light, "last", order.ask(others))
+    assert log == ["other", "other ends", "heavy", "mine", "last"]
+    assert not order.busy
+
+
+@pytest.mark.parametrize("ends_by", ["error", "cancellation"])
+async def test_a_turn_that_fails_while_it_stands_aside_is_given_up(ends_by: str) -> None:
+    order = Order()
+    mine = object()
+    with bounded(), anyio.CancelScope() as scope:
+        try:
+            async with order.ask(mine) as turn, turn.aside():
+                async with order.ask(object()):
+                    behind = order.ask(mine)
+                if ends_by == "error":
+                    raise ValueError
+                scope.cancel()
+                await checkpoint()
+        except ValueError:
+            pass
+    with bounded():
+        async with behind:
+            pass
+    assert not order.busy
