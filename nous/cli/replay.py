@@ -28,7 +28,7 @@ _CODES: Final[dict[Verdict, str]] = {
 
 _STYLES: Final[dict[Verdict, Style]] = {
     "identical": "green",
-    "diverged": "red",
+    "diverged": "bold red",
     "broken": "red",
     "unverified": "yellow",
     "not_a_trace": "yellow",

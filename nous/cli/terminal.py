@@ -30,7 +30,7 @@ _SHORT_ESCAPES: Final = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _RAW_BYTES: Final = range(0xDC80, 0xDD00)
 """How Python writes the bytes of a file name that is not UTF-8."""
 
-Style = Literal["plain", "bold", "dim", "red", "green", "yellow", "cyan"]
+Style = Literal["plain", "bold", "dim", "red", "green", "yellow", "cyan", "bold red"]
 _CODES: Final[dict[Style, str]] = {
     "plain": "0",
     "bold": "1",
@@ -39,6 +39,7 @@ _CODES: Final[dict[Style, str]] = {
     "green": "32",
     "yellow": "33",
     "cyan": "36",
+    "bold red": "31;1",
 }
 
 
