@@ -316,7 +316,7 @@ class PromptSettings(_Section, frozen=True, kw_only=True):
 
     system: Annotated[Text | None, about("Stands in place of the built-in system prompt.")] = None
     system_file: Annotated[Text | None, about("The same from a file.", path=True)] = None
-    agents_md: Annotated[bool, about("Whether AGENTS.md of the workdir becomes part of it.")] = True
+    agents_md: Annotated[bool, about("Whether AGENTS.md, of the workdir and above it, becomes part of it.")] = True
 
 
 class TraceSettings(_Section, frozen=True, kw_only=True):

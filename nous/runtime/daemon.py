@@ -339,7 +339,7 @@ class Daemon:
     # -- facts
 
     def agents_text(self) -> str | None:
-        return read_agents_file(self.workdir) if self.settings.prompt.agents_md else None
+        return read_agents_file(self.workdir, self.outputs_root.parent) if self.settings.prompt.agents_md else None
 
     def ready(self) -> StatusEvent:
         """Return the first event of a connection: who serves, and its limits."""
