@@ -51,6 +51,8 @@ def utf8_blocks(fd: int, encoding: TextEncoding, block_bytes: int) -> Iterator[b
     at = len(encoding.bom)
     while block := os.pread(fd, block_bytes, at):
         at += len(block)
-        yield block if decoder is None else decoder.decode(block).encode()
-    if decoder is not None:
-        yield decoder.decode(b"", final=True).encode()
+        text = block if decoder is None else decoder.decode(block).encode()
+        if text:
+            yield text
+    if decoder is not None and (rest := decoder.decode(b"", final=True)):
+        yield rest.encode()

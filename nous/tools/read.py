@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Final, NamedTuple
 
 from msgspec import Meta, Struct, structs
@@ -12,15 +13,15 @@ from nous.ports.tool import ToolContext, ToolResult
 from nous.protocol.messages import IMAGE_TYPES, ImageBlock
 from nous.tools.blocking import Stop, off_the_loop
 from nous.tools.builtin import PATH_HELP, BuiltinTool
+from nous.tools.encodings import detect_encoding, utf8_blocks
 from nous.tools.failure import ToolFailure, describe, quoted
 from nous.tools.image_check import MAX_IMAGE_BYTES, find_image_fault
 from nous.tools.images import HEAD_BYTES, Image, identify_image
 from nous.tools.output import MAX_BYTES, MAX_LINES, cut_head
 from nous.tools.paths import open_place
-from nous.tools.text import count_lines, decode, looks_binary
+from nous.tools.text import count_lines, decode
 
 _CHUNK_BYTES: Final = 256 * 1024
-_BOM: Final = b"\xef\xbb\xbf"
 
 
 class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,9 +60,11 @@ def read_file(arguments: ReadArguments, context: ToolContext, stop: Stop) -> Too
         if (image := identify_image(head)) is not None:
             shown = _show_image(image, fd, head, size_bytes, stop, takes_images=context.takes_images)
             return _with_place_note(shown, note)
-        if looks_binary(head):
+        encoding = detect_encoding(head)
+        if encoding is None:
             raise ToolFailure(f"{quoted(arguments.path)} is a binary file ({size_bytes} bytes) and is not shown.")
-        part = _read_part(fd, head, arguments.offset, min(arguments.limit, MAX_LINES), stop)
+        blocks = utf8_blocks(fd, encoding, _CHUNK_BYTES)
+        part = _read_part(blocks, arguments.offset, min(arguments.limit, MAX_LINES), stop)
     except OSError as error:
         raise describe(arguments.path, error) from None
     finally:
@@ -85,13 +88,13 @@ def _show_image(image: Image, fd: int, head: bytes, size_bytes: int, stop: Stop,
     return ToolResult(text=f"[{about}]", images=(ImageBlock(image.mime_type, base64.b64encode(data).decode()),))
 
 
-def _read_part(fd: int, head: bytes, offset: int, limit: int, stop: Stop) -> _Part:
+def _read_part(blocks: Iterator[bytes], offset: int, limit: int, stop: Stop) -> _Part:
     """Return the lines from ``offset`` on: ``limit`` of them, or a little more than any result may hold."""
-    data, skipped = head.removeprefix(_BOM), 0
+    data, skipped = next(blocks, b""), 0
     while (newlines := data.count(b"\n")) < offset - 1 - skipped:
         stop.check()
         last_line = data[data.rfind(b"\n") + 1 :]
-        data = os.read(fd, _CHUNK_BYTES)
+        data = next(blocks, b"")
         if not data:
             return _Part(b"", skipped + newlines + bool(last_line), has_more=False)
         skipped += newlines
@@ -99,12 +102,12 @@ def _read_part(fd: int, head: bytes, offset: int, limit: int, stop: Stop) -> _Pa
     data = data[start:]
     while data.count(b"\n") < limit and len(data) <= MAX_BYTES:
         stop.check()
-        chunk = os.read(fd, _CHUNK_BYTES)
+        chunk = next(blocks, b"")
         if not chunk:
             return _Part(data, offset - 1, has_more=False)
         data += chunk
     end = _nth_line(data, limit)
-    return _Part(data[:end], offset - 1, has_more=end < len(data) or bool(os.read(fd, 1)))
+    return _Part(data[:end], offset - 1, has_more=end < len(data) or bool(next(blocks, b"")))
 
 
 def _nth_line(data: bytes, number: int) -> int:

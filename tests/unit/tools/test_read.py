@@ -181,11 +181,29 @@ async def test_images_of_types_nobody_takes_and_large_ones_are_only_named(room: 
     assert (result.images, "too large to be shown" in result.text) == ((), True)
 
 
-@pytest.mark.parametrize("content", [b"ELF\0\0", b"x" * 9000 + b"\n\0\n", "utf-16".encode("utf-16")])
+@pytest.mark.parametrize("content", [b"ELF\0\0", b"x" * 9000 + b"\n\0\n", "utf-32".encode("utf-32")])
 async def test_binary_files_are_refused_in_a_sentence(room: Room, content: bytes) -> None:
     room.write("file", content)
     text = await room.failure(READ, path="file")
     assert text == f'"file" is a binary file ({len(content)} bytes) and is not shown.'
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+async def test_utf_16_with_a_byte_order_mark_is_shown_as_text(room: Room, codec: str) -> None:
+    lines = [f"{number} é日😀 \u0a0d\r\n" for number in range(60_000)]
+    room.write("file", ("\ufeff" + "".join(lines)).encode(codec))
+    assert (await room.text(READ, path="file", offset=59_990)) == "".join(lines[59_989:])
+    assert (await room.text(READ, path="file", limit=2)).startswith("".join(lines[:2]) + "[Lines 1 to 2")
+
+
+async def test_a_name_that_looks_like_the_one_given_is_taken(room: Room) -> None:
+    for real, asked in (("at 6\u202fAM", "at 6 AM"), ("cafe\u0301", "caf\u00e9"), ("d\u2019e\u00a0x", "d'e x")):
+        room.write(f"{real}/{real}", "hi\n")
+        text = await room.text(READ, path=f"{asked}/{asked}")
+        assert text.startswith("hi\n[There is no ")
+        assert "\\u" in text
+    room.write("at 6\u00a0AM/x")
+    assert "No such file" in await room.failure(READ, path="at 6 AM/at 6 AM")
 
 
 async def test_text_before_binary_data_can_be_read(room: Room) -> None:
