@@ -141,7 +141,8 @@ def write_runs(ink: Ink, state: StateDir, runs: Sequence[TraceSummary]) -> None:
 def _elapsed_ms(run: TraceSummary) -> int | None:
     try:
         start, end = (datetime.fromisoformat(ts) for ts in (run.header.created_at, run.ended_at or ""))
-        return round((end - start).total_seconds() * 1000)
+        # The wall clock may have been set back during the run: then the time it took is not known.
+        return elapsed if (elapsed := round((end - start).total_seconds() * 1000)) >= 0 else None
     except (ValueError, TypeError):
         return None
 

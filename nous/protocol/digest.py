@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "d329782180c03790731296a19bb4e22d2ab27f0f814477674f6dd16a96d3510a"
+SCHEMA_DIGEST: Final = "b8e0b45594804b8858dc4b565f2b7a60c1588199548c966ff2006c14f5c51b37"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

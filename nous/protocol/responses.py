@@ -109,7 +109,7 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class State(Answer, frozen=True):
     """``provider``, ``model`` and ``thinking`` are what the next run on the session uses.
 
-    ``usage`` and ``cost_usd`` are of all runs of the session that this daemon has seen; no cost where any part of it is
+    ``usage`` and ``cost_usd`` are of all runs of the session, also of earlier daemons; no cost where any part of it is
     not known.
     """
 

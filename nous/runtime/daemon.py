@@ -37,7 +37,6 @@ from nous.runtime.hub import Hub
 from nous.runtime.models import OneProvider
 from nous.runtime.order import Order
 from nous.runtime.seams import LiveSeams, Seams
-from nous.runtime.spent import NOTHING_SPENT, Spent
 from nous.runtime.stop import StopRequest
 from nous.runtime.syncs import Syncs
 from nous.runtime.system_prompt import read_agents_file
@@ -45,9 +44,11 @@ from nous.runtime.toolbox import Toolbox
 from nous.runtime.upcoming import UpcomingRun, UpcomingRuns
 from nous.runtime.uses import SessionUses
 from nous.schemas.checker import SchemaChecker
+from nous.store.disk import io_failure
 from nous.store.locks import STANDARD, LockProfile
 from nous.store.session_format import LeafMove
 from nous.store.sessions import Session, SessionStore
+from nous.store.spent import NOTHING_SPENT, Spent, UsageLog
 from nous.system.ids import is_safe_id
 from nous.telemetry.log import get_log
 
@@ -127,7 +128,7 @@ class Daemon:
         self.runs: dict[str, RunDriver] = {}
         self.upcoming = UpcomingRuns(ids.run_id)
         self.last_ended: EndedRun | None = None
-        self._spent: dict[str, Spent] = {}
+        self._usage = UsageLog(state_root / "sessions")
         self.accepting = True
         self.stop = StopRequest()
         self._tasks: TaskGroup | None = None
@@ -176,10 +177,21 @@ class Daemon:
             )
 
     def spent_in(self, session_id: str) -> Spent:
-        """Return what a session's runs used since this daemon started, the active one included."""
-        spent = self._spent.get(session_id, NOTHING_SPENT)
+        """Return what all runs of a session used, also before this daemon started, the active one included."""
+        if not session_id:
+            return NOTHING_SPENT
+        try:
+            spent = self._usage.total(session_id)
+        except OSError as error:
+            raise io_failure(error, session_id) from error
         run = self.run_of(session_id)
         return spent if run is None else spent.plus(run.spent)
+
+    def _note_usage(self, driver: RunDriver) -> None:
+        try:
+            self._usage.add(driver.session_id, driver.run_id, driver.spent)
+        except OSError as error:
+            log.warning("usage_not_recorded", run_id=driver.run_id, error=repr(error))
 
     def check_free(self, session_id: str) -> None:
         """Check that a session may be changed now.  Raises ``shutting_down`` or ``command_rejected``."""
@@ -195,7 +207,8 @@ class Daemon:
         if self.runs.pop(driver.run_id, None) is None:
             return
         self.uses.end_run(driver.run_id)
-        self._spent[driver.session_id] = self._spent.get(driver.session_id, NOTHING_SPENT).plus(driver.spent)
+        if driver.refusal is None:
+            self._note_usage(driver)
         if driver.refusal is None:
             self.last_ended = EndedRun(driver.run_id, self.clock.mono_ns(), self.hub.peer_pids())
         ended, self._run_ended = self._run_ended, anyio.Event()

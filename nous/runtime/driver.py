@@ -25,7 +25,7 @@ from nous.runtime.performer import Performer
 from nous.runtime.publisher import Publisher
 from nous.runtime.recorder import Recorder
 from nous.runtime.seams import Admitted, InputGate
-from nous.runtime.spent import Spent
+from nous.store.spent import Spent
 from nous.telemetry.log import get_log
 
 log = get_log("runtime")

@@ -20,6 +20,7 @@ from nous.errors import NousError
 from nous.store.disk import Disk
 from nous.store.leases import Leases
 from nous.store.locks import try_lock, unlock
+from nous.store.spent import USAGE_SUFFIX
 from nous.store.trace_reader import open_trace, read_end, read_header, refers_to_session
 
 Kind = Literal["session", "trace", "output"]
@@ -246,4 +247,5 @@ def _remove_files(place: Path, name: str) -> None:
     """Remove a log and what was cut from it: the log last, so that a crash leaves nothing that belongs to nobody."""
     for path in place.glob(f"{name}.ndjson.torn-*"):
         path.unlink(missing_ok=True)
+    (place / f"{name}{USAGE_SUFFIX}").unlink(missing_ok=True)
     (place / f"{name}.ndjson").unlink(missing_ok=True)

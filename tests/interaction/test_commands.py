@@ -126,7 +126,6 @@ async def test_the_state_while_a_run_goes_on(nous: OpenPeer) -> None:
             "run_id": "",
             "session_id": other["session_id"],
             "pending_counts": {"steer": 0, "follow_up": 0},
-            "cost_usd": 0.0,
         }
         named = await peer.ok("get_state", {"session_id": accepted["session_id"]})
         assert (named["run_state"], named["session_id"]) == ("running", accepted["session_id"])

@@ -258,3 +258,4 @@ async def test_outputs_nested_however_deep_are_measured_and_removed(state: State
     for path in (deep, top / "d", top):
         age(path, 50)
     assert state.collector.plan(ALL).kept["output"] == 1
+    remove_tree(top)  # pytest could not
