@@ -56,7 +56,7 @@ class RandomIds:
         return f"run-{self._next()}"
 
     def session_id(self) -> str:
-        return f"ses-{self._next()}"
+        return f"sess-{self._next()}"
 
     def entry_id(self) -> str:
         return f"ent-{self._next()}"
