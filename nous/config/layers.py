@@ -84,7 +84,7 @@ def resolve(
     if trusted_project is not None:
         merged.update(read_file_layer(trusted_project, environ, is_project=True))
     if last_trusted is not None:
-        merged.update(restrictions(read_file_layer(last_trusted, environ, is_project=True)))
+        merged.update(_kept_of(read_file_layer(last_trusted, environ, is_project=True), merged))
     if config_file is not None:
         merged.update(_read_named_file(config_file, environ))
     merged.update(read_environment(environ))
@@ -96,13 +96,14 @@ def resolve(
     return Resolved(settings, sources)
 
 
-def restrictions(layer: Layer) -> Layer:
-    """Return what a layer forbids: tools that it denies, and all that it does not name in ``tools.active``."""
-    return {
-        path: given
-        for path, given in layer.items()
-        if (path.startswith("tools.policy.") and given.value == "deny") or path == "tools.active"
-    }
+def _kept_of(trusted: Layer, below: Layer) -> Layer:
+    """Return what stays in force of a project's file that has changed; see :mod:`nous.config.restrictions`."""
+    from nous.config.restrictions import restrictions  # most starts meet no such file
+
+    kept = restrictions(
+        {path: at.value for path, at in below.items()}, {path: at.value for path, at in trusted.items()}
+    )
+    return {path: Given(value, trusted[path].source) for path, value in kept.items()}
 
 
 def user_config_file(environ: Mapping[str, str]) -> Path:

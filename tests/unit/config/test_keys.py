@@ -45,6 +45,7 @@ def test_the_promised_defaults() -> None:
         "provider.models_file": None,
         "provider.connect_timeout_ms": 10_000,
         "provider.stream_idle_timeout_ms": 120_000,
+        "provider.stream_stall_timeout_ms": 600_000,
         "provider.allow_insecure": False,
         "daemon.profile": "standard",
         "daemon.on_eof": "finish",
