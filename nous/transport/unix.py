@@ -1,4 +1,4 @@
-"""Unix sockets: made private, peers checked, only our own dead ones removed."""
+"""Unix sockets: accepts peers of our own user, and reads and writes them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from anyio.lowlevel import checkpoint
 from nous.errors import NousError
 from nous.ports.endpoint import BrokenEndpointError
 from nous.telemetry.log import get_log
+from nous.transport.socket_path import listen_at
 
 log = get_log("transport")
 
 READ_BYTES: Final = 64 * 1024
-BACKLOG: Final = 128
 ACCEPT_AGAIN_SECONDS: Final = 0.1
 
 _PEER_CREDENTIALS: Final = struct.Struct("iII")
@@ -107,18 +107,7 @@ class UnixListener:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _clear_way(path)
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._sock.setblocking(False)
-        before = os.umask(0o177)
-        try:
-            self._sock.bind(str(path))
-        except OSError as error:
-            self._sock.close()
-            raise NousError("io_failure", f"cannot listen at {path}: {error.strerror or error}") from error
-        finally:
-            os.umask(before)
-        self._sock.listen(BACKLOG)
+        self._sock = listen_at(path)
         self._inode = path.stat().st_ino
 
     async def connections(self) -> AsyncIterator[SocketEndpoint]:
@@ -162,38 +151,13 @@ class UnixListener:
                 raise
 
     def close(self) -> None:
-        self._sock.close()
+        # The path goes first: as long as the socket listens, nobody else takes the path over.
         try:
-            if self.path.stat().st_ino == self._inode:
-                self.path.unlink()
-        except FileNotFoundError:
-            return
-
-
-def _clear_way(path: Path) -> None:
-    """Remove a dead socket of ours at ``path``.  Anything else there is an error."""
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise NousError("io_failure", f"cannot look at {path}: {error.strerror}") from error
-    if not stat.S_ISSOCK(status.st_mode):
-        raise NousError("invalid_usage", f"{path} exists and is not a socket")
-    if status.st_uid != os.getuid():
-        raise NousError("invalid_usage", f"{path} is a socket of another user")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.settimeout(1.0)
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise NousError("io_failure", f"cannot probe {path}: {error.strerror or error}") from error
-    raise NousError("invalid_usage", f"somebody answers at {path} already")
+            with suppress(FileNotFoundError):
+                if self.path.stat().st_ino == self._inode:
+                    self.path.unlink()
+        finally:
+            self._sock.close()
 
 
 def warn_if_open_directory(directory: Path) -> None:

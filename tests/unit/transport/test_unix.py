@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import multiprocessing
 import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 
 import anyio
@@ -14,6 +18,7 @@ import pytest
 
 from nous.errors import NousError
 from nous.ports.endpoint import BrokenEndpointError
+from nous.transport import socket_path as socket_path_module
 from nous.transport.unix import SocketEndpoint, UnixListener, peer_credentials
 from tests.support.harness import socket_path
 from tests.support.home import bounded
@@ -92,6 +97,86 @@ def test_a_dead_socket_of_ours_is_replaced(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
     listener.close()
+
+
+def take_path(path: Path, start: Barrier, results: Queue[str], done: Event) -> None:
+    """Take a path at the same time as others, and keep it until all have tried."""
+    start.wait()
+    try:
+        listener = UnixListener(path)
+    except NousError as error:
+        results.put(error.code)
+    else:
+        results.put("taken")
+        done.wait()
+        assert listener is not None
+
+
+@pytest.mark.behaviour("P7.6")
+def test_of_many_that_take_a_dead_socket_at_once_exactly_one_gets_it(path: Path) -> None:
+    for _ in range(40):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path))
+        context = multiprocessing.get_context("fork")
+        start, results = context.Barrier(6), context.Queue()
+        done = context.Event()
+        children = [context.Process(target=take_path, args=(path, start, results, done)) for _ in range(6)]
+        for child in children:
+            child.start()
+        found = sorted(results.get(timeout=30) for _ in children)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+        done.set()
+        for child in children:
+            child.join()
+        assert found == ["invalid_usage"] * 5 + ["taken"]
+        path.unlink()
+
+
+@pytest.mark.behaviour("P7.6")
+@pytest.mark.skipif(not Path("/proc/net/unix").exists(), reason="only Linux tells")
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_socket_that_a_living_process_has_bound_stays(
+    path: Path, relative: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(path.name if relative else str(path))
+        inode = path.stat().st_ino
+        with pytest.raises(NousError, match="does not listen"):
+            UnixListener(path)
+        bound.listen()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+        assert path.stat().st_ino == inode
+    UnixListener(path).close()
+
+
+def test_a_directory_that_somebody_has_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_path_module, "LOCK_SECONDS", 0)
+    fd = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with pytest.raises(NousError, match="locked it") as caught:
+            UnixListener(path)
+        assert caught.value.code == "io_failure"
+    finally:
+        os.close(fd)
+    UnixListener(path).close()
+
+
+def test_a_socket_whose_backlog_is_full_is_answered(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as live, ExitStack() as clients:
+        live.bind(str(path))
+        live.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                client = clients.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        with pytest.raises(NousError, match="answers"):
+            UnixListener(path)
+    path.unlink()
 
 
 @pytest.mark.behaviour("P7.6")
