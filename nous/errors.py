@@ -116,7 +116,7 @@ WIRE_CODES: Final[dict[str, CodeInfo]] = {
     ),
     "policy_blocked": CodeInfo("policy_blocked", "The policy does not allow this."),
     "approval_required": CodeInfo("approval_required", "This needs an approval."),
-    "overloaded": CodeInfo("state_contention", "Too many runs at once.", "Wait for a run to end."),
+    "overloaded": CodeInfo("state_contention", "Too much is under way at once.", "Wait for a run to end."),
     "shutting_down": CodeInfo("state_contention", "The daemon is shutting down.", "Start another one."),
     "internal_error": CodeInfo("internal_failure", "Something in nous failed.", "Please report it with the logs."),
 }

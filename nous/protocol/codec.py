@@ -9,6 +9,8 @@ The decoder is fed whatever a read delivered and gives back whole lines' worth o
 Source: protocol v1, sections 1, 2 and 8.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
 from itertools import accumulate
@@ -22,6 +24,8 @@ from nous.protocol.commands import COMMANDS, FIELDS, MAX_ID_CHARACTERS, Command,
 
 DEFAULT_MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 MAX_DEPTH: Final = 64
+FREE_LINE_BYTES: Final = 64 * 1024
+"""An unfinished line of up to this length is not bounded together with others."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 _WHITESPACE: Final = b" \t\r\n\x0b\x0c"
@@ -43,26 +47,67 @@ class Refused(Struct, frozen=True):
 
 
 class TooLong(Struct, frozen=True):
-    """Stands for a line that was longer than the limit; its bytes are gone."""
+    """Stands for a line whose bytes are gone: it was longer than the limit, or was given up while it was unfinished
+    because unfinished lines took too much memory (``given_up``)."""
+
+    given_up: bool = False
+
+
+class UnfinishedLines:
+    """Bounds what the unfinished lines of several decoders hold together.
+
+    Past ``max_bytes`` the line that began first is given up, so that peers that never finish theirs do not keep others
+    from sending long ones.  Lines of up to :data:`FREE_LINE_BYTES` do not count.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._sizes: dict[LineDecoder, int] = {}
+        self.held_bytes = 0
+
+    def note(self, decoder: LineDecoder, size: int) -> None:
+        """Take note that a decoder holds ``size`` bytes of a line, and give up lines that are too much."""
+        self.held_bytes -= self._sizes.get(decoder, 0)
+        if size <= FREE_LINE_BYTES:
+            self._sizes.pop(decoder, None)
+            return
+        self._sizes[decoder] = size
+        self.held_bytes += size
+        while self.held_bytes > self._max_bytes:
+            oldest = next(iter(self._sizes))
+            self.held_bytes -= self._sizes.pop(oldest)
+            oldest.give_up()
 
 
 class LineDecoder:
     """Cuts a byte stream into lines at LF, with a bound on what it holds.
 
     ``feed`` returns the lines completed by ``data`` (without LF and one trailing CR; empty and whitespace-only
-    lines are left out), and a :class:`TooLong` where a line passed ``max_line_bytes``.  ``finish`` returns the
-    last line if the stream ended without an LF.
+    lines are left out), and a :class:`TooLong` where a line passed ``max_line_bytes`` or ``unfinished`` had
+    no room for it.  ``finish`` returns the last line if the stream ended without an LF.
     """
 
-    def __init__(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
+    def __init__(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES, unfinished: UnfinishedLines | None = None) -> None:
         self._limit = max_line_bytes
+        self._unfinished = unfinished
         self._held = bytearray()
-        self._skipping = False
+        # What stands for the line that is coming in, once its bytes are gone.
+        self._instead: TooLong | None = None
 
     @property
     def is_skipping(self) -> bool:
-        """Whether the line that is coming in is past the limit already; its :class:`TooLong` comes with its LF."""
-        return self._skipping
+        """Whether the line that is coming in is dropped already; what stands for it comes with its LF."""
+        return self._instead is not None
+
+    def give_up(self) -> None:
+        """Drop what is held of an unfinished line, and what still comes of it."""
+        self._instead = self._instead or TooLong(given_up=True)
+        self._held = bytearray()
+
+    def close(self) -> None:
+        """Let go of what is held: nothing more comes.  May be repeated."""
+        self._held = bytearray()
+        self._note()
 
     def feed(self, data: bytes) -> list[bytes | TooLong]:
         out: list[bytes | TooLong] = []
@@ -79,24 +124,32 @@ class LineDecoder:
         return out
 
     def _hold(self, piece: bytes) -> None:
-        if self._skipping:
+        if self._instead is not None:
             return
         # One byte of grace: a CR before the LF does not count.
         if len(self._held) + len(piece) > self._limit + 1:
-            self._skipping = True
+            self._instead = TooLong()
             self._held = bytearray()
         else:
             self._held += piece
+        self._note()
+
+    def _note(self) -> None:
+        if self._unfinished is not None:
+            self._unfinished.note(self, len(self._held))
 
     def _complete(self, rest: bytes, out: list[bytes | TooLong]) -> None:
-        skipped, line = self._skipping, rest
+        instead, line = self._instead, rest
         if self._held:
             line = b"".join((self._held, rest))
             self._held = bytearray()
-        self._skipping = False
+            self._note()
+        self._instead = None
         if line.endswith(b"\r"):
             line = line[:-1]
-        if skipped or len(line) > self._limit:
+        if instead is not None:
+            out.append(instead)
+        elif len(line) > self._limit:
             out.append(TooLong())
         elif line.strip(_WHITESPACE):
             out.append(line)
@@ -123,8 +176,8 @@ class CommandDecoder:
     ``hello``) refuses unknown fields by name.
     """
 
-    def __init__(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
-        self._lines = LineDecoder(max_line_bytes)
+    def __init__(self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES, unfinished: UnfinishedLines | None = None) -> None:
+        self._lines = LineDecoder(max_line_bytes, unfinished)
         self._start: bytes | None = b""
         """The first bytes, as long as they may be the beginning of a byte order mark; then ``None``."""
         self.strict = False
@@ -135,6 +188,10 @@ class CommandDecoder:
             data = self._after_mark(self._start + data)
         for line in self._lines.feed(data):
             yield self._decode(line)
+
+    def close(self) -> None:
+        """Let go of what is held: nothing more comes.  May be repeated."""
+        self._lines.close()
 
     def finish(self) -> Iterator[Command | Refused]:
         """Yield the command of a last line that had no LF."""
@@ -154,8 +211,15 @@ class CommandDecoder:
 
     def _decode(self, line: bytes | TooLong) -> Command | Refused:
         if isinstance(line, TooLong):
-            return Refused("", NousError("line_too_long"))
+            return Refused("", _too_long(line))
         return decode_command(line, strict=self.strict)
+
+
+def _too_long(line: TooLong) -> NousError:
+    if not line.given_up:
+        return NousError("line_too_long")
+    hint = "Finish the lines that were begun on other connections, then send this one again."
+    return NousError("overloaded", "unfinished lines take too much memory", hint=hint)
 
 
 def decode_command(line: bytes, *, strict: bool = False) -> Command | Refused:

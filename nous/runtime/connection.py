@@ -73,7 +73,7 @@ class Connection:
         self.is_stdio = is_stdio
         self.prompt_wait = True
         self.said_hello = False
-        self.decoder = CommandDecoder(daemon.settings.daemon.max_line_bytes)
+        self.decoder = CommandDecoder(daemon.settings.daemon.max_line_bytes, daemon.unfinished_lines)
         self._endpoint = endpoint
         self._on_end_of_input = on_end_of_input
         self._remembered = RememberedAnswers()
@@ -97,6 +97,8 @@ class Connection:
                 await self._take(self.decoder.finish(), tasks)
             except BrokenEndpointError:
                 return
+            finally:
+                self.decoder.close()
             # Prompts that were sent count as accepted runs, also if they are still being taken up.
             while self._in_order:
                 await self._answered.wait()

@@ -27,6 +27,7 @@ from nous.ports.extensions import Extensions
 from nous.ports.model import Catalogue, ModelChoice, Provider
 from nous.ports.system import Clock, Ids
 from nous.ports.tool import Tool
+from nous.protocol.codec import UnfinishedLines
 from nous.protocol.commands import QueueMode
 from nous.protocol.entries import ModelChange
 from nous.protocol.events import CONNECTION_FEATURES, StartWarning, StatusEvent, WarningEvent, daemon_line
@@ -60,6 +61,8 @@ log = get_log("runtime")
 RECENT_RUN_SECONDS: Final = 5.0
 """For so long after its end a run is still shown to a new subscriber (protocol v1, section 7)."""
 
+LONGEST_LINES: Final = 4
+"""The unfinished lines of all connections may hold as much as this many of the longest ones."""
 
 Exporter = Callable[[str, str], Path]
 """Exports a run's trace in a format; returns the file, which lies under the state directory."""
@@ -119,6 +122,7 @@ class Daemon:
         self.toolbox = Toolbox(tools, settings.tools.active, may_grow=extensions is not None)
         self.listener = DaemonListener(self)
         self.hub = Hub()
+        self.unfinished_lines = UnfinishedLines(LONGEST_LINES * settings.daemon.max_line_bytes)
         self.order = Order()
         self.syncs = Syncs()
         self.sessions = SessionStore(state_root / "sessions", profile=lock_profile)

@@ -6,8 +6,10 @@ import signal
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import anyio
 import pytest
 
 from tests.support.gates import Gate
@@ -112,6 +114,43 @@ async def test_a_link_to_a_dead_socket_is_no_socket(home: Home) -> None:
         assert path.is_symlink()
 
 
+@pytest.mark.behaviour("P7.6")
+async def test_of_daemons_that_start_at_once_over_dead_sockets_exactly_one_serves(home: Home) -> None:
+    with bounded(60), socket_path() as path:
+        for each in (path, events_path(path)):
+            with socket.socket(socket.AF_UNIX) as dead:
+                dead.bind(str(each))
+        codes: list[int] = []
+        serving, refused = anyio.Event(), anyio.Event()
+
+        async def start(number: int) -> None:
+            (home.root / f"d{number}").mkdir()
+            async with spawn(Home(home.root / f"d{number}"), Setup(flags=("--socket", str(path)))) as spawned:
+                assert spawned.process.stdout is not None
+                try:
+                    line = await spawned.process.stdout.receive()
+                except anyio.EndOfStream:
+                    codes.append(await spawned.wait(60))
+                    if len(codes) == 3:
+                        refused.set()
+                    return
+                assert b"ready" in line
+                assert not serving.is_set()
+                serving.set()
+                await refused.wait()
+                async with connect(path) as peer, connect(events_path(path)) as subscriber:
+                    run_id = (await peer.ok("prompt", {"text": "hello"}))["run_id"]
+                    await subscriber.run_events(run_id)
+                spawned.signal(signal.SIGTERM)
+                assert await spawned.wait() == 0
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(start, number)
+        assert codes == [6, 6, 6]
+        assert list(path.parent.iterdir()) == []
+
+
 async def test_a_path_no_socket_can_have(home: Home) -> None:
     for path in (home.root / ("x" * 120), home.root / "nowhere" / "s"):
         with bounded():
@@ -119,6 +158,30 @@ async def test_a_path_no_socket_can_have(home: Home) -> None:
                 assert await spawned.wait() in (1, 6)
                 assert path.name.encode() in spawned.stderr()
                 assert b"Traceback" not in spawned.stderr()
+
+
+# -- what peers send
+
+
+async def test_unfinished_lines_of_many_peers_are_bounded_together(home: Home) -> None:
+    setup = Setup(config={"daemon": {"max_line_bytes": 1 << 20}})
+    half = b'{"id":"' + b"x" * (500 << 10)
+    with bounded(60):
+        async with serve_socket(home, setup) as (path, spawned), AsyncExitStack() as peers:
+            opened = [await peers.enter_async_context(connect(path)) for _ in range(200)]
+            await opened[-1].ok("ping")
+            before = spawned.memory_bytes()
+            for peer in opened:
+                await peer.send(half)
+            # What others hold keeps nobody from sending a long line.
+            last = await peers.enter_async_context(connect(path))
+            assert (await last.ok("prompt", {"text": "y" * (900 << 10)}))["run_id"]
+            assert spawned.memory_bytes("VmHWM") - before < 60 << 20
+            await opened[0].send(b"\n")
+            assert (await opened[0].answer("")).code == "overloaded"
+            await opened[0].ok("ping")
+            await opened[-1].send(b'"}\n')
+            assert (await opened[-1].answer("")).code == "invalid_payload"
 
 
 # -- who hears what

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from nous.protocol.codec import DEFAULT_MAX_LINE_BYTES, CommandDecoder, LineDecoder, Refused, TooLong
+from nous.protocol.codec import (
+    DEFAULT_MAX_LINE_BYTES,
+    FREE_LINE_BYTES,
+    CommandDecoder,
+    LineDecoder,
+    Refused,
+    TooLong,
+    UnfinishedLines,
+)
 from nous.protocol.commands import Command
 
 PING = b'{"id":"c1","type":"ping"}'
@@ -156,3 +164,55 @@ def test_strict_starts_on_the_line_after_the_hello() -> None:
         decoder.strict = True
     assert [type(r) for r in results] == [Command, Refused, Command]
     assert [r.id for r in results] == ["c1", "c2", "c3"]
+
+
+# -- unfinished lines of many decoders
+
+PIECE = b"x" * (FREE_LINE_BYTES + 1)
+GIVEN_UP = TooLong(given_up=True)
+
+
+def test_the_unfinished_line_that_began_first_is_given_up() -> None:
+    lines = UnfinishedLines(3 * len(PIECE))
+    first, second, third = (LineDecoder(unfinished=lines) for _ in range(3))
+    for decoder in (first, second, third):
+        decoder.feed(PIECE)
+    assert lines.held_bytes == 3 * len(PIECE)
+    second.feed(PIECE)
+    assert lines.held_bytes == 3 * len(PIECE)
+    assert first.feed(b"more\nnext\n") == [GIVEN_UP, b"next"]
+    assert second.feed(b"\n") == [PIECE + PIECE]
+    assert third.feed(b"\n") == [PIECE]
+    assert lines.held_bytes == 0
+
+
+def test_short_lines_are_never_given_up() -> None:
+    lines = UnfinishedLines(0)
+    decoders = [LineDecoder(unfinished=lines) for _ in range(10)]
+    for decoder in decoders:
+        decoder.feed(PIECE[:-1])
+    assert lines.held_bytes == 0
+    assert [decoder.feed(b"\n") for decoder in decoders] == [[PIECE[:-1]]] * 10
+
+
+def test_a_line_past_its_own_limit_and_a_closed_decoder_hold_nothing() -> None:
+    lines = UnfinishedLines(10 * len(PIECE))
+    decoder = LineDecoder(len(PIECE), lines)
+    decoder.feed(PIECE)
+    decoder.feed(PIECE)
+    assert lines.held_bytes == 0
+    assert decoder.feed(b"\n") == [TOO_LONG]
+    decoder.feed(PIECE)
+    decoder.close()
+    decoder.close()
+    assert lines.held_bytes == 0
+
+
+def test_a_line_that_was_given_up_is_refused_as_overload() -> None:
+    lines = UnfinishedLines(0)
+    decoder = CommandDecoder(unfinished=lines)
+    assert list(decoder.feed(PIECE)) == []
+    refused, pong = decoder.feed(b"\n" + PING + b"\n")
+    assert isinstance(refused, Refused)
+    assert (refused.id, refused.error.code) == ("", "overloaded")
+    assert isinstance(pong, Command)
