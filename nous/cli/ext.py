@@ -20,12 +20,15 @@ from nous.cli.terminal import exact_line, many_lines, note, say, say_text, write
 from nous.config.settings import Settings
 from nous.config.yaml_file import read_source
 from nous.errors import EXIT_OK, NousError
-from nous.extensions.clearance import check_command, copy_extension, find_distrust
+from nous.extensions.clearance import check_command, find_distrust
+from nous.extensions.copies import copy_extension
 from nous.extensions.discovery import Installed, find_installed, look_at, origin_of
 from nous.extensions.extension import Extension, ExtensionFailedError
 from nous.extensions.host import Surroundings, make_extension
+from nous.extensions.lapsed import Lapsed, find_removed
 from nous.extensions.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from nous.extensions.pending import CallFailedError, Question
+from nous.extensions.places import place_of, project_directory
 from nous.extensions.policy import KEYS, policy_in_force
 from nous.extensions.wire import CallKind, Hello, Result
 from nous.system.clock import SystemClock
@@ -72,7 +75,9 @@ def list_extensions(arguments: Sequence[str]) -> int:
     options = parse(make_parser("list", "List extensions, the user's first."), arguments)
     settings = load_settings(options).settings
     store = TrustStore(state_root(options))
-    shown = [describe(one, store, settings) for one in find_installed(workdir_of(options), os.environ)]
+    found = find_installed(workdir_of(options), os.environ)
+    shown = [describe(one, store, settings) for one in found]
+    shown += [describe_removed(one) for one in find_removed(workdir_of(options), store, settings.extensions, found)]
     if options.json:
         return succeed(extensions=shown)
     for line in shown:
@@ -95,6 +100,12 @@ def describe(one: Installed, store: TrustStore, settings: Settings) -> dict[str,
     policy = to_builtins(policy_in_force(one.name, manifest, settings.extensions))
     error = None if distrust is None else distrust.cause
     return {**line, "state": state, "error": error, "hooks": manifest.hooks, "env": manifest.env, "policy": policy}
+
+
+def describe_removed(lapsed: Lapsed) -> dict[str, Any]:
+    """Return what ``list`` shows of an extension that was trusted and is gone: its hooks may block."""
+    line = {"name": lapsed.name, "origin": "project", "directory": str(lapsed.directory), "error": lapsed.reason}
+    return {**line, "state": "removed", "hooks": sorted(lapsed.on_failure)}
 
 
 def check(arguments: Sequence[str]) -> int:
@@ -152,7 +163,7 @@ def trust(arguments: Sequence[str]) -> int:
     source = read_source(copy.directory / MANIFEST_NAME)
     manifest = parse_manifest(source)
     check_command(manifest, directory)
-    store.trust(directory, copy.digest, source.data)
+    store.trust(directory, copy.digest, source.data, places_of(options.directory, workdir_of(options), store))
     granted = describe_grant(manifest, settings)
     if options.json:
         return succeed(path=str(directory), state="trusted", digest=copy.digest, **granted)
@@ -162,6 +173,16 @@ def trust(arguments: Sequence[str]) -> int:
             say(f"{text}: {', '.join(granted[name])}")
     say(f"trusted: {directory}")
     return EXIT_OK
+
+
+def places_of(given: Path, workdir: Path, store: TrustStore) -> set[Path]:
+    """Return where an extension is installed by links: here, now, and in other projects as recorded before."""
+    directory, top = given.resolve(), project_directory(workdir)
+    linked = top.iterdir() if top.is_dir() else ()
+    here = {place_of(path) for path in (given, *linked) if path.resolve() == directory}
+    record = store.find(directory)
+    before = () if record is None else record.installed_at
+    return here | {Path(path) for path in before if Path(path).parent != top}
 
 
 def describe_grant(manifest: Manifest, settings: Settings) -> dict[str, Any]:

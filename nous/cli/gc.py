@@ -10,6 +10,7 @@ from nous.cli.options import Parser, add_state_flags, load_settings, parse, stat
 from nous.cli.terminal import say
 from nous.config.settings import RetentionSettings
 from nous.errors import EXIT_OK
+from nous.extensions.copies import find_stale, remove_copy
 from nous.store.disk import io_failure
 from nous.store.retention import Collector, Keep, Kind, Plan, Unit
 from nous.system.state_dir import dead_epochs, is_dead, remove_dead_locks, state_paths
@@ -19,7 +20,8 @@ def run(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="nous gc",
         description="Remove sessions, traces and tool outputs that the settings under retention call too old. "
-        "Without such settings everything stays. What is in use, what was changed within the last hour, and sessions "
+        "Without such settings these stay. Copies of extensions that nobody trusts any more always go. "
+        "What is in use, what was changed within the last hour, and sessions "
         "that kept traces need for their context are never touched.",
     )
     add_state_flags(parser)
@@ -34,9 +36,11 @@ def run(arguments: Sequence[str]) -> int:
         plan = collector.plan(rules(load_settings(options).settings.retention))
         gone = plan.remove if options.dry_run else [unit for unit in plan.remove if collector.remove(unit)]
         locks = dead_epochs(state.daemons) if options.dry_run else remove_dead_locks(state.daemons)
+        stale = find_stale(state.root)
+        copies = [str(path.relative_to(state.root)) for path in stale if options.dry_run or remove_copy(path)]
     except OSError as error:
         raise io_failure(error, str(error.filename or state.root)) from error
-    return report(plan, gone, locks, is_dry=options.dry_run, as_json=options.json)
+    return report(plan, gone, locks, copies, is_dry=options.dry_run, as_json=options.json)
 
 
 def rules(settings: RetentionSettings) -> dict[Kind, Keep]:
@@ -47,20 +51,28 @@ def rules(settings: RetentionSettings) -> dict[Kind, Keep]:
     }
 
 
-def report(plan: Plan, gone: list[Unit], locks: list[str], *, is_dry: bool, as_json: bool) -> int:
+def report(plan: Plan, gone: list[Unit], locks: list[str], copies: list[str], *, is_dry: bool, as_json: bool) -> int:
     freed_bytes = sum(unit.size_bytes for unit in gone)
     left = {
         kind: count + sum(u.kind == kind for u in plan.remove if u not in gone) for kind, count in plan.kept.items()
     }
     if as_json:
         return succeed(
-            dry_run=is_dry, removed=gone, kept=left, recent=plan.recent, dead_daemons=locks, freed_bytes=freed_bytes
+            dry_run=is_dry,
+            removed=gone,
+            kept=left,
+            recent=plan.recent,
+            dead_daemons=locks,
+            extension_copies=copies,
+            freed_bytes=freed_bytes,
         )
     verb = "would go" if is_dry else "removed"
     for unit in gone:
         say(f"{verb}: {unit.kind} {unit.name} ({unit.size_bytes} bytes)")
     for epoch in locks:
         say(f"{verb}: lock of the dead daemon {epoch}")
+    for path in copies:
+        say(f"{verb}: copy of an extension that is not trusted as it was, {path}")
     kept = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in left.items())
     say(f"{verb}: {len(gone)} of {len(plan.remove)}, {freed_bytes} bytes; kept: {kept}")
     if plan.recent:

@@ -1,47 +1,47 @@
 """Whether an extension may run, and what of it runs: a copy of exactly the files that were trusted.
 
-    <state>/extensions/<sha256 of the path>/<digest>/     a project's extension as it was trusted
-
 The files of a project may change at any moment, so the manifest that is read and the program that is started are those
 of the copy, which was made while they were digested.  A user's own extensions need no trust and run where they are.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import tempfile
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import anyio
+
 from nous.errors import NousError
+from nous.extensions.copies import Lease, LeasedCopy, copy_extension, lease_copy
 from nous.extensions.discovery import Installed
 from nous.extensions.manifest import MANIFEST_NAME, PYTHON, Manifest, read_manifest
+from nous.extensions.places import place_of
+from nous.system.threads import run_in_thread
 from nous.system.trust import TrustRecord, TrustStore, digest_tree
 
-COPIES_DIR: Final = "extensions"
-
-KEPT_COPIES: Final = 3
-"""So many copies of one extension are kept: daemons that were started earlier may still run one."""
+CLEAR_SECONDS: Final = 60
+"""Reading the largest tree takes a few seconds of processor time; a disk that hangs must not hold runs for ever."""
 
 PROGRAM_DIRS: Final = ("/bin", "/sbin", "/usr", "/opt", "/nix", "/Library")
 """Where programs stand that the system or its user installed."""
 
 
 class Cleared(NamedTuple):
-    """What of an extension may run.  ``directory`` is where it is started."""
+    """What of an extension may run.  ``directory`` is where it is started.
+
+    ``lease`` keeps the copy of a project's extension; whoever runs it closes the lease when the extension has ended.
+    """
 
     directory: Path
     manifest: Manifest
+    lease: Lease | None = None
 
-
-class Copy(NamedTuple):
-    """A copy of an extension's directory and the digest of what was read for it."""
-
-    directory: Path
-    digest: str
+    def release(self) -> None:
+        """Give up the copy.  Doing it again does nothing."""
+        if self.lease is not None:
+            self.lease.close()
 
 
 def clear(one: Installed, state_root: Path) -> Cleared:
@@ -53,14 +53,36 @@ def clear(one: Installed, state_root: Path) -> Cleared:
     if one.origin == "user":
         return Cleared(one.directory, one.manifest or read_manifest(one.directory))
     record = _check_trust(one, TrustStore(state_root))
-    place = _home(one.directory, state_root) / _hex(record.digest)
-    if not place.is_dir():
-        copy = copy_extension(one.directory, state_root)
-        if copy.digest != record.digest:
-            raise _distrust(one.directory, is_changed=True)
-    manifest = read_manifest(place)
-    check_command(manifest, one.directory)
-    return Cleared(place, manifest)
+    copy = lease_copy(one.directory, record.digest, state_root) or _copy_again(one.directory, record, state_root)
+    cleared = False
+    try:
+        manifest = read_manifest(copy.directory)
+        check_command(manifest, one.directory)
+        cleared = True
+    finally:
+        if not cleared:
+            copy.lease.close()
+    return Cleared(copy.directory, manifest, copy.lease)
+
+
+def _copy_again(directory: Path, record: TrustRecord, state_root: Path) -> LeasedCopy:
+    """Copy what was trusted, where there is no copy or a damaged one.  Raises as :func:`clear`."""
+    if copy_extension(directory, state_root).digest != record.digest:
+        raise _distrust(directory, is_changed=True)
+    copy = lease_copy(directory, record.digest, state_root)
+    if copy is None:
+        raise NousError("io_failure", f"the copy of {directory} was changed or removed while it was made")
+    return copy
+
+
+async def clear_in_time(clear_it: Callable[[], Cleared]) -> Cleared:
+    """Call a bound :func:`clear` in a thread, for at most ``CLEAR_SECONDS``.  Raises as it, or ``timeout``."""
+    try:
+        with anyio.fail_after(CLEAR_SECONDS):
+            return await run_in_thread(clear_it)
+    except TimeoutError:
+        cause = f"its files could not be read and compared with those that were trusted within {CLEAR_SECONDS} s"
+        raise NousError("timeout", cause, hint="Is the disk slow, or the directory large?") from None
 
 
 def find_distrust(one: Installed, store: TrustStore) -> NousError | None:
@@ -73,31 +95,6 @@ def find_distrust(one: Installed, store: TrustStore) -> NousError | None:
     except NousError as error:
         return error
     return None
-
-
-def copy_extension(directory: Path, state_root: Path) -> Copy:
-    """Copy an extension's directory as it is now into the state directory, which exists.
-
-    Raises:
-        NousError: ``unsafe_operation`` or ``io_failure``; no copy is left.
-    """
-    home = _home(directory, state_root)
-    try:
-        home.mkdir(0o700, parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=".new-", dir=home))
-    except OSError as error:
-        raise NousError("io_failure", f"{error.filename or home}: {error.strerror}") from error
-    try:
-        digest = digest_tree(directory, making / "tree")
-        place = home / _hex(digest)
-        with suppress(OSError):  # it is there already: the same files, or the next line says what is wrong
-            (making / "tree").rename(place)
-        if not place.is_dir():
-            raise NousError("io_failure", f"{place} cannot be made")
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-    _drop_old(home, place)
-    return Copy(place, digest)
 
 
 def check_command(manifest: Manifest, directory: Path) -> None:
@@ -132,6 +129,13 @@ def _check_trust(one: Installed, store: TrustStore) -> TrustRecord:
         raise _distrust(one.directory, is_changed=False)
     if one.fault is not None:
         raise one.fault
+    place = str(place_of(one.directory))
+    if place not in (record.path, *record.installed_at):
+        raise NousError(
+            "unsafe_operation",
+            f"{record.path} is trusted, but not as what {place} leads to",
+            hint=f"Type: nous ext trust {one.directory}",
+        )
     if digest_tree(one.directory) != record.digest:
         raise _distrust(one.directory, is_changed=True)
     return record
@@ -140,21 +144,3 @@ def _check_trust(one: Installed, store: TrustStore) -> TrustRecord:
 def _distrust(directory: Path, *, is_changed: bool) -> NousError:
     state = "has changed since it was trusted" if is_changed else "is not trusted"
     return NousError("unsafe_operation", f"{directory} {state}", hint=f"Type: nous ext trust {directory}")
-
-
-def _home(directory: Path, state_root: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()
-    return state_root / COPIES_DIR / name
-
-
-def _hex(digest: str) -> str:
-    return digest.partition(":")[2]
-
-
-def _drop_old(home: Path, kept: Path) -> None:
-    """Remove all but the newest copies."""
-    with suppress(OSError):
-        copies = [path for path in home.iterdir() if path != kept and not path.name.startswith(".")]
-        copies.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        for path in copies[KEPT_COPIES - 1 :]:
-            shutil.rmtree(path, ignore_errors=True)

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from nous.config.settings import OnFailure
 from nous.errors import NousError, bound_text
 from nous.extensions.breaker import Breaker
-from nous.extensions.clearance import Cleared
+from nous.extensions.clearance import Cleared, clear_in_time
 from nous.extensions.manifest import PYTHON, Manifest
 from nous.extensions.pending import CallFailedError, FailureCode, Question
 from nous.extensions.policy import Policy, default_on_failure
@@ -22,7 +22,6 @@ from nous.extensions.wire import Hello, ProtocolError, Result
 from nous.ports.extensions import HookName
 from nous.ports.system import Clock
 from nous.system.process import spawn
-from nous.system.threads import run_in_thread
 from nous.telemetry.log import get_log
 
 log = get_log("extensions")
@@ -65,12 +64,21 @@ class Launch:
     """What an extension is started with.
 
     ``environ`` is all its environment.  ``clear`` is called in a thread before each start and returns what may run; it
-    raises a :class:`nous.errors.NousError` if nothing may.
+    raises a :class:`nous.errors.NousError` if nothing may.  ``cleared`` is what may run at the first start, if that
+    was found out already.
     """
 
-    def __init__(self, environ: Mapping[str, str], clear: Callable[[], Cleared]) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], clear: Callable[[], Cleared], cleared: Cleared | None = None
+    ) -> None:
         self.environ = environ
-        self.clear = clear
+        self._clear = clear
+        self._cleared = cleared
+
+    async def take(self) -> Cleared:
+        """Return what may run now; the caller releases it.  Raises a :class:`nous.errors.NousError` if nothing may."""
+        cleared, self._cleared = self._cleared, None
+        return await clear_in_time(self._clear) if cleared is None else cleared
 
 
 def ignore_trial(extension: Extension, trial: Trial) -> None:
@@ -258,9 +266,10 @@ class Extension:
 
     async def _run(self, start: _Start) -> None:
         """Start a process and serve it to its end."""
-        process = None
+        process = cleared = None
         try:
-            process = await self._spawn()
+            cleared = await self._clear()
+            process = self._spawn(cleared)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(process.serve)
                 await self._greet(process, start)
@@ -273,14 +282,18 @@ class Extension:
                 self._fail_start(start, CallFailedError("extension_error", f"a defect ({type(error).__name__})"))
         finally:
             self._forget(process)
+            if cleared is not None:
+                cleared.release()
             if not start.done.is_set():
                 self._settle(start, "the daemon is ending")
 
-    async def _spawn(self) -> ExtensionProcess:
+    async def _clear(self) -> Cleared:
         try:
-            cleared = await run_in_thread(self._launch.clear)
+            return await self._launch.take()
         except NousError as error:
             raise CallFailedError("extension_error", f"it may not run: {error.cause}", is_counted=False) from None
+
+    def _spawn(self, cleared: Cleared) -> ExtensionProcess:
         if cleared.manifest != self.manifest:
             reason = "its manifest is not the one that the daemon started with: start nous again"
             raise CallFailedError("extension_error", reason, is_counted=False)

@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, structs
 from nous.config.settings import ExtensionsSettings
 from nous.errors import NousError, bound_text
 from nous.extensions.answers import read_answer
-from nous.extensions.clearance import clear
+from nous.extensions.clearance import Cleared, clear, clear_in_time
 from nous.extensions.discovery import Installed, find_installed
 from nous.extensions.environment import extension_environment
 from nous.extensions.extension import (
@@ -78,9 +78,17 @@ class Surroundings(Struct, frozen=True, kw_only=True):
 
 
 def make_extension(
-    around: Surroundings, one: Installed, manifest: Manifest, on_hello: OnHello, on_trial: OnTrial = ignore_trial
+    around: Surroundings,
+    one: Installed,
+    manifest: Manifest,
+    on_hello: OnHello,
+    on_trial: OnTrial = ignore_trial,
+    cleared: Cleared | None = None,
 ) -> Extension:
-    """Return an extension with the limits in force.  Whether it may run is checked anew at each of its starts."""
+    """Return an extension with the limits in force.
+
+    Whether it may run is checked anew at each of its starts, except at the first if ``cleared`` says what may.
+    """
     settings = around.settings
     override = settings.on_failure.get(manifest.name)
     return Extension(
@@ -90,6 +98,7 @@ def make_extension(
         Launch(
             extension_environment(around.environ, manifest.env, around.closed_names, around.workdir),
             partial(clear, one, around.state_root),
+            cleared,
         ),
         around.clock,
         on_hello,
@@ -151,13 +160,15 @@ class ExtensionHost:
             try:
                 if one.fault is not None:
                     raise one.fault
-                cleared = await run_in_thread(clear, one, around.state_root)
+                cleared = await clear_in_time(partial(clear, one, around.state_root))
             except NousError as fault:
                 faults[one.directory.resolve()] = fault
                 self._refuse(one.name, str(fault))
             else:
                 started.add(one.directory.resolve())
-                self._extensions.append(make_extension(around, one, cleared.manifest, self._greet, self._tell_trial))
+                manifest = cleared.manifest
+                extension = make_extension(around, one, manifest, self._greet, self._tell_trial, cleared)
+                self._extensions.append(extension)
         store = TrustStore(around.state_root)
         self._lapsed = await run_in_thread(find_lapsed, around.workdir, store, around.settings, started, faults)
         self._extensions.sort(key=self._place)

@@ -15,8 +15,9 @@ from msgspec import Struct
 from nous.config.settings import ExtensionsSettings, OnFailure
 from nous.config.yaml_file import SourceFile
 from nous.errors import NousError
+from nous.extensions.discovery import Installed
 from nous.extensions.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from nous.extensions.places import project_directory
+from nous.extensions.places import is_of_project
 from nous.extensions.policy import default_on_failure
 from nous.ports.extensions import TOLD_HOOKS, HookCall, HookName, HookOutcome, HookWarning
 from nous.system.trust import TrustRecord, TrustStore
@@ -25,9 +26,15 @@ MESSAGE: Final = "An extension that was trusted may not run as it is now."
 
 
 class Lapsed(Struct, frozen=True, kw_only=True):
-    """One such extension.  ``reason`` says why it may not run and what to do."""
+    """One such extension.
+
+    ``directory`` is where it was trusted, links resolved.  ``is_missing``: nothing is installed there any more.
+    ``reason`` says why it may not run and what to do.
+    """
 
     name: str
+    directory: Path
+    is_missing: bool
     reason: str
     on_failure: Mapping[HookName, OnFailure]
 
@@ -59,22 +66,34 @@ def find_lapsed(
 
     ``started`` and the keys of ``faults`` are directories, links resolved: what runs, and what was found and does not.
     """
-    top = project_directory(workdir).resolve()
     found = []
     for record in store.records():
         directory = Path(record.path)
-        if directory in started or not (directory.parent == top or directory in faults):
+        if directory in started or not (directory in faults or is_of_project(record, workdir)):
             continue
         manifest = _trusted_manifest(record)
         name = directory.name if manifest is None else manifest.name
         if name in settings.skip:
             continue
         fault = faults.get(directory)
-        cause = f"{directory} was removed since it was trusted" if fault is None else str(fault.cause or fault)
+        places = " or ".join(record.installed_at or (record.path,))
+        cause = f"{places} was removed since it was trusted" if fault is None else str(fault.cause or fault)
         reason = f"{cause} (nous ext trust {directory}, or nous ext trust --forget {directory})"
         on_failure = _on_failure(manifest, settings.on_failure.get(name))
-        found.append(Lapsed(name=name, reason=reason, on_failure=on_failure))
+        found.append(
+            Lapsed(name=name, directory=directory, is_missing=fault is None, reason=reason, on_failure=on_failure)
+        )
     return found
+
+
+def find_removed(
+    workdir: Path, store: TrustStore, settings: ExtensionsSettings, installed: Collection[Installed]
+) -> list[Lapsed]:
+    """Return the trusted extensions of a project that are not installed any more.  Reads the trust records."""
+    if not settings.enabled:
+        return []
+    present = {one.directory.resolve() for one in installed}
+    return find_lapsed(workdir, store, settings, present, {})
 
 
 def _on_failure(manifest: Manifest | None, override: OnFailure | None) -> dict[HookName, OnFailure]:

@@ -13,8 +13,10 @@ What is used is what was digested: a caller that goes on to use a *file* compute
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,7 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from nous.errors import NousError
-from nous.system.atomic import replace_file
+from nous.system.atomic import replace_file, write_all
 from nous.system.clock import SystemClock
 
 Verdict = Literal["trusted", "changed", "unknown"]
@@ -42,12 +44,14 @@ class TrustRecord(Struct, frozen=True, kw_only=True):
 
     ``path`` is for people (a name that is not UTF-8 stands escaped); ``trusted_at`` is RFC 3339 UTC.  ``content`` is
     the text of the file, or of the tree's manifest, as it was trusted: what it forbade stays forbidden when it changes.
+    ``installed_at`` lists the places from which symbolic links lead to ``path``, links of the last part not resolved.
     """
 
     path: str
     digest: str
     trusted_at: str
     content: str | None = None
+    installed_at: tuple[str, ...] = ()
 
 
 class TrustStore:
@@ -69,7 +73,13 @@ class TrustStore:
         """Return what was trusted last at ``path``; None if nothing was, or the record cannot be read."""
         return self._read(self._file_of(path))
 
-    def trust(self, path: Path, digest: str, content: bytes | None = None) -> TrustRecord:
+    def find_by_name(self, name: str) -> TrustRecord | None:
+        """Return the record of the path whose SHA-256, in hexadecimal, is ``name``; None as :meth:`find`."""
+        return self._read(self._directory / f"{name}.json")
+
+    def trust(
+        self, path: Path, digest: str, content: bytes | None = None, installed_at: Collection[Path] = ()
+    ) -> TrustRecord:
         """Record, durably, that ``path`` is trusted with this content, in place of what was trusted there before.
 
         Raises:
@@ -77,7 +87,9 @@ class TrustStore:
         """
         text = None if content is None else content.decode("utf-8", "replace")
         now = SystemClock().now()
-        record = TrustRecord(path=_text(_identity(path)), digest=digest, trusted_at=now, content=text)
+        name = _text(_identity(path))
+        places = tuple(sorted({_text(place) for place in installed_at} - {name}))
+        record = TrustRecord(path=name, digest=digest, trusted_at=now, content=text, installed_at=places)
         try:
             self._directory.mkdir(0o700, exist_ok=True)
             replace_file(self._file_of(path), msgspec.json.encode(record) + b"\n", tag="trust")
@@ -127,7 +139,8 @@ def digest_tree(root: Path, copy_to: Path | None = None) -> str:
     once.  Links in it lead to the same places within the copy.  After an error what was copied so far is left there.
 
     Names, contents, executable bits, empty directories and the targets of symbolic links all count; owners and times
-    do not.  Hidden files and caches count too: what stands in ``__pycache__`` is code.
+    do not.  An absolute link counts as the relative one that it is in a copy, so that a copy has the same digest.
+    Hidden files and caches count too: what stands in ``__pycache__`` is code.
 
     Raises:
         NousError: ``unsafe_operation`` if the tree holds a link that leads out of it or something that is neither
@@ -135,10 +148,10 @@ def digest_tree(root: Path, copy_to: Path | None = None) -> str:
     """
     whole = hashlib.sha256()
     try:
-        real_root = root.resolve(strict=True)
+        real_root = os.fspath(root.resolve(strict=True))
         if copy_to is not None:
             copy_to.mkdir(0o700)
-        for entry in _walk(_Tree(real_root, copy_to), real_root, 0):
+        for entry in _walk(_Tree(real_root), real_root, b"", None if copy_to is None else os.fspath(copy_to), 0):
             whole.update(entry)
     except OSError as error:
         raise NousError("io_failure", f"{_text(error.filename or root)}: {error.strerror}") from error
@@ -146,77 +159,97 @@ def digest_tree(root: Path, copy_to: Path | None = None) -> str:
 
 
 class _Tree:
-    """A tree that is being read: where it is, where it is copied to, and how much of it was read."""
+    """A tree that is being read, and how much of it was read."""
 
-    __slots__ = ("bytes", "copy", "files", "root")
+    __slots__ = ("bytes", "files", "root")
 
-    def __init__(self, root: Path, copy: Path | None) -> None:
+    def __init__(self, root: str) -> None:
         self.root = root
-        self.copy = copy
         self.files = 0
         self.bytes = 0
 
-    def copy_of(self, path: Path) -> Path | None:
-        return None if self.copy is None else self.copy / path.relative_to(self.root)
-
-    def spend(self, path: Path, *, files: int = 0, size: int = 0) -> None:
+    def spend(self, path: str, *, files: int = 0, size: int = 0) -> None:
         self.files += files
         self.bytes += size
         if self.files > MAX_TREE_FILES or self.bytes > MAX_TREE_BYTES:
-            limits = f"{MAX_TREE_FILES} files, {MAX_TREE_BYTES >> 20} MiB"
-            raise NousError("unsafe_operation", f"the tree is too large to be trusted (at {_text(path)}): {limits}")
+            raise NousError(
+                "unsafe_operation",
+                f"{_text(self.root)} is too large to be trusted: more than {MAX_TREE_FILES} files and directories or "
+                f"{MAX_TREE_BYTES >> 20} MiB, counted up to {_text(path)}",
+                hint="Leave out what is not needed to run it, such as development dependencies and caches.",
+            )
 
 
-def _walk(tree: _Tree, directory: Path, depth: int) -> Iterator[bytes]:
-    """Yield one unambiguous line per entry, parents first, in the order of the names' bytes."""
+# Strings and descriptors instead of Path: at each start every file of every project extension passes here.
+
+
+def _walk(tree: _Tree, directory: str, below: bytes, copy: str | None, depth: int) -> Iterator[bytes]:
+    """Yield one unambiguous line per entry, parents first, in the order of the names' bytes.
+
+    ``below`` is the directory's name within the tree, with a slash at its end unless it is the root.
+    """
     if depth > _MAX_DEPTH:
         raise NousError("unsafe_operation", f"{_text(directory)}: nested deeper than {_MAX_DEPTH} levels")
-    for path in sorted(directory.iterdir(), key=os.fsencode):
-        tree.spend(path, files=1)
-        name, copy = os.fsencode(path.relative_to(tree.root)), tree.copy_of(path)
-        mode = path.lstat().st_mode
+    with os.scandir(directory) as entries:
+        # One more than the bound is enough to exceed it; a directory of millions of names is not read to its end.
+        found = [(os.fsencode(entry.name), entry) for entry in islice(entries, MAX_TREE_FILES + 1)]
+    tree.spend(directory, files=len(found))
+    for encoded, entry in sorted(found, key=itemgetter(0)):
+        name, path = below + encoded, entry.path
+        copied = None if copy is None else f"{copy}/{entry.name}"
+        mode = entry.stat(follow_symlinks=False).st_mode
         if stat.S_ISDIR(mode):
-            if copy is not None:
-                copy.mkdir(0o700)
+            if copied is not None:
+                os.mkdir(copied, 0o700)  # noqa: PTH102
             yield _line(b"dir", name, b"")
-            yield from _walk(tree, path, depth + 1)
+            yield from _walk(tree, path, name + b"/", copied, depth + 1)
         elif stat.S_ISLNK(mode):
             target = _target_within(tree.root, path)
-            if copy is not None:
-                inside = os.path.relpath(os.path.realpath(path), os.path.realpath(path.parent))
-                copy.symlink_to(inside if target.is_absolute() else target)
+            if copied is not None:
+                os.symlink(target, copied)  # noqa: PTH211
             yield _line(b"link", name, os.fsencode(target))
         elif stat.S_ISREG(mode):
-            kind, content = _read_digest(path, tree, copy)
+            kind, content = _read_digest(path, tree, copied)
             yield _line(kind, name, content)
         else:
             raise NousError("unsafe_operation", f"{_text(path)} is neither a file nor a directory")
 
 
-def _read_digest(path: Path, tree: _Tree, copy: Path | None) -> tuple[bytes, bytes]:
+def _read_digest(path: str, tree: _Tree, copy: str | None) -> tuple[bytes, bytes]:
     """Return a file's kind and the digest of its content, both of the same open file, and copy what was read."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb", buffering=0) as file:
+    out = -1
+    try:
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode):
             raise NousError("unsafe_operation", f"{_text(path)} is neither a file nor a directory")
-        content = hashlib.sha256()
-        with (Path(os.devnull) if copy is None else copy).open("wb") as out:
-            while block := file.read(_READ_BYTES):
-                tree.spend(path, size=len(block))
-                content.update(block)
-                out.write(block)
+        is_program = bool(mode & stat.S_IXUSR)
         if copy is not None:
-            copy.chmod(0o500 if mode & stat.S_IXUSR else 0o400)
-    return (b"program" if mode & stat.S_IXUSR else b"file"), content.digest()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            out = os.open(copy, flags, 0o500 if is_program else 0o400)
+        content = hashlib.sha256()
+        while block := os.read(fd, _READ_BYTES):
+            tree.spend(path, size=len(block))
+            content.update(block)
+            if out >= 0:
+                write_all(out, block)
+    finally:
+        os.close(fd)
+        if out >= 0:
+            os.close(out)
+    return (b"program" if is_program else b"file"), content.digest()
 
 
-def _target_within(root: Path, path: Path) -> Path:
-    """Return a link's target, if what it leads to is part of the tree: only then does the digest cover it."""
+def _target_within(root: str, path: str) -> str:
+    """Return where a link leads, relative to it, if that is part of the tree: only then does the digest cover it."""
     # Unlike Path.resolve(), this takes a link that leads to itself.
-    if not Path(os.path.realpath(path)).is_relative_to(root):
+    real = os.path.realpath(path)
+    if real != root and not real.startswith(f"{root}/"):
         raise NousError("unsafe_operation", f"{_text(path)} is a link that leads out of the directory")
-    return path.readlink()
+    target = os.readlink(path)  # noqa: PTH115
+    if not os.path.isabs(target):  # noqa: PTH117
+        return target
+    return os.path.relpath(real, os.path.realpath(os.path.dirname(path)))  # noqa: PTH120
 
 
 def _line(kind: bytes, name: bytes, content: bytes) -> bytes:

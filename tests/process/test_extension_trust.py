@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import pytest
 from nous.config.provider import KEY_VARIABLES
 from nous.config.settings import ExtensionsSettings
 from nous.errors import NousError
-from nous.extensions.clearance import KEPT_COPIES, clear, copy_extension
+from nous.extensions.clearance import clear
+from nous.extensions.copies import KEPT_COPIES, copy_extension
 from nous.extensions.discovery import look_at
 from nous.extensions.lapsed import find_lapsed
 from nous.system.trust import TrustStore
@@ -102,19 +105,119 @@ async def test_a_trusted_guard_that_changed_blocks_until_it_is_trusted_again(
     assert (home.workdir / "ran").exists()
 
 
+def link_one(home: Home, elsewhere: Path) -> Path:
+    directory = write_extension(elsewhere, "guard", hooks=["tool_call"])
+    projects(home).mkdir(parents=True)
+    (projects(home) / "linked").symlink_to(directory)
+    return projects(home) / "linked"
+
+
+def link_all(home: Home, elsewhere: Path) -> Path:
+    write_extension(elsewhere, "guard", hooks=["tool_call"])
+    projects(home).parent.mkdir(parents=True)
+    projects(home).symlink_to(elsewhere)
+    return projects(home)
+
+
+@pytest.mark.parametrize("link", [link_one, link_all])
+@pytest.mark.parametrize("trusts_link", [True, False])
+async def test_a_guard_behind_a_link_blocks_once_the_link_is_removed(
+    home: Home, link: Callable[[Home, Path], Path], trusts_link: bool
+) -> None:
+    elsewhere = home.root / "elsewhere"
+    removed = link(home, elsewhere)
+    directory = elsewhere / "guard"
+    name = "linked" if link is link_one else "guard"
+    given = projects(home) / name if trusts_link else directory
+    assert ext_trust(home, given, "--workdir", str(home.workdir))["state"] == "trusted"
+    listed = answer(run_nous(home, "ext", "list", "--state-dir", home.state, "--json"))["extensions"]
+    assert [(one["name"], one["state"]) for one in listed] == [("guard", "ready")]
+    removed.unlink()
+    [one] = answer(run_nous(home, "ext", "list", "--state-dir", home.state, "--json"))["extensions"]
+    assert (one["name"], one["state"], one["hooks"]) == ("guard", "removed", ["tool_call"])
+    assert f"{projects(home) / name} was removed since it was trusted" in one["error"]
+    async with open_peer("stdio", home, Setup(script=BASH)) as peer:
+        [end] = of_type(await peer.run("go"), "tool_execution_end")
+        assert end.payload["result"].startswith("Blocked: the extension guard could not be asked: ")
+    assert not (home.workdir / "ran").exists()
+    assert ext_trust(home, directory, "--forget")["state"] == "forgotten"
+    assert answer(run_nous(home, "ext", "list", "--state-dir", home.state, "--json"))["extensions"] == []
+
+
+EDITS: dict[str, dict[str, object]] = {
+    "write": {"path": ".nous/extensions/guard/main.py", "content": "raise SystemExit"},
+    "edit": {"path": ".nous/extensions/guard/main.py", "old_text": ANSWERING, "new_text": "raise SystemExit"},
+    "bash": {"command": "rm -r .nous"},
+}
+
+
 @pytest.mark.full
-async def test_the_model_cannot_switch_a_guard_off_by_its_own_edit(home: Home) -> None:
+@pytest.mark.parametrize("tool", EDITS)
+async def test_the_model_cannot_switch_a_guard_off_by_its_own_edit(home: Home, tool: str) -> None:
     directory = write_extension(projects(home), "guard", hooks=["tool_call"])
     ext_trust(home, directory)
-    arguments = {"path": ".nous/extensions/guard/main.py", "content": "raise SystemExit"}
-    write = [[{"tool_call": {"name": "write", "arguments": arguments, "id": "c0"}}], [{"text": "Done."}]]
-    async with open_peer("stdio", home, Setup(script=write)) as peer:
+    call = {"name": tool, "arguments": EDITS[tool], "id": "c0"}
+    async with open_peer("stdio", home, Setup(script=[[{"tool_call": call}], [{"text": "Done."}]])) as peer:
         [end] = of_type(await peer.run("go"), "tool_execution_end")
         assert not end.payload["is_error"]
     async with open_peer("stdio", home, Setup(script=BASH)) as peer:
         [end] = of_type(await peer.run("go"), "tool_execution_end")
         assert end.payload["is_error"]
     assert not (home.workdir / "ran").exists()
+
+
+async def test_a_guard_that_was_never_trusted_is_not_started_and_blocks_nothing(home: Home) -> None:
+    write_extension(projects(home), "guard", "open('/proc/self/fd/2', 'w').write('started')", hooks=["tool_call"])
+    async with open_peer("stdio", home, Setup(script=BASH)) as peer:
+        refused = await peer.events_until("status", code="extension_refused")
+        assert "is not trusted" in refused[-1].payload["message"]
+        [end] = of_type(await peer.run("go"), "tool_execution_end")
+        assert not end.payload["is_error"]
+    assert (home.workdir / "ran").exists()
+    assert not (home.state / "extensions").exists()
+
+
+async def test_a_guard_that_changes_while_it_runs_goes_on_as_trusted_and_is_not_started_again(home: Home) -> None:
+    """Its process runs from the copy; after its end the change counts."""
+    body = "for call in calls():\n    result(call, block='as trusted')\n    break"
+    directory = write_extension(projects(home), "guard", body, hooks=["tool_call"])
+    ext_trust(home, directory)
+    async with open_peer("stdio", home, Setup(script=[*BASH, *BASH])) as peer:
+        await peer.refused("extension_command", {"name": "nobody-has-it"})
+        edit(directory)
+        [first] = of_type(await peer.run("go"), "tool_execution_end")
+        assert first.payload["result"] == "Blocked: as trusted"
+        [second] = of_type(await peer.run("go"), "tool_execution_end")
+        assert "has changed since it was trusted" in second.payload["result"]
+        assert second.payload["is_error"]
+    assert not (home.workdir / "ran").exists()
+
+
+# -- the copies
+
+
+def gc_later(home: Home) -> subprocess.CompletedProcess[bytes]:
+    """Collect garbage as if all copies had been made two hours ago."""
+    then = time.time() - 7200
+    for path in (home.state / "extensions").glob("*/*"):
+        os.utime(path, (then, then))
+    return run_nous(home, "gc", "--state-dir", home.state, "--json")
+
+
+async def test_gc_removes_copies_that_nobody_trusts_but_none_that_a_daemon_runs(home: Home) -> None:
+    directory = write_extension(projects(home), "one", hooks=["turn_end"])
+    ext_trust(home, directory)
+    [old] = (home.state / "extensions").glob("*/*")
+    async with open_peer("stdio", home) as peer:
+        await peer.refused("extension_command", {"name": "nobody-has-it"})
+        edit(directory)
+        ext_trust(home, directory)
+        assert answer(gc_later(home))["extension_copies"] == []
+        assert old.is_dir()
+    dry = answer(run_nous(home, "gc", "--state-dir", home.state, "--json", "--dry-run"))["extension_copies"]
+    assert answer(gc_later(home))["extension_copies"] == dry == [str(old.relative_to(home.state))]
+    [new] = old.parent.iterdir()
+    assert "raise SystemExit" in (new / "main.py").read_text("utf-8")
 
 
 def test_what_only_warned_only_warns(tmp_path: Path) -> None:

@@ -68,6 +68,21 @@ async def infos(peer: Peer) -> dict[str, dict[str, Any]]:
     return {info["name"]: info for info in (await peer.ok("get_state")).get("extensions", [])}
 
 
+async def test_an_unknown_command_is_refused_with_those_there_are(home: Home) -> None:
+    write_extension(users(home), "silent", hooks=["turn_end"])
+    for has_commands in (False, True):
+        if has_commands:
+            copy_example("words", users(home))
+        async with open_peer("stdio", home) as peer:
+            unknown = await peer.command("extension_command", {"name": "nobody-has-it"})
+            assert (unknown.code, unknown.cause) == (
+                "capability_unavailable",
+                "no extension has the command 'nobody-has-it'",
+            )
+            none = "get_state lists the extensions; none that runs has a command."
+            assert unknown.data["error"]["hint"] == ("There are: most_common." if has_commands else none)
+
+
 # -- the examples
 
 

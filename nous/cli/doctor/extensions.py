@@ -12,6 +12,7 @@ from nous.extensions.clearance import find_distrust
 from nous.extensions.discovery import Installed, find_installed
 from nous.extensions.extension import Extension
 from nous.extensions.host import Surroundings, make_extension
+from nous.extensions.lapsed import find_removed
 from nous.extensions.manifest import Manifest
 from nous.extensions.wire import Hello
 from nous.system.clock import SystemClock
@@ -37,7 +38,7 @@ def check_all_trusted(situation: Situation) -> Finding:
     """Nothing stands where extensions are looked for that may not run, or that somebody switched off by name."""
     installed = list(_wanted(situation))
     untrusted = _untrusted(situation, installed)
-    untrusted |= {one.name: str(one.directory) for one in installed if one.fault is not None}
+    untrusted |= {one.name: _trust(one) for one in installed if one.fault is not None}
     if untrusted:
         return failed(f"may not run: {enumerate_names([*untrusted])}", _fix(untrusted))
     skipped = list(situation.settings.extensions.skip)
@@ -55,14 +56,21 @@ def _wanted(situation: Situation) -> Iterator[Installed]:
 
 
 def _untrusted(situation: Situation, installed: list[Installed]) -> dict[str, str]:
-    """Return the directories of what may not run, by name."""
+    """Return what helps for each extension that may not run or was removed since it was trusted, by name."""
     store = TrustStore(situation.state.root)
     valid = (one for one in installed if one.fault is None)
-    return {one.name: str(one.directory) for one in valid if find_distrust(one, store) is not None}
+    untrusted = {one.name: _trust(one) for one in valid if find_distrust(one, store) is not None}
+    for lapsed in find_removed(situation.workdir, store, situation.settings.extensions, installed):
+        untrusted.setdefault(f"{lapsed.name} (removed)", f"nous ext trust --forget {lapsed.directory}")
+    return untrusted
+
+
+def _trust(one: Installed) -> str:
+    return f"nous ext trust {one.directory}"
 
 
 def _fix(untrusted: dict[str, str]) -> str:
-    return f"nous ext trust {next(iter(untrusted.values()))}"
+    return next(iter(untrusted.values()))
 
 
 def _start(situation: Situation, one: Installed) -> str | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nous.errors import NousError
-from nous.extensions.clearance import copy_extension, find_distrust
+from nous.extensions.clearance import find_distrust
+from nous.extensions.copies import copy_extension
 from nous.extensions.discovery import find_installed, look_at, origin_of
 from nous.extensions.places import may_be_any, project_directory, user_directory
 from nous.system.trust import TrustStore, digest_tree

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -403,6 +404,19 @@ def test_an_extension_that_is_trusted_is_started_and_one_that_is_not_never_is(ro
     assert (row.status, row.fix) == ("warn", f"nous ext trust {directory}")
     assert not (directory / "ran").exists()
     TrustStore(room.state.root).trust(directory, digest_tree(directory))
+    assert perform(BY_NAME["extensions"], room.look()).status == "pass"
+
+
+def test_an_extension_that_was_trusted_and_removed_is_named(room: Room) -> None:
+    directory = write_extension(project_directory(room.workdir), "theirs", hooks=["tool_call"])
+    manifest = (directory / "extension.yaml").read_bytes()
+    TrustStore(room.state.root).trust(directory, digest_tree(directory), manifest)
+    shutil.rmtree(directory)
+    for check, status in (("extensions", "warn"), ("production.extensions", "fail")):
+        row = perform(BY_NAME[check], room.look())
+        assert (row.status, row.fix) == (status, f"nous ext trust --forget {directory}")
+        assert "theirs (removed)" in row.message
+    room.configure(extensions={"skip": ["theirs"]})
     assert perform(BY_NAME["extensions"], room.look()).status == "pass"
 
 
