@@ -1,7 +1,7 @@
 """The closed taxonomy of failure: every code, its category, its sentence, its hint.
 
     NousError                    anything nous reports to a client or on a command line
-     +-- fields                  code, cause, hint, retry_after_ms, data
+     +-- fields                  code, cause, hint, retry_after_ms, image_refused, data
      +-- derived from the code   category, retryable, message, exit_code
 
 Source of the rules: docs/hardening (error taxonomy) and protocol v1, section 8.  A code belongs to exactly
@@ -162,7 +162,8 @@ class NousError(Exception):
     """A failure with a code of the taxonomy.
 
     ``cause`` is detail for a person (bounded to 2 KiB); ``data`` holds fields for the payload of an error
-    response (for instance ``run_id``).  Text is made in ``__str__``, never parsed.
+    response (for instance ``run_id``).  ``image_refused`` says that a provider refused the request because of an image.
+    Text is made in ``__str__``, never parsed.
     """
 
     def __init__(
@@ -172,6 +173,7 @@ class NousError(Exception):
         *,
         hint: str | None = None,
         retry_after_ms: int | None = None,
+        image_refused: bool = False,
         data: dict[str, object] | None = None,
     ) -> None:
         super().__init__(code, cause)
@@ -180,6 +182,7 @@ class NousError(Exception):
         self.cause = None if cause is None else bound_text(cause)
         self.hint = self.info.hint if hint is None else hint
         self.retry_after_ms = retry_after_ms
+        self.image_refused = image_refused
         self.data: dict[str, object] = data or {}
 
     @property

@@ -23,6 +23,8 @@ from nous.client.lines import encode_command
 
 EXAMPLES: Final = Path(__file__).resolve().parent.parent / "protocol" / "v1" / "examples"
 
+DOT: Final = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
 SCRIPT: Final[list[Any]] = [
     # A turn with everything in it: thinking, text, a tool that succeeds, one that streams, one that does not exist.
     [
@@ -39,6 +41,9 @@ SCRIPT: Final[list[Any]] = [
     [{"text": "Half an"}, {"error": {"status": 401, "cause": "the key has expired"}}],
     # One whose answer has to fit a schema.
     [{"text": ['{"items": ["bread", ', '"milk", "apples"]}']}],
+    # One with an image that is refused.
+    [{"error": {"status": 400, "cause": "HTTP 400: Could not process image", "image_refused": True}}],
+    [{"text": "I cannot see it."}],
 ]
 
 
@@ -133,6 +138,8 @@ async def run_and_fail(story: Story) -> None:
     await story.hear(until="agent_end")
     shape = {"type": "object", "properties": {"items": {"type": "array"}}, "required": ["items"]}
     await story.say("prompt", text="As a list, please.", output_schema=shape)
+    await story.hear(until="agent_end")
+    await story.say("prompt", text="What is this?", images=[{"mime_type": "image/gif", "data": DOT}])
     await story.hear(until="agent_end")
     # The last call of the script is used up: the mock provider echoes, and this prompt waits for its result.
     await story.say("prompt", text="Thank you.", wait=True)

@@ -344,6 +344,10 @@ SHAPES: Final[dict[str, Shape]] = {
         config={"engine": {"structured_output_tools": True}},
     ),
     "image": Shape([[{"text": "One dot."}]], show_an_image),
+    "refused-image": Shape(
+        [[{"error": {"status": 400, "cause": "HTTP 400: Could not process image", "image_refused": True}}], DONE],
+        show_an_image,
+    ),
     "model-of-the-session": Shape(
         [
             [{"text": "One."}],

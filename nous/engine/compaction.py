@@ -131,7 +131,8 @@ class CompactionPart:
         self._call = run.calls.next_number()
         self._answer = Answer(item.entry_id, set())
         run.state = State.SUMMARISING
-        digest = request_digest(run.context_digest, self._instruction, (item.first_kept_entry_id,))
+        left_out = run.calls.images_left_out
+        digest = request_digest(run.context_digest, self._instruction, (item.first_kept_entry_id,), left_out)
         run.effects.append(
             CallModel(
                 call=self._call,
@@ -141,6 +142,7 @@ class CompactionPart:
                 digest=digest,
                 first_kept_entry_id=item.first_kept_entry_id,
                 instruction=self._instruction,
+                images_left_out=left_out,
             )
         )
 

@@ -15,7 +15,8 @@ class CallModel(Struct, frozen=True):
     """Call the model with the path from the root to ``leaf_id``.
 
     ``digest`` covers everything the model is asked with: that path's messages, tools, system prompt.  With the purpose
-    ``compaction`` the model is to summarise what stands before ``first_kept_entry_id``.
+    ``compaction`` the model is to summarise what stands before ``first_kept_entry_id``.  ``images_left_out`` names
+    messages whose images are left out, in addition to those that answers on the path name.
     """
 
     call: int
@@ -25,6 +26,7 @@ class CallModel(Struct, frozen=True):
     digest: str
     first_kept_entry_id: str = ""
     instruction: str = ""
+    images_left_out: tuple[str, ...] = ()
 
 
 class StopModel(Struct, frozen=True):

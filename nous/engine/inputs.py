@@ -71,12 +71,17 @@ class ModelDone(Struct, frozen=True, tag="model_done"):
 
 
 class ModelFailed(Struct, frozen=True, tag="model_failed", omit_defaults=True):
-    """The call ended otherwise; ``code`` is a code of the taxonomy."""
+    """The call ended otherwise; ``code`` is a code of the taxonomy.
+
+    ``refused_images`` names the messages whose images are to be left out of the next request, if the provider refused
+    this one because of an image.
+    """
 
     call: int
     code: str
     cause: str | None = None
     retry_after_ms: int | None = None
+    refused_images: tuple[str, ...] = ()
 
 
 class PolicyAnswered(Struct, frozen=True, tag="policy_answered", omit_defaults=True):

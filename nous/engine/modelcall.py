@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _BYTES_PER_CHARACTER: Final = 6
 """The most that one character of a delta takes as JSON (a control character)."""
 
+MAX_IDS_SHOWN: Final = 100
+"""How many messages a warning names."""
+
 
 class ModelCalls:
     """Part of a :class:`RunMachine`: what it does from a model call to the entry that holds its answer."""
@@ -37,6 +40,7 @@ class ModelCalls:
         self.costs = Costs(run.spec.prices)
         self._schema_digest = () if run.spec.output_schema is None else (schema_digest(run.spec.output_schema),)
         self.retries = RetryPart(run)
+        self.images_left_out: tuple[str, ...] = ()
         self._made = 0
         self._answer: Answer | None = None
         self._template: DeltaTemplate | None = None
@@ -60,8 +64,12 @@ class ModelCalls:
                 leaf_id=run.leaf_id,
                 tools=run.active_tools,
                 digest=request_digest(
-                    run.context_digest, run.spec.system_digest, (*run.active_tools, *self._schema_digest)
+                    run.context_digest,
+                    run.spec.system_digest,
+                    (*run.active_tools, *self._schema_digest),
+                    self.images_left_out,
                 ),
+                images_left_out=self.images_left_out,
             )
         )
 
@@ -154,7 +162,13 @@ class ModelCalls:
         if spec.answer_form == 1:
             return self._run.make_message(answer.message_id, "assistant", text, blocks=answer.sorted_blocks())
         return self._run.make_message(
-            answer.message_id, "assistant", text, blocks=answer.blocks(), provider=spec.provider, model=spec.model
+            answer.message_id,
+            "assistant",
+            text,
+            blocks=answer.blocks(),
+            provider=spec.provider,
+            model=spec.model,
+            images_left_out=self.images_left_out,
         )
 
     def on_model_failed(self, item: ModelFailed) -> None:
@@ -165,7 +179,26 @@ class ModelCalls:
             self._answer = None
             if run.compaction.begin_after_overflow(self._retry, lambda: run.fail(item.code, item.cause)):
                 return
+        if not answer.opened and not run.output.forbids_tools and self._leave_images_out(item):
+            return
         self._fail(item)
+
+    def _leave_images_out(self, item: ModelFailed) -> bool:
+        """Make the call again at once without the images that were refused.  False: none was that is not left out."""
+        refused = tuple(i for i in item.refused_images if i not in self.images_left_out)
+        if not refused:
+            return False
+        self.images_left_out += refused
+        self._run.warn(
+            "images_left_out",
+            "The provider refused an image; the images of these messages are left out from now on.",
+            cause=item.code if item.cause is None else f"{item.code}: {item.cause}",
+            message_ids=refused[:MAX_IDS_SHOWN],
+            truncated_fields=["message_ids"] if len(refused) > MAX_IDS_SHOWN else UNSET,
+        )
+        self._answer = None
+        self._retry()
+        return True
 
     def _fail(self, item: ModelFailed) -> None:
         """Make the call again later if nothing of the answer was shown, and there may be another; else fail the run."""
@@ -190,6 +223,7 @@ class ModelCalls:
         message = run.stored(item)
         if message is None or answer is None:
             return
+        self.images_left_out = ()  # the message says so from now on
         calls = message.tool_calls
         is_cut = answer.is_cut and (not calls or not run.spec.runs_cut_calls)
         run.stop_reason = _stop_reason(answer) if is_cut else "tool_use" if calls else "stop"

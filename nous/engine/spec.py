@@ -86,9 +86,10 @@ def chain_digest(previous: str, message: Message) -> str:
     return hashlib.sha256(previous.encode() + b"\n" + _encode(message)).hexdigest()
 
 
-def request_digest(context: str, system: str, tools: tuple[str, ...]) -> str:
+def request_digest(context: str, system: str, tools: tuple[str, ...], images_left_out: tuple[str, ...] = ()) -> str:
     """Return the digest of a provider-neutral request."""
-    return hashlib.sha256("\n".join((context, system, *tools)).encode()).hexdigest()
+    left_out = (f"images left out: {message_id}" for message_id in images_left_out)
+    return hashlib.sha256("\n".join((context, system, *tools, *left_out)).encode()).hexdigest()
 
 
 def schema_digest(schema: Mapping[str, Any]) -> str:

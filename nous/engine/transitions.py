@@ -94,7 +94,7 @@ def _rows() -> list[Row]:
         Row(s.STORING_INPUT, EntryFailed, "on_entry_failed", ended),
         Row(s.CALLING, ModelProduced, "calls.on_model_produced", frozenset({s.CALLING, s.ENDED})),
         Row(s.CALLING, ModelDone, "calls.on_model_done", _NO_ANSWER | {s.STORING_ANSWER}),
-        Row(s.CALLING, ModelFailed, "calls.on_model_failed", _NO_ANSWER | {s.PLANNING, s.IN_HOOK}),
+        Row(s.CALLING, ModelFailed, "calls.on_model_failed", _NO_ANSWER | _NEXT_CALL),
         Row(s.AWAITING_RETRY, TimerFired, "calls.on_retry_due", _NEXT_CALL - {s.ENDED}),
         Row(s.STORING_ANSWER, EntryStored, "calls.on_answer_stored", _NEXT_TOOL | _NEXT_TURN | {s.CHECKING_OUTPUT}),
         Row(s.STORING_ANSWER, EntryFailed, "on_entry_failed", ended),

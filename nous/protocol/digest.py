@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "b8e0b45594804b8858dc4b565f2b7a60c1588199548c966ff2006c14f5c51b37"
+SCHEMA_DIGEST: Final = "fe7ecae236d4d9027033e121505bfcef7de531703621a55d0db36f7f43207ab8"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

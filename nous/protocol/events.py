@@ -179,6 +179,7 @@ class WarningEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     elapsed_ms: int | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     consecutive_failures: int | UnsetType = UNSET
+    message_ids: tuple[str, ...] | UnsetType = UNSET
     truncated_fields: list[str] | UnsetType = UNSET
 
 

@@ -90,8 +90,9 @@ class Message(Struct, frozen=True, gc=False, kw_only=True, tag="message", omit_d
     """One message of a session.  ``id`` is the session entry's id and the ``message_id`` of its events.
 
     ``parent_id`` is ``""`` (left out on the wire) at the root.  ``created_at`` is RFC 3339 UTC.  ``provider`` and
-    ``model`` say who wrote an assistant message.  ``text_omitted`` and ``text_bytes`` are set only in answers, where
-    the message itself would not fit a line.
+    ``model`` say who wrote an assistant message; ``images_left_out`` names the messages before it whose images the
+    provider had refused, so that it was written without them: no later request on this path holds these images.
+    ``text_omitted`` and ``text_bytes`` are set only in answers, where the message itself would not fit a line.
     """
 
     id: str
@@ -104,6 +105,7 @@ class Message(Struct, frozen=True, gc=False, kw_only=True, tag="message", omit_d
     blocks: tuple[Block, ...] = ()
     provider: str = ""
     model: str = ""
+    images_left_out: tuple[str, ...] = ()
     text_bytes: int = 0
     text_omitted: bool = False
 

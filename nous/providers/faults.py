@@ -16,12 +16,14 @@ from msgspec import Struct
 
 from nous.errors import NousError
 from nous.providers.vendor_errors import (
+    IMAGE_STATUSES,
     SENTENCE_CHARS,
     SENTENCES,
     TRANSIENT_WORDS,
     WORDS,
     error_parts,
     find_error,
+    names_image,
     shown_text,
 )
 
@@ -73,6 +75,9 @@ _FOREIGN: Final[dict[str, tuple[str, str]]] = {
 }
 """Every exception class of the HTTP client, by name."""
 
+_IMAGE_CODES: Final = frozenset({"provider_error", "provider_unavailable", "content_refused"})
+"""The codes of failures that may come from an image; a context that is too long is compacted, whatever fills it."""
+
 _WORD: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,40}")
 _NUMBER: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
@@ -85,10 +90,16 @@ def fault_of_reply(reply: Reply, words: Iterable[object] = (), sentence: object 
     said = _code_of_sentence(sentence)
     if code == "provider_error" or (said == "context_overflow" and code == "provider_unavailable"):
         code = said or code
+    refuses_image = code in _IMAGE_CODES and names_image(
+        known, sentence, is_transient=reply.status not in IMAGE_STATUSES
+    )
+    if refuses_image and code == "provider_unavailable":
+        code = "provider_error"
     return NousError(
         code,
         _cause(f"HTTP {reply.status}{_remark(reply)}", known, sentence),
         retry_after_ms=reply.retry_after_ms if code == "provider_unavailable" else None,
+        image_refused=refuses_image,
     )
 
 
@@ -113,7 +124,10 @@ def fault_in_stream(words: Iterable[object], sentence: object = None) -> NousErr
     transient = any(word.lower() in TRANSIENT_WORDS for word in known)
     code = _code_of_words(known) or _code_of_sentence(sentence)
     code = code or ("provider_unavailable" if transient else "provider_error")
-    return NousError(code, _cause("error in the stream", known, sentence))
+    refuses_image = code in _IMAGE_CODES and names_image(known, sentence, is_transient=code == "provider_unavailable")
+    if refuses_image and code == "provider_unavailable":
+        code = "provider_error"
+    return NousError(code, _cause("error in the stream", known, sentence), image_refused=refuses_image)
 
 
 def _cause(what: str, words: list[str], sentence: object) -> str:

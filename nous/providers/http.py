@@ -235,7 +235,12 @@ def without_secrets(headers: Mapping[str, str]) -> Iterator[None]:
         if cause == error.cause:
             raise
         raise NousError(
-            error.code, cause, hint=error.hint, retry_after_ms=error.retry_after_ms, data=error.data
+            error.code,
+            cause,
+            hint=error.hint,
+            retry_after_ms=error.retry_after_ms,
+            image_refused=error.image_refused,
+            data=error.data,
         ) from None
 
 

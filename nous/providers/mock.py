@@ -194,10 +194,11 @@ def _think(thinking: str | Thinking) -> list[ModelItem]:
 def _failure(error: ScriptedError | None) -> NousError:
     if error is None:
         return NousError("provider_unavailable", CUT)
-    if error.code is not None:
-        return NousError(error.code, error.cause, retry_after_ms=error.retry_after_ms)
-    fault = fault_of_reply(Reply(error.status or 0, "", b"", error.retry_after_ms))
-    return fault if error.cause is None else NousError(fault.code, error.cause, retry_after_ms=fault.retry_after_ms)
+    code, cause, retry_after_ms = error.code, error.cause, error.retry_after_ms
+    if code is None:
+        fault = fault_of_reply(Reply(error.status or 0, "", b"", retry_after_ms))
+        code, cause, retry_after_ms = fault.code, fault.cause if cause is None else cause, fault.retry_after_ms
+    return NousError(code, cause, retry_after_ms=retry_after_ms, image_refused=error.image_refused)
 
 
 def _as_json(arguments: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ of steps, or a mapping with ``steps`` and ``match``.  A step is a mapping with e
     usage: {input_tokens: 1, output_tokens: 2, cached_tokens: 0, reasoning_tokens: 0}
     delay_ms: 50
     finish: stop                   stop, length, tool_use, refusal; left out: tool_use if there was a call, else stop
-    error: {status: 429, retry_after_ms: 10}               or {code: provider_error}; with either: cause
+    error: {status: 429, retry_after_ms: 10}               or {code: provider_error}; with either: cause, and
+                                   image_refused: true (the provider refuses an image)
     cut: true                      the stream breaks off
     hang: true                     nothing more comes
 
@@ -93,6 +94,7 @@ class ScriptedError(Strict, frozen=True):
     status: Annotated[int, Meta(ge=300, le=599)] | None = None
     cause: str | None = None
     retry_after_ms: Natural | None = None
+    image_refused: bool = False
 
     def __post_init__(self) -> None:
         if (self.code is None) == (self.status is None):

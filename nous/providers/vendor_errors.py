@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 from nous.errors import bound_text
@@ -112,6 +113,26 @@ Sources: the vendors' error pages; openclaw/openclaw#36074 (Ollama), earendil-wo
 (vLLM); the list of overflow patterns that pi keeps.
 """
 
+IMAGE_STATUSES: Final = frozenset({400, 404, 413, 415, 422})
+"""The statuses with which vendors refuse an image; 404: OpenRouter, where no model behind it sees images."""
+
+_IMAGE_SENTENCE: Final = re.compile(
+    r"(?<![-\w])(?:images?|image_\w+|input_image|inline_?data)(?![-\w])",
+    re.IGNORECASE,
+)
+"""Whether a vendor's sentence names an image: as a word or as a field, not within the name of a model or a tool."""
+
+_FAILED_IMAGES: Final = re.compile(
+    r"image: unknown format|invalid image type|illegal base64 data"  # Ollama
+    r"|image input is not supported|unsupported content part type: .{0,2}image_url"  # llama.cpp
+    r"|failed to (?:load|decode) image|cannot identify image file",  # llama.cpp, vLLM
+    re.IGNORECASE,
+)
+"""Sentences about an image that servers send with 5xx, as if another attempt could help.
+
+Sources: ollama/ollama#11320, #7388 and #8170 of langgenius/dify (Ollama); ggml-org/llama.cpp#12947 and #15377.
+"""
+
 _SECRETS: Final = re.compile(
     r"://[^/\s@]*@"
     r"|\b(?:Bearer|Basic)\s+\S+"
@@ -145,7 +166,22 @@ def error_parts(error: object) -> tuple[list[object], object]:
         # OpenRouter's moderation: it comes with 403, as a bad key does.
         words.append("content_filter")
     texts = (error.get("message"), error.get("Message"), error.get("msg"), inner)
-    return words, next((text for text in texts if isinstance(text, str) and text), None)
+    text = next((text for text in texts if isinstance(text, str) and text), None)
+    if isinstance(metadata, dict) and isinstance(raw := metadata.get("raw"), str):
+        # OpenRouter: "Provider returned error", and here what the provider said.
+        text = f"{text}: {raw}" if text else raw
+    return words, text
+
+
+def names_image(words: Iterable[str], sentence: object, *, is_transient: bool) -> bool:
+    """Return whether an error says that the request was refused because of an image.
+
+    ``is_transient``: the error looks as if it would pass; then only sentences count that are known to stay.
+    """
+    said = sentence[:SENTENCE_CHARS] if isinstance(sentence, str) else ""
+    if _FAILED_IMAGES.search(said):
+        return True
+    return not is_transient and (any("image" in w.lower() for w in words) or bool(_IMAGE_SENTENCE.search(said)))
 
 
 def find_error(body: dict[str, Any]) -> bool:

@@ -200,7 +200,12 @@ class ReplayProvider:
             if isinstance(item, ModelProduced):
                 yield item.items
             elif isinstance(item, ModelFailed):
-                raise NousError(item.code, item.cause, retry_after_ms=item.retry_after_ms)
+                raise NousError(
+                    item.code,
+                    item.cause,
+                    retry_after_ms=item.retry_after_ms,
+                    image_refused=bool(item.refused_images),
+                )
             else:
                 return
         # The recorded call was stopped here.

@@ -83,6 +83,10 @@ class RunResources(Protocol):
 
     def request(self, effect: CallModel) -> ModelRequest: ...
 
+    def refused_images(self, effect: CallModel) -> tuple[str, ...]:
+        """Return the messages whose images are to be left out next, after the provider refused one; may be none."""
+        ...
+
     def plan_compaction(self, effect: PlanCompaction) -> CompactionPlanned | CompactionRefused: ...
 
     def stored(self, entry: Message | Compaction) -> EntryStored:
@@ -210,7 +214,8 @@ class Performer:
                     await self._room()
                     await anyio.lowlevel.checkpoint()
         except NousError as error:
-            return ModelFailed(call, error.code, error.cause, error.retry_after_ms)
+            refused = self._resources.refused_images(effect) if error.image_refused else ()
+            return ModelFailed(call, error.code, error.cause, error.retry_after_ms, refused)
         except Exception as error:
             log.error("provider_crashed", error=repr(error))
             failure = as_nous_error(error)

@@ -66,7 +66,7 @@ class Resources:
         self._system: dict[tuple[str, ...], str] = {}
 
     def request(self, effect: CallModel) -> ModelRequest:
-        path = self.session.path(effect.leaf_id, self._compaction_id)
+        path = self._path(effect).shown(effect.images_left_out)
         if effect.purpose == "compaction":
             return compaction_request(self._run_id, self.session.id, effect, path)
         return ModelRequest(
@@ -79,8 +79,14 @@ class Resources:
             output_schema=self.terms.output_schema,
         )
 
+    def refused_images(self, effect: CallModel) -> tuple[str, ...]:
+        return self._path(effect).suspect_images(effect.images_left_out)
+
+    def _path(self, effect: CallModel | PlanCompaction) -> PathView:
+        return self.session.path(effect.leaf_id, self._compaction_id)
+
     def plan_compaction(self, effect: PlanCompaction) -> CompactionPlanned | CompactionRefused:
-        path = self.session.path(effect.leaf_id, self._compaction_id)
+        path = self._path(effect)
         cut = choose_cut(path, self._daemon.settings.engine.compact_keep_tokens)
         if not cut:
             return CompactionRefused(effect.entry_id)

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import overload
 
 from nous.engine.summary import estimate_tokens
 from nous.ports.model import ContextMessage
-from nous.protocol.messages import ImageBlock, Message
+from nous.store.left_out import SeenImages, show_without
 
 
 class Path:
     """The messages of a path, which grows at its end; ``compaction_id`` names the summary it begins with, if any."""
 
-    __slots__ = ("_images", "_tokens", "compaction_id", "messages")
+    __slots__ = ("_shown", "_tokens", "compaction_id", "images", "messages")
 
     def __init__(self, messages: list[ContextMessage], compaction_id: str) -> None:
         self.messages = messages
         self.compaction_id = compaction_id
+        self.images = SeenImages(messages)
         self._tokens = [0]
-        self._images = [0]
+        self._shown: tuple[frozenset[str], Path] | None = None
 
     def tokens(self, length: int) -> int:
         """Return the estimated size of the first ``length`` messages.  Each message is measured once."""
-        return self._sum(self._tokens, length, estimate_tokens)
-
-    def images(self, length: int) -> int:
-        """Return how many images the first ``length`` messages hold.  Each message is looked at once."""
-        return self._sum(self._images, length, _count_images)
-
-    def _sum(self, sums: list[int], length: int, measure: Callable[[Message], int]) -> int:
+        sums = self._tokens
         while len(sums) <= length:
-            sums.append(sums[-1] + measure(self.messages[len(sums) - 1].message))
+            sums.append(sums[-1] + estimate_tokens(self.messages[len(sums) - 1].message))
         return sums[length]
 
+    def without_images(self, left_out: frozenset[str], length: int) -> Path:
+        """Return a path whose first ``length`` messages are this one's without the images of those in ``left_out``.
 
-def _count_images(message: Message) -> int:
-    return sum(isinstance(block, ImageBlock) for block in message.blocks)
+        It is kept, and grows, until other images are left out.
+        """
+        if self._shown is None or self._shown[0] != left_out:
+            self._shown = (left_out, Path([], self.compaction_id))
+        shown = self._shown[1]
+        shown.messages += show_without(self.messages[len(shown.messages) : length], left_out)
+        return shown
 
 
 class PathView(Sequence[ContextMessage]):
@@ -45,9 +47,9 @@ class PathView(Sequence[ContextMessage]):
 
     __slots__ = ("_length", "_path")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, length: int | None = None) -> None:
         self._path = path
-        self._length = len(path.messages)
+        self._length = len(path.messages) if length is None else length
 
     @property
     def compaction_id(self) -> str:
@@ -61,8 +63,25 @@ class PathView(Sequence[ContextMessage]):
 
     @property
     def has_images(self) -> bool:
-        """Whether any of its messages holds an image.  Costs as :attr:`estimated_tokens`."""
-        return self._path.images(self._length) > 0
+        """Whether any of its messages holds an image that is not left out.  Costs as :attr:`estimated_tokens`."""
+        return bool(self.suspect_images())
+
+    def shown(self, left_out: Sequence[str] = ()) -> PathView:
+        """Return the messages as a model is asked with them.
+
+        A text stands in place of the images of the messages in ``left_out``, and of those that answers on the path name
+        as left out.
+        """
+        ids = self._path.images.left_out(self._length).union(left_out)
+        return PathView(self._path.without_images(ids, self._length), self._length) if ids else self
+
+    def suspect_images(self, left_out: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the messages with the images that a provider may have refused, asked with ``shown(left_out)``.
+
+        These are the ones that no model has answered to yet; if there are none, all that are not left out.
+        """
+        ids = self._path.images.left_out(self._length).union(left_out)
+        return self._path.images.suspects(self._length, ids)
 
     def __len__(self) -> int:
         return self._length

@@ -315,6 +315,13 @@ class Bench:
         self.give(ModelFailed(self.waiting.call, code, cause, retry_after_ms))
         return self
 
+    def refuse_images(self, *message_ids: str) -> Bench:
+        """Fail the model call because of an image of these messages."""
+        assert self.waiting.call is not None
+        cause = "HTTP 400: bad image"
+        self.give(ModelFailed(self.waiting.call, "provider_error", cause, refused_images=message_ids))
+        return self
+
     def answer(self, *items: ModelItem, finish: FinishReason = "stop") -> Bench:
         """Answer the model call with ``items``; the entry that holds them is asked for next."""
         return self.produce(*items, Finish(finish)).done()

@@ -46,6 +46,7 @@ MOVES = (
     Move("call", Bench.done),
     Move("call", lambda b: b.fail_model("provider_unavailable")),
     Move("call", lambda b: b.fail_model("context_overflow")),
+    Move("call", lambda b: b.refuse_images("m1")),
     Move("plan", Bench.plan),
     Move("plan", lambda b: b.plan("deterministic")),
     Move("plan", Bench.refuse_plan),
