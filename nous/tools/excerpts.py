@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from nous.tools.encodings import TextEncoding, utf8_blocks
 from nous.tools.text import decode
 
 MAX_LINE_CHARACTERS: Final = 500
@@ -18,7 +17,6 @@ _MAX_CHARACTERS_BEFORE: Final = 300
 _BYTES_BEFORE: Final = 200
 """So much is shown before a match that begins further on."""
 _KEPT_BYTES: Final = 4 * MAX_LINE_CHARACTERS + 1
-_READ_BYTES: Final = 256 * 1024
 
 LineMatch = tuple[int, int]
 """The number of a line, from 1, and the offset of its first match in bytes."""
@@ -33,17 +31,18 @@ class _Line(NamedTuple):
     length: int
 
 
-def excerpt(fd: int, encoding: TextEncoding, name: str, matches: Sequence[LineMatch], context: int) -> str:
+def excerpt(blocks: Iterable[bytes], name: str, matches: Sequence[LineMatch], context: int) -> str:
     """Return ``name:12:text`` for each line of ``matches`` (ascending), ``name-11-text`` for those around.
 
-    ``--`` stands where lines are left out.  What changed since the lines were found is shown as it is now.
+    ``blocks`` are the text of the file as UTF-8.  ``--`` stands where lines are left out.  What changed since the lines
+    were found is shown as it is now.
     """
     shown: list[str] = []
     last_shown = 0
     before: deque[tuple[int, str]] = deque(maxlen=context)
     wanted = deque(matches)
     after = 0
-    for number, line in enumerate(_lines(utf8_blocks(fd, encoding, _READ_BYTES), dict(matches)), 1):
+    for number, line in enumerate(_lines(blocks, dict(matches)), 1):
         if wanted and number == wanted[0][0]:
             _, column = wanted.popleft()
             if context and last_shown and number - len(before) > last_shown + 1:

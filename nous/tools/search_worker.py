@@ -89,7 +89,7 @@ def _grep(walk: Walk, request: SearchRequest, query: GrepQuery) -> Iterator[tupl
         if shown:
             separator = "" if is_first or not query["context"] else "--\n"
             name = printable_name(request["shown_start"] + file.path)
-            yield len(matches), separator + excerpt(file.fd, file.encoding, name, shown, query["context"])
+            yield len(matches), separator + excerpt(file.blocks(), name, shown, query["context"])
         else:
             yield len(matches), ""
         is_first = False

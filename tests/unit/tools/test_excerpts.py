@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nous.tools.encodings import UTF_8
+from nous.tools.encodings import UTF_8, utf8_blocks
 from nous.tools.excerpts import MAX_LINE_CHARACTERS
-from nous.tools.excerpts import excerpt as excerpt_of_file
+from nous.tools.excerpts import excerpt as excerpt_of_blocks
 
 
 def make(tmp_path: Path, content: bytes) -> str:
@@ -24,7 +24,9 @@ def make(tmp_path: Path, content: bytes) -> str:
 def excerpt(path: str, name: str, numbers: list[int], context: int, column: int = 0) -> str:
     fd = os.open(path, os.O_RDONLY)
     try:
-        return excerpt_of_file(fd, UTF_8, name, [(number, column) for number in numbers], context)
+        return excerpt_of_blocks(
+            utf8_blocks(fd, UTF_8, 256 * 1024), name, [(number, column) for number in numbers], context
+        )
     finally:
         os.close(fd)
 

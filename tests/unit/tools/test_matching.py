@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nous.tools import matching
+from nous.tools import matching, text_files
 from nous.tools.encodings import UTF_8
 from nous.tools.excerpts import LineMatch
-from nous.tools.matching import TextFile, find_matches
+from nous.tools.matching import find_matches
 from nous.tools.regex import DialectError, translate
 from nous.tools.search_request import GrepQuery
 from nous.tools.text import SNIFFED_BYTES
+from nous.tools.text_files import TextFile
 from tests.unit.tools.toolroom import needs_ripgrep
 
 RIPGREP = shutil.which("rg")
@@ -231,10 +232,36 @@ def test_lines_longer_than_any_buffer() -> None:
 
 
 def test_more_files_than_one_command_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching, "_BATCH_FILES", 7)
+    monkeypatch.setattr(text_files, "_BATCH_FILES", 7)
     files = write({f"{number:03}": b"x\n" if number % 3 else b"y\n" for number in range(60)})
     assert both(files, "x") == [(name, [1]) for number, name in enumerate(files) if number % 3]
     assert len(both(files, "x", limit=11)) == 11
+
+
+@pytest.mark.parametrize("long_files", [1, 3, 1000])
+@pytest.mark.parametrize("short_bytes", [0, 6, 1000])
+def test_short_and_long_files_in_turn(monkeypatch: pytest.MonkeyPatch, long_files: int, short_bytes: int) -> None:
+    monkeypatch.setattr(text_files, "_BATCH_LONG_FILES", long_files)
+    monkeypatch.setattr(text_files, "MAX_SHORT_BYTES", short_bytes)
+    contents = [
+        b"x",
+        b"",
+        b"y\nx\n",
+        b"\n\n",
+        b"long long\nx\nx",
+        b"no",
+        b"x\r\n\n",
+        "x\nß x".encode("utf-16"),
+        b"\0x",
+        b"x\n",
+    ]
+    files = write({f"{number:02}": content for number, content in enumerate(contents * 2)})
+    expected = [("00", [1]), ("02", [2]), ("04", [2, 3]), ("06", [1]), ("07", [1, 2]), ("09", [1])]
+    expected += [(f"{int(name) + 10}", numbers) for name, numbers in expected]
+    assert both(files, "x$") == expected
+    assert both(files, "x$", limit=5) == [*expected[:3], ("06", [1])]
+    empty = [("03", [1, 2]), ("06", [2]), ("13", [1, 2]), ("16", [2])]
+    assert both(files, "^$") == empty
 
 
 @needs_ripgrep
@@ -242,7 +269,7 @@ def test_what_is_too_much_for_ripgrep_is_done_by_python() -> None:
     pattern = r"(\w{1000}){100}"
     files = write({"file": b"a" * 100_000 + b"\n" + b"a" * 99_999})
     fd = os.open("file", os.O_RDONLY)
-    batch = [TextFile("file", fd, UTF_8)]
+    batch = [TextFile("file", None, fd, UTF_8)]
     assert matching._ripgrep_engine(query(pattern, ripgrep=RIPGREP), str(RIPGREP))(batch, 10) is None
     os.close(fd)
     assert numbers_of(files, query(pattern, ripgrep=RIPGREP), 10) == [("file", [1])]
