@@ -5,8 +5,6 @@ on a line of its own.  A row that cannot be read (its writer was killed) makes t
 goes with its session (:mod:`nous.store.retention`); pruning keeps it.
 """
 
-from __future__ import annotations
-
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -30,7 +28,7 @@ class Spent(NamedTuple):
     usage: Usage
     cost_usd: float | None
 
-    def plus(self, other: Spent) -> Spent:
+    def plus(self, other: "Spent") -> "Spent":
         """Return the sum; a part whose cost is not known makes that of the sum unknown."""
         if self is NOTHING_SPENT or other is NOTHING_SPENT:
             return other if self is NOTHING_SPENT else self
