@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Final, NamedTuple
 
 from nous.tools.diff import unified_diff
-from nous.tools.encodings import TextEncoding, detect_encoding
+from nous.tools.encodings import TextEncoding, detect_encoding, is_iso_2022, iso_2022_spans
 from nous.tools.failure import ToolFailure, quoted
 from nous.tools.newlines import NewlineText, Replaced, replace_spans
 from nous.tools.text import encode
@@ -42,7 +43,7 @@ def change_text(data: bytes, wanted: Replacement, name: str) -> Change:
     if encoding is None or text is None:
         raise ToolFailure(f"{quoted(wanted.given)} is a binary file and is not edited.")
     replacements = find_replacements(text, wanted)
-    if encoding.codec == "utf-8" and not _is_utf8(data):
+    if encoding.codec == "utf-8" and (not _is_utf8(data) or is_iso_2022(data)):
         _require_safe_bytes(text, replacements, wanted)
     changed = replace_spans(text, replacements).encode(encoding.codec, _errors(encoding))
     diff = unified_diff(name, text, replacements)
@@ -113,10 +114,20 @@ def _require_safe_bytes(text: str, replacements: list[Replaced], wanted: Replace
         # In Shift-JIS, GBK or Big5 the second byte of a character may look like an ASCII letter.
         first = text[start]
         if start and not text[start - 1].isascii() and first >= "0" and not new.startswith(first):
-            raise ToolFailure(
-                f"{name} is not UTF-8, and `old_text` may begin in the middle of a character there. "
-                "Convert it with a command (iconv) first."
-            )
+            raise _within_character(name)
+    starts = [start for start, _, _ in replacements]
+    for begin, end in iso_2022_spans(text):
+        # The last replacement that begins before the span ends is the only one that may reach into it.
+        at = bisect_left(starts, end) - 1
+        if at >= 0 and replacements[at].end > begin:
+            raise _within_character(name)
+
+
+def _within_character(name: str) -> ToolFailure:
+    return ToolFailure(
+        f"{name} is not UTF-8, and `old_text` may begin in the middle of a character there. "
+        "Convert it with a command (iconv) first."
+    )
 
 
 def _plain(text: str, field: str) -> str:

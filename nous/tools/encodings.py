@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -26,6 +27,9 @@ UTF_8_BOM: Final = TextEncoding("utf-8", codecs.BOM_UTF8, "UTF-8 with a byte ord
 UTF_16_LE: Final = TextEncoding("utf-16-le", codecs.BOM_UTF16_LE, "UTF-16 (little-endian)")
 UTF_16_BE: Final = TextEncoding("utf-16-be", codecs.BOM_UTF16_BE, "UTF-16 (big-endian)")
 
+_ISO_2022: Final = re.compile(r"\x1b(?:\$(?:[@AB]|\([CDOPQ])|\(I).*?(?:\x1b\([BJ]|\Z)", re.DOTALL)
+"""ISO-2022-JP leaves ASCII by one escape sequence and comes back to it by another."""
+
 
 def detect_encoding(head: bytes) -> TextEncoding | None:
     """Return the encoding of a file that begins with ``head``, ``None`` if it is binary.
@@ -40,6 +44,20 @@ def detect_encoding(head: bytes) -> TextEncoding | None:
     if looks_binary(head):
         return None
     return UTF_8_BOM if head.startswith(UTF_8_BOM.bom) else UTF_8
+
+
+def iso_2022_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where in a text characters beyond ASCII stand in ISO-2022-JP: from one escape sequence to behind the next.
+
+    There is none in a text that is not ASCII, which ISO-2022-JP is byte by byte.
+    """
+    if text.isascii():
+        yield from (found.span() for found in _ISO_2022.finditer(text))
+
+
+def is_iso_2022(data: bytes) -> bool:
+    """Return whether ``data`` is ISO-2022-JP with characters beyond ASCII in it."""
+    return data.isascii() and any(iso_2022_spans(data.decode("ascii")))
 
 
 def utf8_blocks(fd: int, encoding: TextEncoding, block_bytes: int) -> Iterator[bytes]:

@@ -86,6 +86,13 @@ class Place:
             raise describe(self.given, error) from None
         return status.st_mode
 
+    def is_regular(self) -> bool:
+        """Return whether the path names a regular file that exists."""
+        try:
+            return stat.S_ISREG(self.mode())
+        except ToolFailure:
+            return False
+
     def open_regular(self) -> int:
         """Open the file for reading and return its descriptor, without waiting.
 

@@ -13,6 +13,7 @@ from nous.system.content import write_content
 from nous.tools.blocking import Stop, off_the_loop
 from nous.tools.builtin import PATH_HELP, BuiltinTool
 from nous.tools.failure import ToolFailure, describe, quoted
+from nous.tools.known_encoding import encode_like
 from nous.tools.paths import Place, open_place
 from nous.tools.text import encode
 
@@ -34,11 +35,12 @@ class WriteTool(BuiltinTool[WriteArguments]):
 
 
 def write_file(arguments: WriteArguments, context: ToolContext, stop: Stop) -> ToolResult:
-    data = encode(arguments.content, "content")
+    encode(arguments.content, "content")
     with open_place(arguments.path, context) as place:
+        data, note = encode_like(place, arguments.content, stop)
         did_exist = replace_content(place, data, stop)
     done = "Replaced" if did_exist else "Made"
-    return ToolResult(text=f"{done} {quoted(arguments.path)}: {len(data)} bytes.")
+    return ToolResult(text=f"{done} {quoted(arguments.path)}: {len(data)} bytes.{note}")
 
 
 def replace_content(place: Place, data: bytes, stop: Stop, expected: os.stat_result | None = None) -> bool:

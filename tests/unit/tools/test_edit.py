@@ -125,6 +125,27 @@ async def test_utf_16_stays_utf_16(room: Room, codec: str) -> None:
     assert (room.workdir / "file").read_bytes() == "\ufeff1 😀\r\n2 日\r\n".encode(codec)
 
 
+async def test_what_is_within_escape_sequences_is_not_edited(room: Room) -> None:
+    data = "x = F|\n// 日本語 F|\ny = F|\n".encode("iso2022_jp")
+    assert data.count(b"F|") == 4  # one of them is a half of two characters
+    room.write("file", data)
+    assert "middle of a character" in await room.failure(
+        EDIT, path="file", old_text="F|", new_text="G", replace_all=True
+    )
+    assert "only ASCII text" in await room.failure(EDIT, path="file", old_text="x = F|", new_text="x = 日")
+    assert "middle of a character" in await room.failure(EDIT, path="file", old_text="F|K", new_text="G")
+    assert (room.workdir / "file").read_bytes() == data
+    await room.text(EDIT, path="file", old_text="x = F|", new_text="x = G")
+    await room.text(EDIT, path="file", old_text="y = F|", new_text="y = G")
+    assert (room.workdir / "file").read_bytes() == "x = G\n// 日本語 F|\ny = G\n".encode("iso2022_jp")
+
+
+async def test_an_escape_sequence_in_a_utf_8_file_is_no_encoding(room: Room) -> None:
+    room.write("file", "\x1b$B é\nx\n")
+    await room.text(EDIT, path="file", old_text="x", new_text="ü")
+    assert (room.workdir / "file").read_text() == "\x1b$B é\nü\n"
+
+
 async def test_half_a_character_of_utf_16_is_not_edited(room: Room) -> None:
     room.write("file", "\ufeffone".encode("utf-16-le") + b"x")
     assert "binary" in await room.failure(EDIT, path="file", old_text="one", new_text="two")

@@ -149,6 +149,45 @@ async def test_directories_of_any_depth_are_made(room: Room) -> None:
     assert await room.text(ReadTool(), path="d/" * 2000 + "file") == "x"
 
 
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("content", ["", "日本\r\n😀", "\ufeffx"])
+async def test_a_known_encoding_is_kept(room: Room, codec: str, content: str) -> None:
+    mark = "\ufeff" * codec.startswith("utf-16")
+    room.write("file", (mark + "old é\n").encode(codec))
+    result = await room.text(WRITE, path="file", content=content)
+    written = (room.workdir / "file").read_bytes()
+    assert written == (mark + (content if codec == "utf-8" else content.removeprefix("\ufeff"))).encode(codec)
+    assert result.startswith(f'Replaced "file": {len(written)} bytes.')
+    assert ("as before" in result) == (codec != "utf-8")
+
+
+NOT_UTF_8 = [
+    "caf\u00e9\n".encode("latin-1"),
+    "日本語\n".encode("shift_jis"),
+    b"x" * 3_000_000 + b"\xe9",
+    b"x" * ((1 << 20) - 1) + "日本語\n".encode("iso2022_jp"),
+    "ｱｲｳ".encode("iso2022_jp_ext"),
+]
+
+
+@pytest.mark.parametrize("old", NOT_UTF_8, ids=["latin-1", "shift-jis", "late", "iso-2022-jp", "half-width"])
+async def test_an_encoding_that_is_not_known_is_not_replaced_by_another(room: Room, old: bytes) -> None:
+    room.write("file", old)
+    refused = await room.failure(WRITE, path="file", content="日本")
+    assert "its encoding is not known" in refused
+    assert (room.workdir / "file").read_bytes() == old
+    # ASCII is the same in all of them.
+    assert await room.text(WRITE, path="file", content="ascii\n") == 'Replaced "file": 6 bytes.'
+    assert (room.workdir / "file").read_bytes() == b"ascii\n"
+
+
+async def test_replacing_a_binary_file_is_told(room: Room) -> None:
+    room.write("file", b"\x89PNG\0\0")
+    assert await room.text(WRITE, path="file", content="é") == (
+        'Replaced "file": 2 bytes. It was a binary file before and is UTF-8 text now.'
+    )
+
+
 async def test_bad_calls(room: Room) -> None:
     for arguments in ({"path": "x"}, {"content": "x"}, {"path": "x", "content": 5}, {"path": "", "content": ""}):
         assert (await WRITE.run(arguments, room.context())).outcome == "invalid_arguments"
