@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -300,7 +301,10 @@ async def test_a_child_that_was_started_otherwise_stays() -> None:
 
 async def test_a_tree_that_forks_without_end_is_killed(orphans: None) -> None:
     # Each generation leaves its session and dies, so that one look at the processes never sees the next one.
-    command = "trap '' TERM; echo ready; f() { setsid bash -c \"$(declare -f f); sleep 0.02; f\" & }; f; sleep 300"
+    # It ends by itself within a minute, also where the test is killed.
+    until = int(time.time()) + 60
+    hop = f'[ "$(date +%s)" -lt {until} ] && setsid bash -c "$(declare -f f); sleep 0.02; f" &'
+    command = f"trap '' TERM; echo ready; f() {{ {hop} }}; f; sleep 300"
     async with running(command) as child:
         assert await read_line(child) == "ready"
         mark = child.tree._mark
