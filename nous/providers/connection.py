@@ -10,6 +10,7 @@ lets other tasks run, whatever the bytes are.
 from __future__ import annotations
 
 import math
+import re
 import socket
 import ssl
 import time
@@ -42,12 +43,17 @@ MAX_PARTS: Final = 1024
 _WANTS_READ: Final = (BlockingIOError, ssl.SSLWantReadError)
 
 
+_INTERIM: Final = re.compile(rb"\A(?:HTTP/1\.1 1[0-9][0-9][^\n]*\r\n(?:[^\r\n]+\r\n)*\r\n)+")
+_UNFINISHED_LENGTH: Final = re.compile(rb"\r\ncontent-length:[0-9, \t]{0,64}\r?\Z", re.IGNORECASE)
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:([0-9, \t]*)(?=\r\n)", re.IGNORECASE)
+
+
 class Incoming:
     """One answer as far as it was parsed.
 
     ``status`` is 0 until the head is complete.  ``failure`` counts only after the body that came before it.  The
-    length of the body follows RFC 9112, section 6.3: an answer with both a length and a transfer coding is chunked, and
-    its connection is not used again.
+    length of the body follows RFC 9112, section 6.3: an answer with both a length and a transfer coding is chunked, a
+    length that is repeated counts once, and the connection of either is not used again.
     """
 
     def __init__(self) -> None:
@@ -61,8 +67,14 @@ class Incoming:
         self.body: list[bytes] = []
         # The parser calls this for every chunk: a method of a list costs less than one of ours.
         self.on_body = self.body.append
-        self._parser: Any = HttpResponseParser(self)
-        self._parser.set_dangerous_leniencies(lenient_chunked_length=True)
+        self._parser = self._make_parser()
+        self._head = bytearray()
+        self._has_repeated_length = False
+
+    def _make_parser(self) -> Any:
+        parser = HttpResponseParser(self)
+        parser.set_dangerous_leniencies(lenient_chunked_length=True)
+        return parser
 
     @property
     def is_framed(self) -> bool:
@@ -72,14 +84,39 @@ class Incoming:
     def feed(self, data: bytes) -> None:
         """Parse ``data``.  Bytes after the answer's end only make the connection unusable for another request."""
         self.is_begun = True
+        if not self.status:
+            self._head += data
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
+            if self._feed_with_one_length():
+                return
             self.keeps_alive = False
             if not self.is_complete:
                 self.failure = client_fault("RemoteProtocolError")
         if self.is_complete:
             del self.body[self._parts :]
+
+    def _feed_with_one_length(self) -> bool:
+        """Parse a head anew that repeats its length, with the length standing there once.  False: it does not.
+
+        The parser fails at the second length, and takes nothing after that.  Where that line has not come whole, this
+        waits for the rest.
+        """
+        if self.status:
+            return False
+        head = _INTERIM.sub(b"", self._head)
+        if _UNFINISHED_LENGTH.search(head):
+            return True
+        merged = merge_lengths(head)
+        if merged is None:
+            return False
+        self._has_repeated_length = True
+        self._head.clear()
+        self.headers.clear()
+        self._parser = self._make_parser()
+        self.feed(merged)
+        return True
 
     def end(self) -> None:
         """The peer has closed; a failure if that is not where the answer ends."""
@@ -90,6 +127,8 @@ class Incoming:
 
     def _is_framed_oddly(self) -> bool:
         """Whether peers may disagree about where the answer ends."""
+        if self._has_repeated_length:
+            return True
         coding = self.headers.get("transfer-encoding")
         return coding is not None and (coding.strip().lower() != "chunked" or "content-length" in self.headers)
 
@@ -113,6 +152,7 @@ class Incoming:
             self.failure = client_fault("DecodingError")
         else:
             self.status = self.status or status
+            self._head.clear()
 
     def on_message_complete(self) -> None:
         if self.status and not self.is_complete:
@@ -124,6 +164,22 @@ class Incoming:
 def _is_readable(transfer_encoding: str) -> bool:
     """Return whether the parser undoes a transfer coding: chunked, also where a proxy has named it twice."""
     return all(coding.strip().lower() in ("chunked", "identity") for coding in transfer_encoding.split(","))
+
+
+def merge_lengths(head: bytes) -> bytes | None:
+    """Return a head whose repeated, identical lengths were made one; None if there are none, or others.
+
+    They may stand in several lines or in one list.  What follows ``head``'s last length stays as it is.
+    """
+    end = head.find(b"\r\n\r\n")
+    fields = [*_LENGTH.finditer(head, 0, len(head) if end < 0 else end + 2)]
+    values = [value.strip() for field in fields for value in field[1].split(b",")]
+    if len(values) < 2 or len(set(values)) > 1 or not values[0].isdigit():
+        return None
+    merged = head[: fields[0].start()] + b"\r\nContent-Length: %b" % values[0]
+    for field, following in zip(fields, [*fields[1:], None], strict=True):
+        merged += head[field.end() : None if following is None else following.start()]
+    return merged
 
 
 class Connection:

@@ -235,6 +235,34 @@ def test_an_answer_cut_anywhere_is_the_same_answer(chunks: list[bytes], data: st
     assert headers == {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
 
 
+REPEATED = (
+    b"Content-Length: 5\r\nContent-Length: 5",
+    b"content-length:5\r\nx-other: 1\r\nCONTENT-LENGTH: 5 \r\nContent-Length: 5, 5",
+    b"Content-Length: 5, 5",
+)
+
+
+@pytest.mark.parametrize("raw", REPEATED)
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_a_length_that_is_repeated_counts_once_wherever_it_is_cut(raw: bytes, before: bytes) -> None:
+    """RFC 9112, section 6.3: identical lengths may be taken as one; the connection is not used again."""
+    whole = before + b"HTTP/1.1 200 OK\r\nx-first: 1\r\n" + raw + b"\r\nx-last: 2\r\n\r\nhello"
+    for cut in range(1, len(whole)):
+        status, headers, body, complete, keeps_alive, failure = parse([whole[:cut], whole[cut:]])
+        assert (status, body, complete, keeps_alive, failure) == (200, b"hello", True, False, ""), cut
+        assert (headers["x-first"], headers["content-length"], headers["x-last"]) == ("1", "5", "2")
+    assert parse([whole[at : at + 1] for at in range(len(whole))])[2] == b"hello"
+
+
+@pytest.mark.parametrize(
+    "raw", [b"Content-Length: 5\r\nContent-Length: 6", b"Content-Length: 5, 6", b"Content-Length: ,"]
+)
+def test_lengths_that_disagree_are_a_failure(raw: bytes) -> None:
+    whole = b"HTTP/1.1 200 OK\r\n" + raw + b"\r\n\r\nhello"
+    for cut in range(1, len(whole)):
+        assert parse([whole[:cut], whole[cut:]])[5] == "provider_unavailable"
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_answer_or_a_named_failure(raw: bytes) -> None:
     for prefix in (b"", CHUNKED, SIZED):
