@@ -23,6 +23,7 @@ from nous.providers.vendor_errors import (
     WORDS,
     error_parts,
     find_error,
+    is_quota_of_a_day,
     names_image,
     shown_text,
 )
@@ -235,7 +236,7 @@ def _code_of_words(words: list[str]) -> str | None:
     for code, known in WORDS.items():
         if any(word.lower() in known for word in words):
             return code
-    return None
+    return "provider_error" if any(map(is_quota_of_a_day, words)) else None
 
 
 def _code_of_sentence(sentence: object) -> str | None:

@@ -160,7 +160,9 @@ def error_parts(error: object) -> tuple[list[object], object]:
         return error_parts(inner)
     words = [error.get(key) for key in ("code", "type", "status", "param")]
     details = error.get("details")
-    words += [d.get("reason") for d in details if isinstance(d, dict)] if isinstance(details, list) else []
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, dict):
+            words += [detail.get("reason"), *_quotas(detail.get("violations"))]
     metadata = error.get("metadata")
     if isinstance(metadata, dict) and "flagged_input" in metadata:
         # OpenRouter's moderation: it comes with 403, as a bad key does.
@@ -171,6 +173,16 @@ def error_parts(error: object) -> tuple[list[object], object]:
         # OpenRouter: "Provider returned error", and here what the provider said.
         text = f"{text}: {raw}" if text else raw
     return words, text
+
+
+def _quotas(violations: object) -> list[object]:
+    """Return the names of the quotas that were exceeded (Google's ``QuotaFailure``)."""
+    return [v.get("quotaId") for v in violations if isinstance(v, dict)] if isinstance(violations, list) else []
+
+
+def is_quota_of_a_day(word: str) -> bool:
+    """Whether a word names a quota that no retry can wait for, as ``GenerateRequestsPerDayPerProjectPerModel``."""
+    return "perday" in word.lower()
 
 
 def names_image(words: Iterable[str], sentence: object, *, is_transient: bool) -> bool:

@@ -105,6 +105,22 @@ REFUSALS: Final[dict[str, dict[str, Refusal]]] = {
             ),
             retry_after_ms=2500,
         ),
+        "quota": Refusal(
+            "provider_error",
+            429,
+            _gemini(
+                429,
+                "RESOURCE_EXHAUSTED",
+                "You exceeded your current quota, please check your plan and billing details.",
+                {
+                    "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+                    "violations": [
+                        {"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier", "quotaValue": "20"}
+                    ],
+                },
+                {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "27s"},
+            ),
+        ),
         "overload": Refusal("provider_unavailable", 503, _gemini(503, "UNAVAILABLE", "The model is overloaded.")),
         "overflow": Refusal(
             "context_overflow",
