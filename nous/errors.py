@@ -5,8 +5,8 @@
      +-- derived from the code   category, retryable, message, exit_code
 
 Source of the rules: docs/hardening (error taxonomy) and protocol v1, section 8.  A code belongs to exactly
-one category; ``retryable`` follows from the category alone; ``message`` is a fixed sentence per code, and only
-``cause`` carries bounded detail.
+one category; ``retryable`` follows from the category alone; ``message`` is a fixed sentence per code (of
+``provider_auth`` another one where a key is not set), and only ``cause`` carries bounded detail.
 """
 
 from __future__ import annotations

@@ -239,7 +239,7 @@ async def test_the_end_of_a_finished_answer_is_bounded_in_all(monkeypatch: pytes
     monkeypatch.setattr(vendor, "TAIL_MS", 50)
     reply = trickles_for_ever(delta("a"), FINISH + USAGE, piece=piece)
     async with serve(reply) as server, provider_for(server, NEVER_MS) as provider:
-        assert await answer(provider) == [TextDelta("a"), Finish("stop"), UsageReport(Usage(input_tokens=3))]
+        assert await answer(provider) == [TextDelta("a"), UsageReport(Usage(input_tokens=3)), Finish("stop")]
 
 
 @pytest.mark.parametrize("first", [[], [delta("a")]], ids=["from-the-start", "after-a-delta"])
