@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +16,13 @@ from nous.tools.grep import GrepTool
 from nous.tools.ls import LsTool
 from nous.tools.read import ReadTool
 from nous.tools.write import WriteTool
+from tests.support.swapping import swapping
 from tests.unit.tools.toolroom import Room
 
 pytestmark = pytest.mark.anyio
 
 CALLS = int(os.environ.get("NOUS_SWAP_CALLS", "8"))
 """Calls per tool; the process of a search walks long enough to meet thousands of swaps in each."""
-
-
-SWAP: str = """
-import os, shutil, sys
-directory, outside = sys.argv[1:]
-aside = directory + "-aside"
-print("swapping", flush=True)
-while True:
-    os.rename(directory, aside)
-    try:
-        os.symlink(outside, directory)
-        os.unlink(directory)
-    except FileExistsError:
-        pass  # a tool made a directory of this name
-    while True:
-        try:
-            os.rename(aside, directory)
-            break
-        except OSError:
-            shutil.rmtree(directory, ignore_errors=True)
-"""
-
-
-@contextlib.contextmanager
-def swapping(directory: Path, outside: Path) -> Iterator[None]:
-    """Swap ``directory`` for a link to ``outside`` and back in a process of its own, as fast as it goes."""
-    command = [sys.executable, "-S", "-c", SWAP, str(directory), str(outside)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        try:
-            yield
-            assert process.poll() is None
-        finally:
-            process.kill()
 
 
 @pytest.fixture
