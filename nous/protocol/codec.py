@@ -9,8 +9,6 @@ The decoder is fed whatever a read delivered and gives back whole lines' worth o
 Source: protocol v1, sections 1, 2 and 8.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import accumulate
@@ -65,7 +63,7 @@ class UnfinishedLines:
         self._sizes: dict[LineDecoder, int] = {}
         self.held_bytes = 0
 
-    def note(self, decoder: LineDecoder, size: int) -> None:
+    def note(self, decoder: "LineDecoder", size: int) -> None:
         """Take note that a decoder holds ``size`` bytes of a line, and give up lines that are too much."""
         self.held_bytes -= self._sizes.get(decoder, 0)
         if size <= FREE_LINE_BYTES:
