@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from nous.errors import NousError
 from nous.providers.connection import MAX_OVERHEAD_BYTES, MAX_PARTS, Connection, Incoming
+from tests.support.home import SCALE
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 20
+DEADLINE_S = int(20 * SCALE)
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
 

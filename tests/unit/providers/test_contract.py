@@ -23,6 +23,7 @@ from nous.providers.http import HttpRoom
 from nous.providers.presets import PRESETS
 from nous.providers.sse import SseParser
 from nous.providers.vendor import VendorProvider
+from tests.support.home import SCALE
 from tests.support.sse_server import Reply, Server, Wire, answers, cuts, data_lines, hangs, serve, streams, trickles
 from tests.support.vendor_refusals import REFUSALS, Refusal
 from tests.support.vendor_streams import (
@@ -44,7 +45,7 @@ FAILURE_NAMES = [(vendor, name) for vendor, found in FAILURES.items() for name i
 REFUSAL_NAMES = [(vendor, name) for vendor, found in REFUSALS.items() for name in found]
 CLASSES = {"auth", "rate-limit", "overload", "overflow"}
 
-DEADLINE_S = 20
+DEADLINE_S = int(20 * SCALE)
 SHORT_MS = 60
 NEVER_MS = 10_000 * DEADLINE_S
 

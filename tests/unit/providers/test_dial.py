@@ -19,11 +19,11 @@ from nous.providers.adapter import HttpRequest
 from nous.providers.dial import dial
 from nous.providers.faults import fault_of_reply
 from nous.providers.http import HttpRoom
-from tests.support.home import ROOT
+from tests.support.home import ROOT, SCALE
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 20
+DEADLINE_S = int(20 * SCALE)
 TLS = ROOT / "tests" / "fixtures" / "tls"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 

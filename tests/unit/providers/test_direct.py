@@ -13,11 +13,12 @@ from nous.providers.adapter import HttpRequest
 from nous.providers.direct import DirectClient, encode_head, target_of
 from nous.providers.http import route_to
 from nous.providers.proxied import ProxiedClient
+from tests.support.home import SCALE
 from tests.support.sse_server import Reply, Wire, serve, streams
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 20
+DEADLINE_S = int(20 * SCALE)
 
 
 def make_client() -> DirectClient:

@@ -12,11 +12,12 @@ from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
 from nous.providers.faults import Reply, fault_of_reply
 from nous.providers.http import HttpRoom
+from tests.support.home import SCALE
 from tests.support.sse_server import answers, serve, streams
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 20
+DEADLINE_S = int(20 * SCALE)
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
 

@@ -24,10 +24,11 @@ from nous.ports.model import (
 from nous.protocol.messages import Message, Usage
 from nous.providers.mock import MockProvider
 from nous.providers.settings import ProviderSettings
+from tests.support.home import SCALE
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 20
+DEADLINE_S = int(20 * SCALE)
 
 
 def ask(

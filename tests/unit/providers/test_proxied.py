@@ -12,11 +12,12 @@ from anyio.lowlevel import checkpoint
 from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
 from nous.providers.proxied import ProxiedAnswer, ProxiedClient
+from tests.support.home import SCALE
 from tests.support.sse_server import Framing, Reply, Wire, answers, cuts, hangs, resets, sends, serve, streams
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 20
+DEADLINE_S = int(20 * SCALE)
 SHORT_S = 0.06
 
 

@@ -27,6 +27,7 @@ from nous.ports.model import ContextMessage, Finish, ModelItem, TextDelta, Think
 from nous.protocol.messages import Block, TextBlock, ThinkingBlock, Usage
 from nous.providers.registry import build_provider
 from nous.providers.settings import ProviderSettings
+from tests.support.home import SCALE
 from tests.support.vendor_requests import LS, PNG, READ, calls, request, result, results, said, user
 from tests.support.vendor_streams import KEY, grammar_faults
 
@@ -36,7 +37,7 @@ pytestmark = [
     pytest.mark.skipif(not CLI, reason="AIMOCK_CLI is not set: no second implementation of the vendors' servers"),
 ]
 
-DEADLINE_S = 60
+DEADLINE_S = int(60 * SCALE)
 BASES = {"openai": "/v1", "openai-responses": "/v1", "anthropic": "/v1", "gemini": "/v1beta", "kimi": "/v1"}
 MODELS = {
     "openai": "gpt-5.6",
