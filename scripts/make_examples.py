@@ -44,6 +44,14 @@ SCRIPT: Final[list[Any]] = [
     # One with an image that is refused.
     [{"error": {"status": 400, "cause": "HTTP 400: Could not process image", "image_refused": True}}],
     [{"text": "I cannot see it."}],
+    # One that is cut by the token limit, its call too; then one that ends for a reason that nous does not know.
+    [
+        {"text": "I will count"},
+        {"tool_call": {"name": "read", "arguments": '{"path": "shop'}},
+        {"usage": {"input_tokens": 520, "output_tokens": 16}},
+        {"finish": "length"},
+    ],
+    [{"text": "Wait a moment."}, {"finish": {"other": "pause_turn"}}],
 ]
 
 
@@ -140,6 +148,8 @@ async def run_and_fail(story: Story) -> None:
     await story.say("prompt", text="As a list, please.", output_schema=shape)
     await story.hear(until="agent_end")
     await story.say("prompt", text="What is this?", images=[{"mime_type": "image/gif", "data": DOT}])
+    await story.hear(until="agent_end")
+    await story.say("prompt", text="How many are they?")
     await story.hear(until="agent_end")
     # The last call of the script is used up: the mock provider echoes, and this prompt waits for its result.
     await story.say("prompt", text="Thank you.", wait=True)

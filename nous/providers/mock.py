@@ -147,8 +147,8 @@ class _Performance:
             return self._call_tool(step.tool_call)
         if step.usage is not None:
             return [UsageReport(step.usage.as_usage())]
-        if step.finish is not None:
-            return self._close(Finish(step.finish))
+        if finish := step.finish_item:
+            return self._close(finish)
         raise _failure(step.error)
 
     def _call_tool(self, call: ScriptedToolCall) -> list[ModelItem]:

@@ -11,6 +11,7 @@ of steps, or a mapping with ``steps`` and ``match``.  A step is a mapping with e
     usage: {input_tokens: 1, output_tokens: 2, cached_tokens: 0, reasoning_tokens: 0}
     delay_ms: 50
     finish: stop                   stop, length, tool_use, refusal; left out: tool_use if there was a call, else stop
+    finish: {other: pause_turn}    a reason that nous does not know
     error: {status: 429, retry_after_ms: 10}               or {code: provider_error}; with either: cause, and
                                    image_refused: true (the provider refuses an image)
     cut: true                      the stream breaks off
@@ -24,14 +25,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from nous.config.yaml_file import SourceFile, parse_yaml
 from nous.errors import NousError
-from nous.ports.model import FinishReason, Purpose
+from nous.ports.model import Finish, Purpose
 from nous.protocol.messages import Usage
 from nous.system.regular_file import read_regular_file
 
@@ -87,6 +88,12 @@ class ScriptedUsage(Strict, frozen=True):
         )
 
 
+class ScriptedOther(Strict, frozen=True):
+    """A finish for a reason that nous does not know; ``other`` is the vendor's word for it."""
+
+    other: Annotated[str, Meta(pattern=r"^[ -~]{1,64}$")]
+
+
 class ScriptedError(Strict, frozen=True):
     """A failure, by its code or by the HTTP status it comes with."""
 
@@ -112,7 +119,7 @@ class Step(Strict, frozen=True):
     tool_call: ScriptedToolCall | None = None
     usage: ScriptedUsage | None = None
     delay_ms: Natural | None = None
-    finish: FinishReason | None = None
+    finish: Literal["stop", "length", "tool_use", "refusal"] | ScriptedOther | None = None
     error: ScriptedError | None = None
     cut: bool = False
     hang: bool = False
@@ -124,6 +131,11 @@ class Step(Strict, frozen=True):
     @property
     def ends(self) -> bool:
         return any(map(self._holds, _ENDS))
+
+    @property
+    def finish_item(self) -> Finish | None:
+        finish = self.finish
+        return Finish("other", finish.other) if isinstance(finish, ScriptedOther) else finish and Finish(finish)
 
     def _holds(self, name: str) -> bool:
         value = getattr(self, name)

@@ -114,6 +114,24 @@ def test_tool_calls_are_short_lines_on_stderr(home: Home) -> None:
     assert "missing.txt" in lines[3]
 
 
+@pytest.mark.parametrize(
+    ("finish", "note"),
+    [
+        ("length", "length: the answer was cut by the limit of output tokens"),
+        ({"other": "pause_turn"}, "other: the answer ended for the reason pause_turn"),
+    ],
+)
+def test_an_answer_that_the_model_did_not_close_is_told_on_stderr(home: Home, finish: object, note: str) -> None:
+    """Its text is an answer all the same; a call in it is not run, and the model goes on from there."""
+    call = {"tool_call": {"name": "bash", "arguments": {"command": "touch ran"}}}
+    out = prompt(home, Setup(script=[[{"text": "Half a"}, {"finish": finish}]]))
+    assert (out.returncode, out.stdout, notes(out)) == (0, b"Half a\n", [note])
+    out = prompt(home, Setup(script=[[{"text": "Now"}, call, {"finish": finish}], [{"text": "Done."}]]))
+    assert (out.returncode, out.stdout) == (0, b"Now\nDone.\n")
+    assert notes(out)[0] == note
+    assert not (home.workdir / "ran").exists()
+
+
 def test_arguments_are_cut_and_stay_on_one_line(home: Home) -> None:
     command = "printf 'x\n\x1b[31m'; : " + "y" * 500
     script = [[{"tool_call": {"name": "bash", "arguments": {"command": command}}}], [{"text": "Done."}]]
