@@ -225,7 +225,7 @@ class ResponsesParser(EndingParser):
             items.extend(map(ThinkingDelta, self._thinking.feed(event.delta)))
 
     def _begin_summary(self, event: _SummaryBegun, items: list[ModelItem]) -> None:
-        if event.summary_index:
+        if event.summary_index and self._has_thought:
             items.extend(map(ThinkingDelta, [*self._thinking.flush(), PARAGRAPH]))
 
     # -- items
