@@ -60,16 +60,18 @@ ModelItem = TextDelta | ThinkingDelta | ToolCallDelta | UsageReport | Finish
 class ContextMessage:
     """A message of the context with its encodings, one per dialect, made once and joined into every request.
 
-    ``wire`` belongs to the provider adapters: a dialect's name -> the message's bytes in that dialect.  So does
-    ``before``: what they found out about the messages before this one, so that a longer path costs its new part.
+    ``wire`` belongs to the provider adapters: a dialect's name -> the message's bytes in that dialect.  So do
+    ``before``: what they found out about the messages before this one, so that a longer path costs its new part; and
+    ``untooled``: what this message is in a request that offers no tools.
     """
 
-    __slots__ = ("before", "message", "wire")
+    __slots__ = ("before", "message", "untooled", "wire")
 
     def __init__(self, message: Message) -> None:
         self.message = message
         self.wire: dict[str, bytes] = {}
         self.before: object = None
+        self.untooled: ContextMessage | None = None
 
 
 class ToolSpec(Struct, frozen=True):

@@ -22,6 +22,7 @@ from nous.providers.output import is_strict, system_text
 from nous.providers.presets import Preset
 from nous.providers.settings import ProviderSettings
 from nous.providers.thinking import budget_for, effort_for, refuse_thinking, thinking_form
+from nous.providers.untooled import messages_of
 from nous.providers.wire import (
     EMPTY_TEXT,
     CallIds,
@@ -71,7 +72,7 @@ class AnthropicAdapter:
         schema = request.output_schema
         is_enforced = schema is not None and is_strict(schema)
         system = system_text(request, is_enforced=is_enforced)
-        begun, messages = self._chunks.split(repair_history(request.messages))
+        begun, messages = self._chunks.split(repair_history(messages_of(request)))
         parts = (
             self._head if schema is None or not is_enforced else self._head_for(schema),
             _tools(request.tools, is_end=not system),

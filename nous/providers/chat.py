@@ -26,6 +26,7 @@ from nous.providers.output import is_object, named_format, system_text
 from nous.providers.presets import Preset
 from nous.providers.settings import ProviderSettings
 from nous.providers.thinking import chat_fields, refuse_thinking, thinking_form
+from nous.providers.untooled import messages_of
 from nous.providers.wire import (
     CallIds,
     MessageEncoder,
@@ -66,7 +67,7 @@ class ChatAdapter:
     def build(self, request: ModelRequest) -> HttpRequest:
         output = self._output_field(request.output_schema)
         system = system_text(request, is_enforced=b'"strict":true' in output)
-        begun, messages = self._chunks.split(repair_history(request.messages))
+        begun, messages = self._chunks.split(repair_history(messages_of(request)))
         parts = (
             self._head,
             output,

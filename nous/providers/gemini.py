@@ -25,6 +25,7 @@ from nous.providers.output import system_text
 from nous.providers.presets import Preset
 from nous.providers.settings import ProviderSettings
 from nous.providers.thinking import budget_for, effort_for, refuse_thinking, thinking_form
+from nous.providers.untooled import messages_of
 from nous.providers.wire import (
     EMPTY_TEXT,
     CallIds,
@@ -63,7 +64,7 @@ class GeminiAdapter:
         self._chunks = Chunks(self._join, self._messages)
 
     def build(self, request: ModelRequest) -> HttpRequest:
-        begun, messages = self._chunks.split(repair_history(request.messages))
+        begun, messages = self._chunks.split(repair_history(messages_of(request)))
         # Not every model takes a schema together with tools.
         schema = None if request.tools else request.output_schema
         system = _system(system_text(request, is_enforced=schema is not None))

@@ -23,6 +23,7 @@ from nous.providers.presets import Preset
 from nous.providers.responses_stream import ResponsesParser
 from nous.providers.settings import ProviderSettings
 from nous.providers.thinking import effort_for, refuse_thinking, thinking_form
+from nous.providers.untooled import messages_of
 from nous.providers.wire import (
     CallIds,
     MessageEncoder,
@@ -56,7 +57,7 @@ class ResponsesAdapter:
         self._chunks = Chunks(self._join, self._messages)
 
     def build(self, request: ModelRequest) -> HttpRequest:
-        begun, messages = self._chunks.split(repair_history(request.messages))
+        begun, messages = self._chunks.split(repair_history(messages_of(request)))
         schema = request.output_schema
         system = system_text(request, is_enforced=schema is not None and is_strict(schema))
         parts = (

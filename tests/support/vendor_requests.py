@@ -42,9 +42,14 @@ def results(*blocks: Block, message_id: str = "r") -> ContextMessage:
 def request(
     *messages: ContextMessage,
     system: str = "",
-    tools: tuple[ToolSpec, ...] = (),
+    tools: tuple[ToolSpec, ...] | None = None,
     output_schema: dict[str, Any] | None = None,
 ) -> ModelRequest:
+    """Return a request.  If nothing is said of ``tools``, it offers one if a tool was called: then calls stay calls."""
+    if tools is None:
+        tools = (
+            (READ,) if any(item.message.role == "tool_result" or item.message.tool_calls for item in messages) else ()
+        )
     return ModelRequest(
         run_id="r", session_id="s", call=1, system=system, messages=messages, tools=tools, output_schema=output_schema
     )

@@ -23,6 +23,7 @@ from tests.support.vendor_streams import adapter_of
 LOCAL = "http://127.0.0.1:8080/v1"
 KEY = "sk-test-0123456789"
 SETTINGS = ProviderSettings(model="gpt-test", api_key=KEY)
+TOOLS = (ToolSpec(name="read", description="Read a file.", schema={"type": "object"}),)
 
 
 def chat_adapter(settings: ProviderSettings = SETTINGS, preset: str = "openai") -> ChatAdapter:
@@ -54,7 +55,7 @@ def test_a_whole_conversation() -> None:
         message("tool_result", "", ToolResultBlock(tool_call_id="c2", tool_name="ls", text="", is_error=True)),
         message("assistant", "Done."),
         system="You are nous.",
-        tools=(ToolSpec(name="read", description="Read a file.", schema={"type": "object"}),),
+        tools=TOOLS,
     )
     assert body_of(asked) == {
         "model": "gpt-test",
@@ -108,14 +109,16 @@ def test_a_result_message_with_two_results_becomes_two() -> None:
     calls = [ToolCallBlock(id=c, name="read", arguments="{}") for c in "ab"]
     roles = [
         m["role"]
-        for m in body_of(request(message("assistant", "", *calls), message("tool_result", "", *blocks)))["messages"]
+        for m in body_of(request(message("assistant", "", *calls), message("tool_result", "", *blocks), tools=TOOLS))[
+            "messages"
+        ]
     ]
     assert roles == ["assistant", "tool", "tool"]
 
 
 def test_an_interrupted_call_is_answered_in_the_request() -> None:
     call = ToolCallBlock(id="c1", name="read", arguments="{}")
-    sent = body_of(request(message("assistant", "", call), message("user", "go on")))["messages"]
+    sent = body_of(request(message("assistant", "", call), message("user", "go on"), tools=TOOLS))["messages"]
     assert [m["role"] for m in sent] == ["assistant", "tool", "user"]
     assert sent[1]["tool_call_id"] == "c1"
 
@@ -123,10 +126,10 @@ def test_an_interrupted_call_is_answered_in_the_request() -> None:
 def test_a_message_is_encoded_once() -> None:
     adapter = chat_adapter(SETTINGS)
     item = message("user", "hi")
-    first = adapter.build(request(item)).body
+    first = adapter.build(request(item, tools=TOOLS)).body
     assert item.wire == {"openai/gpt-test": b'{"role":"user","content":"hi"}'}
     item.wire["openai/gpt-test"] = b'{"role":"user","content":"kept"}'
-    assert adapter.build(request(item)).body == first.replace(b'"hi"', b'"kept"')
+    assert adapter.build(request(item, tools=TOOLS)).body == first.replace(b'"hi"', b'"kept"')
 
 
 def test_what_went_before_is_a_prefix_of_what_comes_after() -> None:
@@ -197,12 +200,12 @@ def refusal(status: int, retry_after_ms: int | None = None, **error: str) -> Rep
                 401, message=f"Incorrect API key provided: {KEY}", type="invalid_request_error", code="invalid_api_key"
             ),
             "provider_auth",
-            "HTTP 401 invalid_api_key invalid_request_error",
+            "HTTP 401 invalid_api_key invalid_request_error: Incorrect API key provided: [redacted]",
         ),
         (
             refusal(400, message="too long", type="x_error", param="messages", code="context_length_exceeded"),
             "context_overflow",
-            "HTTP 400 context_length_exceeded x_error messages",
+            "HTTP 400 context_length_exceeded x_error messages: too long",
         ),
         (
             refusal(429, code="rate_limit_exceeded", type="requests", retry_after_ms=20),
@@ -211,7 +214,7 @@ def refusal(status: int, retry_after_ms: int | None = None, **error: str) -> Rep
         ),
         (refusal(429, code="insufficient_quota"), "provider_error", "HTTP 429 insufficient_quota"),
         (refusal(400, code="content_filter"), "content_refused", "HTTP 400 content_filter"),
-        (reply(404, {"error": "model not found"}), "provider_error", "HTTP 404"),
+        (reply(404, {"error": "model not found"}), "provider_error", "HTTP 404: model not found"),
         (reply(500, ["x"]), "provider_unavailable", "HTTP 500"),
         (Reply(502, "text/html", b"<html>"), "provider_unavailable", "HTTP 502"),
         (reply(307, {}), "provider_error", "HTTP 307: redirects are not followed"),

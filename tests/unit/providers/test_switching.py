@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 
 from nous.ports.model import ContextMessage
-from nous.protocol.messages import ThinkingBlock
+from nous.protocol.messages import ThinkingBlock, ToolCallBlock, ToolResultBlock
 from nous.providers.presets import PRESETS
 from tests.support.vendor_histories import HISTORIES
-from tests.support.vendor_requests import READ, calls, request, result, results, said, user
+from tests.support.vendor_requests import PNG, READ, calls, request, result, results, said, user
 from tests.support.vendor_streams import adapter_of
 
 
@@ -167,3 +167,58 @@ RULES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
     "anthropic": anthropic_faults,
     "gemini": gemini_faults,
 }
+
+
+# -- requests that offer no tools
+
+
+TOOL_WORDS = [
+    "tool_use",
+    "tool_result",
+    "tool_calls",
+    '"tool"',
+    "tool_call_id",
+    "functionCall",
+    "functionResponse",
+    "function_call",
+    '"tools"',
+    '"tool_choice"',
+]
+
+
+@pytest.mark.parametrize("vendor", sorted(PRESETS))
+@given(messages=HISTORIES)
+def test_a_request_without_tools_has_their_calls_as_text(vendor: str, messages: list[ContextMessage]) -> None:
+    """Some servers refuse tool calls in a conversation where no tools are offered, others tools that are not needed."""
+    adapter = adapter_of(vendor)
+    with_tools = request(*messages, tools=(READ,))
+    before = adapter.build(with_tools).body
+    asked = request(*messages, system="Be nous.", tools=())
+    body = adapter.build(asked).body
+    assert not [*RULES[PRESETS[vendor].dialect](json.loads(body))]
+    assert not [word for word in TOOL_WORDS if word in body.decode()]
+    for item in messages:
+        for block in item.message.blocks:
+            if isinstance(block, ToolCallBlock):
+                assert _inner(f"[tool call: {block.name} {block.arguments or '{}'}]") in body.decode()
+            elif isinstance(block, ToolResultBlock):
+                assert _inner(f" of {block.tool_name}]\n{block.text}") in body.decode()
+    assert body.count(PNG.data.encode()) == sum(item.message.blocks.count(PNG) for item in messages)
+    # What the adapter keeps with the messages for one kind of request is of no consequence for the other.
+    assert adapter.build(asked).body == body
+    assert adapter.build(with_tools).body == before
+    fresh = [ContextMessage(item.message) for item in messages]
+    assert adapter_of(vendor).build(request(*fresh, system="Be nous.", tools=())).body == body
+
+
+def test_a_summary_keeps_nothing_with_the_messages() -> None:
+    messages = [user(), said(calls("c")), results(result("c")), user("Summarise.")]
+    asked = request(*messages, tools=())
+    asked.purpose = "compaction"
+    adapter = adapter_of("anthropic")
+    assert b"tool call: read" in adapter.build(asked).body
+    assert not any(item.wire or item.before or item.untooled for item in messages)
+
+
+def _inner(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
