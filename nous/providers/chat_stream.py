@@ -117,7 +117,7 @@ class ChatParser(EndingParser):
             if choice.text:
                 self._say(choice.text, items)
         if choice.finish_reason:
-            self._take_reason(choice.finish_reason)
+            self._take_reason(choice.finish_reason, beside_content=_has_content(choice))
 
     def _add(self, delta: _Delta, items: list[ModelItem]) -> None:
         if self._details is not None and delta.reasoning_details:
@@ -191,6 +191,16 @@ def _read_usage(found: dict[str, Any]) -> Usage:
         cached_tokens=cached,
         reasoning_tokens=read_count(read_details(found, "completion_tokens_details"), "reasoning_tokens"),
     )
+
+
+def _has_content(choice: _Choice) -> bool:
+    if choice.message or choice.text:
+        return True
+    delta = choice.delta
+    if not isinstance(delta, _Delta):
+        return False
+    thought = delta.reasoning_content or delta.reasoning
+    return bool(delta.content or thought or delta.refusal or delta.tool_calls or delta.function_call)
 
 
 def _texts(parts: list[Any]) -> list[str]:

@@ -73,6 +73,7 @@ class EndingParser:
         self._passed_over = ""
         self._reason = ""
         self._withdrawn = ""
+        self._is_beside_content = False
 
     def finish(self, items: list[ModelItem]) -> None:
         """See :meth:`nous.providers.adapter.ItemParser.finish`."""
@@ -102,8 +103,10 @@ class EndingParser:
             self._withdrawn, self._reason = self._reason, ""
             self.finished = False
 
-    def _take_reason(self, word: str) -> None:
+    def _take_reason(self, word: str, *, beside_content: bool = False) -> None:
         """Keep a reason.  Of several with no content between them the most severe one counts.
+
+        ``beside_content``: it came in one event with content.  Servers that send a reason with every event do that.
 
         Raises:
             NousError: the server gave up on the answer.
@@ -113,8 +116,9 @@ class EndingParser:
         if not self._reason or _severity(word) > _severity(self._reason):
             self._reason = word
         self._is_waiting = True
-        # A reason without an answer, or one that was wrong before, is no sign that the end is near.
-        self.finished = self._has_answer and not self._withdrawn
+        self._is_beside_content = self._is_beside_content or beside_content
+        # A reason without an answer, one beside content, or one that was wrong before is no sign that the end is near.
+        self.finished = self._has_answer and not self._withdrawn and not self._is_beside_content
 
     def _end(self, items: list[ModelItem]) -> None:
         reason = self._reason

@@ -99,11 +99,12 @@ class GeminiParser(EndingParser):
 
     def _take(self, candidate: _Candidate, items: list[ModelItem]) -> None:
         content = candidate.content
-        if type(content) is _Content and content.parts:
-            for part in content.parts:
-                self._take_part(part, items)
+        parts = content.parts if type(content) is _Content else None
+        for part in parts or ():
+            self._take_part(part, items)
         if candidate.finish_reason:
-            self._take_reason(candidate.finish_reason)
+            is_filled = any(part.text or part.function_call is not None for part in parts or ())
+            self._take_reason(candidate.finish_reason, beside_content=is_filled)
 
     def _take_part(self, part: _Part, items: list[ModelItem]) -> None:
         if text := part.text:

@@ -9,6 +9,7 @@ from typing import Final
 from nous.errors import NousError
 from nous.ports.model import ModelItem, ModelRequest
 from nous.providers.adapter import Adapter, ItemParser, finish_stream
+from nous.providers.faults import is_cut
 from nous.providers.http import ByteStream, HttpRoom
 from nous.providers.patience import Patience
 from nous.providers.sse import MAX_EVENT_BYTES, SseParser
@@ -110,17 +111,24 @@ class ItemStream:
             self._tail = Patience(0)
 
     async def _read_tail(self) -> bytes:
-        """Read after the finish, where neither a cut nor silence can spoil the answer."""
+        """Read after a finish reason; silence ends the answer there.
+
+        A connection that breaks does not: where the server wanted its answer to end is not known then.
+        """
         received: list[bytes] = []
 
         async def read() -> None:
             try:
                 received.append(await self._body.read())
-            except NousError:
+            except NousError as error:
+                if is_cut(error):
+                    self._failure = error
                 received.append(b"")
 
         self._tail = self._tail or Patience(TAIL_MS / 1000)
         await self._tail.wait(read)
+        if self._failure is not None:
+            raise self._failure
         return received[0] if received else b""
 
     def _parse(self, data: bytes) -> list[ModelItem]:

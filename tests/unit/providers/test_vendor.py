@@ -6,7 +6,7 @@ The adapter is OpenAI's; what is tested here holds for every adapter.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -21,6 +21,7 @@ from nous.providers.http import HttpRoom
 from nous.providers.registry import build_adapter
 from nous.providers.settings import ProviderSettings
 from nous.providers.vendor import VendorProvider
+from tests.support.home import SCALE
 from tests.support.sse_server import (
     Framing,
     Reply,
@@ -41,7 +42,7 @@ from tests.support.sse_server import (
 pytestmark = pytest.mark.anyio
 
 KEY = "sk-test-0123456789"
-DEADLINE_S = 20
+DEADLINE_S = int(20 * SCALE)
 SHORT_MS = 60
 NEVER_MS = 10_000 * DEADLINE_S
 
@@ -277,9 +278,34 @@ async def test_keep_alives_between_items_are_no_stall() -> None:
         assert len(await answer(provider)) == 42
 
 
-async def test_a_cut_after_the_finish_spoils_nothing() -> None:
-    async with serve(cuts(delta("a"), FINISH)) as server, provider_for(server) as provider:
+BROKEN = {"chunked": cuts, "length": lambda *parts: cuts(*parts, framing="length"), "reset": resets}
+
+
+@pytest.mark.parametrize("breaks", BROKEN.values(), ids=BROKEN)
+async def test_a_connection_that_breaks_after_a_finish_reason_is_a_cut(breaks: Callable[..., Reply]) -> None:
+    """Whether more would have come is not known, because some servers send a reason with every event."""
+    items, error = await outcome(breaks(delta("a"), FINISH))
+    assert (items, error.code) == ([TextDelta("a")], "provider_unavailable")
+    assert (error.cause or "").startswith("cut")
+
+
+@pytest.mark.parametrize("end", [DONE, b""], ids=["done", "closed"])
+async def test_an_end_that_the_server_chose_is_one(end: bytes) -> None:
+    """Nothing is missing behind ``[DONE]``, and a body without a length ends with its connection."""
+    reply = cuts(delta("a"), FINISH, end) if end else cuts(delta("a"), FINISH, framing="close")
+    async with serve(reply) as server, provider_for(server) as provider:
         assert await answer(provider) == [TextDelta("a"), Finish("stop")]
+
+
+async def test_silence_after_a_reason_beside_content_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that sends a reason with every event has not ended its answer by one of them."""
+    monkeypatch.setattr(vendor, "TAIL_MS", 1)
+    each = data_lines('{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}')
+    empty = data_lines('{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"stop"}]}')
+    for parts in ((each,), (each, empty)):
+        items, error = await outcome(hangs(*parts), idle_ms=SHORT_MS)
+        assert (items, error.code) == ([TextDelta("a")], "provider_unavailable")
+        assert (error.cause or "").startswith("idle")
 
 
 @pytest.mark.parametrize(
