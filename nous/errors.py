@@ -58,31 +58,52 @@ _EXIT_BY_CATEGORY: Final[dict[Category, int]] = {
 
 
 class CodeInfo(NamedTuple):
-    """What is fixed about one error code."""
+    """What is fixed about one error code.
+
+    ``hint`` speaks to a client of the protocol; ``shell_hint``, where it differs, to somebody who typed a command.
+    """
 
     category: Category
     message: str
     hint: str | None = None
     exit_code: int | None = None
+    shell_hint: str | None = None
 
 
 WIRE_CODES: Final[dict[str, CodeInfo]] = {
     "invalid_command": CodeInfo(
         "invalid_input", "The line is not a command.", "See protocol/v1 for the shape of a command."
     ),
-    "invalid_payload": CodeInfo("invalid_input", "The command's payload is not valid.", "The cause names the field."),
+    "invalid_payload": CodeInfo(
+        "invalid_input",
+        "The command's payload is not valid.",
+        "The cause names the field.",
+        shell_hint="The cause names the value that was not taken.",
+    ),
     "line_too_long": CodeInfo(
         "invalid_input",
         "The line is longer than max_line_bytes.",
         "Send shorter lines, or start nous serve with a larger --max-line-bytes.",
+        shell_hint="Send less text or fewer images, or allow more with --max-line-bytes N.",
     ),
     "command_rejected": CodeInfo(
-        "invalid_input", "The command does not fit the present state.", "Ask get_state what is running."
+        "invalid_input",
+        "The command does not fit the present state.",
+        "Ask get_state what is running.",
+        shell_hint="The cause says what stands in the way.",
     ),
     "session_not_found": CodeInfo(
-        "invalid_input", "There is no such session.", "new_session makes one; list_sessions names them."
+        "invalid_input",
+        "There is no such session.",
+        "new_session makes one; list_sessions names them.",
+        shell_hint="nous session list names the sessions.",
     ),
-    "run_not_found": CodeInfo("invalid_input", "There is no such run.", "get_state names the runs."),
+    "run_not_found": CodeInfo(
+        "invalid_input",
+        "There is no such run.",
+        "get_state names the runs.",
+        shell_hint="nous trace list names the runs.",
+    ),
     "session_error": CodeInfo("internal_failure", "The session cannot be used."),
     "session_corrupt": CodeInfo(
         "verification_failed",
@@ -105,6 +126,7 @@ WIRE_CODES: Final[dict[str, CodeInfo]] = {
         "internal_failure",
         "The answer took longer than --command-timeout.",
         "The run goes on: follow its events, or send prompt with wait:false.",
+        shell_hint="Allow more with --command-timeout TIME.",
     ),
     "id_conflict": CodeInfo(
         "invalid_input", "This id was used for another command.", "Choose a new id for each command."
@@ -112,12 +134,17 @@ WIRE_CODES: Final[dict[str, CodeInfo]] = {
     "state_contention": CodeInfo("state_contention", "Another process holds the lock.", "Try again."),
     "io_failure": CodeInfo("io_failure", "Reading or writing failed.", "Check disk space and permissions."),
     "capability_unavailable": CodeInfo(
-        "dependency_missing", "This daemon cannot do that.", "The hello answer lists what it can do."
+        "dependency_missing",
+        "This daemon cannot do that.",
+        "The hello answer lists what it can do.",
+        shell_hint="The cause says what it cannot do.",
     ),
     "policy_blocked": CodeInfo("policy_blocked", "The policy does not allow this."),
     "approval_required": CodeInfo("approval_required", "This needs an approval."),
     "overloaded": CodeInfo("state_contention", "Too much is under way at once.", "Wait for a run to end."),
-    "shutting_down": CodeInfo("state_contention", "The daemon is shutting down.", "Start another one."),
+    "shutting_down": CodeInfo(
+        "state_contention", "The daemon is shutting down.", "Start another one.", shell_hint="Try again."
+    ),
     "internal_error": CodeInfo("internal_failure", "Something in nous failed.", "Please report it with the logs."),
 }
 """The codes of protocol v1, section 8.  Closed: a new one is a change of the protocol."""
@@ -196,6 +223,12 @@ class NousError(Exception):
     @property
     def retryable(self) -> bool:
         return self.info.category in RETRYABLE
+
+    @property
+    def shell_hint(self) -> str | None:
+        """What to do next, for somebody who typed a command: ``hint``, unless that is the code's own for clients."""
+        own = self.info.shell_hint
+        return own if own is not None and self.hint == self.info.hint else self.hint
 
     @property
     def exit_code(self) -> int:

@@ -12,7 +12,8 @@ PAGE: Final = Path("docs/errors.md")
 
 
 def reference() -> str:
-    return table(("code", "category", "retryable", "exit", "message", "hint, if it has none of its own"), rows())
+    columns = ("code", "category", "retryable", "exit", "message", "hint, if it has none of its own", "in a shell")
+    return table(columns, rows())
 
 
 def rows() -> list[tuple[str, ...]]:
@@ -25,6 +26,7 @@ def rows() -> list[tuple[str, ...]]:
             str(error.exit_code),
             error.message,
             error.hint or "",
+            error.info.shell_hint or "",
         )
         for error in errors
     ]

@@ -46,18 +46,19 @@ def fail(error: NousError, *, as_json: bool, **fields: object) -> int:
             {
                 "ok": False,
                 "error": str(error),
+                "cause": error.cause,
                 "error_code": error.code,
                 "error_category": error.category,
                 "retryable": error.retryable,
-                "hint": error.hint,
+                "hint": error.shell_hint,
                 "correlation_id": correlation_id(),
                 **fields,
             }
         )
     else:
         note(f"nous: {error}")
-        if error.hint:
-            note(f"  {error.hint}")
+        if error.shell_hint:
+            note(f"  {error.shell_hint}")
     return error.exit_code
 
 

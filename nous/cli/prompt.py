@@ -7,16 +7,19 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any, get_args
 
 import anyio
 
+from nous.cli.attachments import read_image, read_schema
 from nous.cli.follow import follow_run
 from nous.cli.options import Parser, add_daemon_flags, add_state_flags, daemon_arguments, load_settings, parse
-from nous.cli.terminal import note, write_bytes, write_stderr
-from nous.cli.transcript import standard_writer
+from nous.cli.terminal import note, write_stderr
+from nous.cli.transcript import EventLines, OutputValue, Transcript, Writer
 from nous.client import Client, DaemonGoneError
 from nous.client.beside import run_beside
 from nous.errors import NousError
+from nous.protocol.entries import ThinkingLevel
 
 EXIT_KILLED = 130
 """What a shell calls a command that Ctrl-C ended: the second one kills, so there is no run's end to report."""
@@ -24,12 +27,9 @@ EXIT_KILLED = 130
 
 def run(arguments: Sequence[str]) -> int:
     options = parse(make_parser(), arguments)
-    text = read_text(options.text)
+    payload = make_payload(options)
     tell_ignored_project(options)
-    try:
-        return anyio.run(prompt, options, text)
-    except DaemonGoneError as gone:
-        return report_refusal(gone)
+    return anyio.run(prompt, options, payload)
 
 
 def tell_ignored_project(options: argparse.Namespace) -> None:
@@ -44,6 +44,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="nous prompt", description="Run the agent once and show what it does.")
     parser.add_argument("text", metavar="TEXT", help="what to ask; - reads it from stdin")
     parser.add_argument("--session", metavar="ID", help="go on with this session")
+    parser.add_argument("--thinking", choices=get_args(ThinkingLevel), help="how much the model is to think")
+    parser.add_argument("--image", metavar="FILE", action="append", help="send an image too; may be repeated")
+    parser.add_argument(
+        "--schema", metavar="FILE", help="a JSON Schema: the answer has to fit it, and only the value is printed"
+    )
     parser.add_argument("--json", action="store_true", help="print the event lines")
     add_state_flags(parser)
     add_daemon_flags(parser)
@@ -66,27 +71,45 @@ def read_text(given: str) -> str:
     return text
 
 
-async def prompt(options: argparse.Namespace, text: str) -> int:
-    session = {} if options.session is None else {"session_id": options.session}
+def make_payload(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the payload of the command ``prompt``.
+
+    Raises:
+        NousError: ``invalid_usage`` for a text or a file that cannot be sent.
+    """
+    payload: dict[str, Any] = {"text": read_text(options.text), "wait": False}
+    if options.session is not None:
+        payload["session_id"] = options.session
+    if options.thinking is not None:
+        payload["thinking"] = options.thinking
+    if options.image is not None:
+        payload["images"] = [read_image(path) for path in options.image]
+    if options.schema is not None:
+        payload["output_schema"] = read_schema(options.schema)
+    return payload
+
+
+async def prompt(options: argparse.Namespace, payload: dict[str, Any]) -> int:
     # Whoever asks for a level of logging wants to see the logs.
     on_stderr = write_stderr if options.log_level is not None else None
-    async with Client.spawn(arguments=serve_arguments(options), on_stderr=on_stderr) as client:
-        accepted = await client.call("prompt", text=text, wait=False, **session)
+    async with Client.spawn(arguments=daemon_arguments(options), on_stderr=on_stderr) as client:
+        accepted = await client.call("prompt", **payload)
         run_id: str = accepted["run_id"]
         interrupts = Interrupts(client, run_id)
         async with run_beside(interrupts.obey):
             await interrupts.expected.wait()
             try:
-                return await follow_run(client.events(run_id), run_id, standard_writer(as_json=options.json))
+                return await follow_run(client.events(run_id), run_id, make_writer(options))
             except DaemonGoneError:
                 if interrupts.have_killed:
                     return EXIT_KILLED
                 raise
 
 
-def serve_arguments(options: argparse.Namespace) -> list[str]:
-    """Return what ``nous serve`` is started with: with ``--json`` it reports a refusal to start as an object too."""
-    return [*daemon_arguments(options), *(["--json"] if options.json else [])]
+def make_writer(options: argparse.Namespace) -> Writer:
+    if options.json:
+        return EventLines()
+    return Transcript() if options.schema is None else OutputValue()
 
 
 class Interrupts:
@@ -112,15 +135,3 @@ class Interrupts:
             self.have_killed = True
             self._client.kill()
             await anyio.sleep_forever()
-
-
-def report_refusal(gone: DaemonGoneError) -> int:
-    """Pass on, word for word, why the daemon did not start; raise again what is no such thing."""
-    has_reported = gone.last_words or gone.stderr.startswith(b"nous: ")
-    if not has_reported or gone.returncode is None or gone.returncode <= 0:
-        raise gone
-    if gone.last_words:
-        write_bytes(gone.last_words + b"\n")
-    else:
-        write_stderr(gone.stderr)
-    return gone.returncode

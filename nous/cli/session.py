@@ -224,7 +224,9 @@ async def _compact(options: argparse.Namespace, settings: Settings) -> int:
     keep_tokens = settings.engine.compact_keep_tokens if options.keep_tokens is None else options.keep_tokens
     made = plan_compaction(session, keep_tokens, options.instruction)
     if made is None and not options.prune:
-        raise NousError("command_rejected", "nothing_to_compact", hint="Keep less: --keep-tokens N.")
+        is_kept = bool(choose_cut(session.path(), 0))
+        hint = "Keep less: --keep-tokens N." if is_kept else "No message was added since the last summary."
+        raise NousError("command_rejected", "nothing_to_compact", hint=hint)
     if made is not None:
         await session.append(made)
     pruned = await _prune(session, options.retain) if options.prune else None

@@ -79,6 +79,28 @@ class Transcript:
         note(line)
 
 
+class OutputValue(Transcript):
+    """Writes the value of a structured output to stdout, as the model wrote it, and everything else to stderr.
+
+    Nothing goes to stdout unless the run completes, so that a program never reads a value that does not fit.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._value: list[str] = []
+
+    def show(self, event: Event) -> None:
+        match event.type:
+            case "message_start":
+                self._value.clear()
+            case "message_update":
+                self._value.append(event.payload["delta"])
+            case "agent_end" if event.payload.get("status") == "completed":
+                self._add("".join(self._value).strip() + "\n")
+            case _:
+                super().show(event)
+
+
 def short_arguments(arguments: object) -> str:
     """Return a call's arguments for one line: ``path=notes.txt limit=20``."""
     if not isinstance(arguments, dict):
@@ -118,7 +140,3 @@ def _plain(value: object) -> str:
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def standard_writer(*, as_json: bool) -> Writer:
-    return EventLines() if as_json else Transcript()

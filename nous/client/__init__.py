@@ -13,6 +13,7 @@ from nous.client.errors import (
     DaemonGoneError,
     EventsUnreadError,
     NotTheProtocolError,
+    StartRefusedError,
 )
 from nous.client.inbox import EventStream
 from nous.client.lines import Event, Response
@@ -30,4 +31,5 @@ __all__ = [
     "Pending",
     "Ready",
     "Response",
+    "StartRefusedError",
 ]

@@ -14,7 +14,14 @@ from msgspec import Struct
 
 from nous.client.beside import Task, run_beside
 from nous.client.channel import Channel
-from nous.client.errors import ClientClosedError, DaemonGoneError, NotTheProtocolError
+from nous.client.errors import (
+    ClientClosedError,
+    DaemonGoneError,
+    NotTheProtocolError,
+    Refusal,
+    StartRefusedError,
+    read_refusal,
+)
 from nous.client.inbox import EventStream, Inbox
 from nous.client.lines import Event, Response, encode_command
 from nous.client.link import SocketLink
@@ -99,11 +106,14 @@ class Client:
         daemon writes there, as it comes.
 
         Raises:
-            DaemonGoneError: it ended before it was ready, or was not ready in time.
+            StartRefusedError: it refused to start; the error is the daemon's own, such as ``invalid_config``.
+            DaemonGoneError: it ended otherwise before it was ready, or was not ready in time.
             NousError: ``io_failure`` if it could not be started at all.
         """
         client = cls(drain=drain, keep_events=keep_events)
-        process = DaemonProcess(argv or serve_command(arguments), cwd=cwd, env=env, on_stderr=on_stderr)
+        # --json: a refusal to start comes as an object, which becomes an error with the daemon's own code.
+        command = argv or serve_command(("--json", *arguments))
+        process = DaemonProcess(command, cwd=cwd, env=env, on_stderr=on_stderr)
         client._process = process
         try:
             channel = Channel(
@@ -339,24 +349,23 @@ class Client:
         """Say why stdout ended: the exit code and the last words on stderr, nothing after a proper end."""
         assert self._process is not None
         process = self._process
-        refused_to_start = violation is not None and self._ready is None and violation.line.startswith(b'{"ok":false')
-        if violation is not None and not refused_to_start:
+        refusal = read_refusal(violation.line) if violation is not None and self._ready is None else None
+        if violation is not None and refusal is None:
             self._end_error = violation
         else:
             if await process.wait(EXIT_SECONDS):
                 await process.last_words()
-            self._end_error = self._explain_exit(process, b"" if violation is None else violation.line)
+            self._end_error = self._explain_exit(process, refusal)
         self._ready_or_ended.set()
         return self._end_error
 
-    def _explain_exit(self, process: DaemonProcess, last_words: bytes) -> DaemonGoneError | None:
+    def _explain_exit(self, process: DaemonProcess, refusal: Refusal | None) -> DaemonGoneError | None:
+        if refusal is not None:
+            return StartRefusedError(refusal, returncode=process.returncode, stderr=process.stderr_tail)
         if self._said_bye and process.returncode == 0:
             return None
         return DaemonGoneError(
-            describe_end(process.returncode),
-            returncode=process.returncode,
-            stderr=process.stderr_tail,
-            last_words=last_words,
+            describe_end(process.returncode), returncode=process.returncode, stderr=process.stderr_tail
         )
 
     async def _explain_socket_end(self, violation: NotTheProtocolError | None) -> NousError | None:

@@ -3,6 +3,7 @@
 NousError
  +-- CommandError            the daemon refused a command, or the run behind it failed
  +-- DaemonGoneError         the daemon ended, or closed the connection
+ |    +-- StartRefusedError    it refused to start, and said why
  +-- EventsUnreadError       an answer cannot arrive: it stands behind events that nobody takes
  +-- NotTheProtocolError     what came is not a line of the protocol
  +-- ClientClosedError       the client was closed here
@@ -10,9 +11,15 @@ NousError
 
 from __future__ import annotations
 
+from typing import Final
+
+import msgspec
 from msgspec import Struct
 
 from nous.errors import CATEGORIES, CODES, Category, CodeInfo, NousError
+
+MAX_KEPT_LINE_BYTES: Final = 64 * 1024
+"""More than the object of a refused start takes, whatever it quotes."""
 
 
 class WireError(Struct, frozen=True):
@@ -47,19 +54,46 @@ class CommandError(NousError):
 class DaemonGoneError(NousError):
     """The daemon is not there any more.
 
-    ``returncode`` is its exit code (negative: the signal), None on a socket; ``stderr`` the end of what it wrote
-    there; ``last_words`` what it wrote to stdout that is no line of the protocol: the object in which ``--json``
-    reports why it did not start.
+    ``returncode`` is its exit code (negative: the signal), None on a socket; ``stderr`` the end of what it wrote there.
     """
 
-    def __init__(
-        self, what: str, *, returncode: int | None = None, stderr: bytes = b"", last_words: bytes = b""
-    ) -> None:
+    def __init__(self, what: str, *, returncode: int | None = None, stderr: bytes = b"") -> None:
         super().__init__("io_failure", f"{what}: {_tail(stderr)}" if stderr.strip() else what)
         self.hint = None
         self.returncode = returncode
         self.stderr = stderr
-        self.last_words = last_words
+
+
+class Refusal(Struct, frozen=True):
+    """The object in which ``nous serve --json`` reports why it did not start (docs/errors.md)."""
+
+    error: str
+    error_code: str
+    error_category: str
+    cause: str | None = None
+    hint: str | None = None
+
+
+_decode_refusal = msgspec.json.Decoder(Refusal).decode
+
+
+class StartRefusedError(DaemonGoneError):
+    """The daemon refused to start.  ``code``, ``message``, ``cause`` and ``hint`` are the daemon's own."""
+
+    def __init__(self, refusal: Refusal, *, returncode: int | None, stderr: bytes) -> None:
+        super().__init__("", returncode=returncode, stderr=stderr)
+        self.code = refusal.error_code
+        self.info = CODES.get(self.code) or CodeInfo(_known_category(refusal.error_category), refusal.error)
+        self.cause = refusal.cause if self.code in CODES else None
+        self.hint = refusal.hint
+
+
+def read_refusal(line: bytes) -> Refusal | None:
+    """Return what a line says if it is the object of a refused start."""
+    try:
+        return _decode_refusal(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 class EventsUnreadError(NousError):
@@ -77,7 +111,7 @@ class NotTheProtocolError(NousError):
     """The peer does not speak the protocol; ``line`` is the beginning of what it wrote instead."""
 
     def __init__(self, line: bytes) -> None:
-        self.line = line[:8192]
+        self.line = line[:MAX_KEPT_LINE_BYTES]
         super().__init__("internal_error", f"not a line of the protocol: {line[:200]!r}", hint="Is this nous serve?")
 
 

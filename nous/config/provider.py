@@ -24,7 +24,7 @@ KEY_VARIABLES: Final[Mapping[ProviderName, str]] = {
 
 _HEADER_SAFE: Final = re.compile(r"[!-~]+", re.ASCII)
 
-_TRY: Final = "To try nous without a key, type: nous serve --provider mock (it echoes what you say)."
+_TRY: Final = "To try nous without a key, add --provider mock (it echoes what you say)."
 
 
 def require_provider(settings: Settings) -> ProviderName:
@@ -38,13 +38,13 @@ def require_provider(settings: Settings) -> ProviderName:
         raise NousError(
             "invalid_usage",
             "no provider is named",
-            hint=f"{_TRY} For real answers: nous serve --provider openai --model NAME.",
+            hint=f"{_TRY} For real answers, for instance: --provider openai --model NAME.",
         )
     if provider.model is None and provider.name not in ("mock", "replay"):
         raise NousError(
             "invalid_usage",
             f"no model is named for the provider {provider.name}",
-            hint=f"Type: nous serve --provider {provider.name} --model NAME. {_TRY}",
+            hint=f"Add --model NAME. {_TRY}",
         )
     return provider.name
 

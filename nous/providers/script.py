@@ -175,7 +175,8 @@ def load_script(path: Path) -> list[ScriptedCall]:
     try:
         data = read_regular_file(path, MAX_NDJSON_BYTES if is_ndjson else MAX_YAML_BYTES)
     except OSError as error:
-        raise NousError("invalid_config", f"script {path}: {error.strerror}") from None
+        hint = "A script is a regular file; write what a pipe would give to one."
+        raise NousError("invalid_config", f"script {path}: {error.strerror}", hint=hint) from None
     if is_ndjson:
         return [_convert_call(value, f"script {path}: line {number}") for number, value in _json_lines(path, data)]
     # A model may say anything, so a script may too: NUL characters and halves of surrogate pairs.

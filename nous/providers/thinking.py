@@ -24,7 +24,8 @@ def thinking_form(info: ModelInfo | None, default: ThinkingForm) -> ThinkingForm
 
 
 def refuse_thinking(model: str) -> NousError:
-    return NousError("capability_unavailable", f"thinking: the model {model} has none", hint="Unset provider.thinking.")
+    hint = "Leave thinking out (the setting is provider.thinking), or choose another model."
+    return NousError("capability_unavailable", f"thinking: the model {model} has none", hint=hint)
 
 
 def effort_for(level: ThinkingLevel, info: ModelInfo | None) -> str:

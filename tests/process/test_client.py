@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -20,10 +22,11 @@ from nous.client import (
     DaemonGoneError,
     Event,
     NotTheProtocolError,
+    StartRefusedError,
 )
 from nous.client import client as client_module
-from nous.errors import NousError
-from tests.support.daemon import python, serving_socket, spawned
+from nous.errors import CODES, NousError
+from tests.support.daemon import python, run_nous, serving_socket, spawned
 from tests.support.home import ROOT, Home, Setup, bounded
 
 pytestmark = pytest.mark.anyio
@@ -296,20 +299,43 @@ async def wait_unlocked(lock: int, pid: int) -> None:
 # -- a daemon that dies, or is none
 
 
-async def test_a_daemon_that_does_not_start_says_why(home: Home) -> None:
-    with pytest.raises(DaemonGoneError) as raised:
-        async with spawned(home, Setup(flags=("--provider", "nobody"))):
-            pytest.fail("it started")
-    assert raised.value.returncode == 6
-    assert raised.value.stderr.startswith(b"nous: The command line is not valid.")
-    assert "exit code 6" in str(raised.value)
+REFUSED_STARTS = (
+    (("--provider", "nobody"), "invalid_usage"),
+    (("--workdir", "missing"), "invalid_usage"),
+    (("--unknown",), "invalid_usage"),
+    (("--config", "missing.yaml"), "invalid_config"),
+    (("--state-dir", "."), "unsafe_operation"),
+)
 
 
-async def test_a_refusal_to_start_as_an_object_is_kept(home: Home) -> None:
-    with pytest.raises(DaemonGoneError) as raised:
-        async with spawned(home, Setup(flags=("--provider", "nobody", "--json"))):
+@pytest.mark.parametrize(("flags", "code"), REFUSED_STARTS, ids=[" ".join(flags) for flags, _ in REFUSED_STARTS])
+async def test_a_refused_start_is_the_daemons_own_error(home: Home, flags: tuple[str, ...], code: str) -> None:
+    (home.workdir / "file").touch()
+    arguments = ("--provider", "mock", "--bootstrap", "--state-dir", str(home.state), *flags)
+    served = await anyio.to_thread.run_sync(partial(run_nous, home, "serve", *arguments))
+    with pytest.raises(StartRefusedError) as raised:
+        async with Client.spawn(arguments=arguments, cwd=home.workdir, env=home.environ()):
             pytest.fail("it started")
-    assert raised.value.last_words.startswith(b'{"ok":false,')
+    refused = raised.value
+    assert (refused.code, refused.returncode, refused.exit_code) == (code, served.returncode, served.returncode)
+    assert (refused.category, refused.message) == (CODES[code].category, CODES[code].message)
+    lines = [f"nous: {refused}", *([f"  {refused.hint}"] if refused.hint else [])]
+    assert served.stderr.decode().splitlines() == lines, "the same words as on a terminal"
+
+
+async def test_a_refusal_of_a_later_version_keeps_its_code_and_sentence() -> None:
+    refusal = {"ok": False, "error": "The moon is full. (again)", "error_code": "moon", "error_category": "io_failure"}
+    with pytest.raises(StartRefusedError, match=r"^The moon is full\. \(again\)$") as raised:
+        async with Client.spawn(python(f"import sys; print({json.dumps(refusal)!r}); sys.exit(1)")):
+            pytest.fail("it started")
+    assert (raised.value.code, raised.value.category, raised.value.exit_code) == ("moon", "io_failure", 1)
+
+
+async def test_a_daemon_that_crashes_before_it_is_ready_shows_its_last_words() -> None:
+    with pytest.raises(DaemonGoneError, match="exit code 3: out of luck") as raised:
+        async with Client.spawn(python("import sys; print('out of luck', file=sys.stderr); sys.exit(3)")):
+            pytest.fail("it started")
+    assert not isinstance(raised.value, StartRefusedError)
 
 
 async def test_a_program_that_is_not_there_is_named() -> None:

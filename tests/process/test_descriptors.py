@@ -220,7 +220,7 @@ async def refusal(home: Home, *arguments: str) -> tuple[int, str]:
 async def test_no_provider_no_daemon(home: Home) -> None:
     code, said = await refusal(home, "--state-dir", str(home.state), "--bootstrap")
     assert code == 6
-    assert "nous serve --provider mock" in said
+    assert "add --provider mock" in said
     assert not home.state.exists()
 
 

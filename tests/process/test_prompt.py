@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pty
@@ -302,6 +303,90 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(home: Home) -> None:
         assert run.stdout is not None
         assert run.stdout.readline() == b"line\n"
         run.stdout.close()
-        assert run.wait() == 1
+        assert run.wait() == 141
         assert run.stderr.read() == b""
     assert not list((home.state / "daemons").glob("*.lock"))
+
+
+# -- a structured output, images, thinking
+
+PERSON = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def write(home: Home, name: str, content: object) -> str:
+    data = content if isinstance(content, bytes) else json.dumps(content).encode()
+    (home.workdir / name).write_bytes(data)
+    return name
+
+
+def test_with_a_schema_only_the_value_is_printed(home: Home) -> None:
+    schema = write(home, "person.json", PERSON)
+    value = '{"name": "Ada",\n "born": 1.0}'
+    setup = Setup(script=[[{"thinking": "Who?"}, {"text": ["\n", value[:9], value[9:], " \n"]}]])
+    out = prompt(home, setup, "--schema", schema)
+    assert (out.returncode, out.stdout, out.stderr) == (0, value.encode() + b"\n", b""), "as the model wrote it"
+
+
+def test_a_value_longer_than_an_event_is_printed_whole(home: Home) -> None:
+    value = json.dumps("x" * 2_000_000)
+    setup = Setup(script=[[{"text": value}]])
+    out = prompt(home, setup, "--schema", write(home, "any.json", {}))
+    assert (out.returncode, out.stdout) == (0, value.encode() + b"\n")
+
+
+def test_an_answer_that_does_not_fit_the_schema_is_exit_2_and_prints_no_value(home: Home) -> None:
+    schema = write(home, "person.json", PERSON)
+    out = prompt(home, Setup(script=[[{"text": '{"name":7}'}]]), "--schema", schema)
+    assert (out.returncode, out.stdout) == (2, b"")
+    (line,) = notes(out)
+    assert line.startswith("error: output_invalid: The model's output does not fit the schema. ($.name")
+
+
+def test_images_are_sent_with_the_type_their_content_has(home: Home) -> None:
+    first, second = write(home, "first.txt", PNG), write(home, "second.jpg", PNG)
+    assert prompt(home, ECHO, "--image", first, "--image", second).returncode == 0
+    (line,) = [line for line in home.session_lines() if b'"role":"user"' in line]
+    assert line.count(b'"image/png"') == 2
+    assert line.count(base64.b64encode(PNG)) == 2
+
+
+def test_a_level_of_thinking_reaches_the_run(home: Home) -> None:
+    out = prompt(home, ECHO, "--thinking", "high", "--json")
+    assert out.returncode == 0
+    (trace,) = (home.state / "traces").glob("*.ndjson")
+    assert b'"thinking":"high"' in trace.read_bytes().split(b"\n")[0]
+
+
+REFUSED_FILES: Sequence[tuple[list[str], bytes, bytes]] = (
+    (["--schema", "absent.json"], b"", b"--schema: absent.json: No such file"),
+    (["--schema", "."], b"", b"--schema: .: a directory"),
+    (["--schema", "pipe"], b"", b"--schema: pipe: not a regular file"),
+    (["--schema", "file"], b"[1]", b"--schema: file: a JSON Schema is an object"),
+    (["--schema", "file"], b"{", b"--schema: file: not JSON"),
+    (["--schema", "file"], b"[" * 100_000, b"--schema: file: not JSON"),
+    (["--schema", "file"], b'{"type":"\xff"}', b"--schema: file: not JSON"),
+    (["--schema", "file"], b'{"type":"nothing"}', b"output_schema: "),
+    (["--image", "absent.png"], b"", b"--image: absent.png: No such file"),
+    (["--image", "pipe"], b"", b"--image: pipe: not a regular file"),
+    (["--image", "/dev/zero"], b"", b"--image: /dev/zero: not a regular file"),
+    (["--image", "file"], b"<svg/>", b"--image: file: not an image"),
+    (["--image", "file"], b"BM" + bytes(12) + b"\x28" + bytes(40), b"mime_type: only image/gif"),
+    (["--image", "file"], PNG[:40], b"images[0]: data: it is damaged"),
+    (["--image", "file"], PNG + bytes(5 * 1024 * 1024), b"--image: file: longer than 5242880 bytes"),
+    (["--thinking", "hard"], b"", b"--thinking: invalid choice: 'hard'"),
+)
+
+
+@pytest.mark.parametrize(("flags", "content", "said"), REFUSED_FILES, ids=[str(n) for n in range(len(REFUSED_FILES))])
+def test_what_cannot_be_sent_is_refused_and_named(home: Home, flags: list[str], content: bytes, said: bytes) -> None:
+    os.mkfifo(home.workdir / "pipe")
+    write(home, "file", content)
+    out = prompt(home, ECHO, *flags)
+    assert (out.returncode, out.stdout) == (6, b""), out
+    assert said in out.stderr
+    assert b"wire" not in out.stderr
+    assert b"Traceback" not in out.stderr
+    assert not home.session_lines()

@@ -26,7 +26,7 @@ RICH: Final = Setup(
         [{"text": "Red: \x1b[31m."}],
     ]
 )
-FAILURE_FIELDS: Final = {"ok", "error", "error_code", "error_category", "retryable", "hint", "correlation_id"}
+FAILURE_FIELDS: Final = {"ok", "error", "cause", "error_code", "error_category", "retryable", "hint", "correlation_id"}
 Done = subprocess.CompletedProcess[bytes]
 
 

@@ -10,7 +10,7 @@ from nous.errors import CATEGORIES, CODES, RETRYABLE, NousError
 
 Done = subprocess.CompletedProcess[bytes]
 
-FAILURE_FIELDS: Final = {"ok", "error", "error_code", "error_category", "retryable", "hint", "correlation_id"}
+FAILURE_FIELDS: Final = {"ok", "error", "cause", "error_code", "error_category", "retryable", "hint", "correlation_id"}
 
 
 def answer(done: Done) -> dict[str, Any]:

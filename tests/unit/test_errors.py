@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from typing import get_args
 
 import pytest
@@ -117,6 +118,24 @@ def test_an_unknown_code_cannot_be_raised() -> None:
 def test_an_error_tells_its_sentence_and_its_cause() -> None:
     assert str(NousError("session_not_found")) == "There is no such session."
     assert str(NousError("session_not_found", "s1")) == "There is no such session. (s1)"
+
+
+def test_a_shell_gets_hints_that_name_no_command_of_the_protocol() -> None:
+    commands = re.compile(r"\b[a-z]+(_[a-z]+)+\b|wait:|hello|protocol/v1")
+    # Only lines that nobody types with `nous COMMAND` bring these about.
+    on_the_wire_only = {"invalid_command", "id_conflict"}
+    for code in CODES.keys() - on_the_wire_only:
+        hint = NousError(code).shell_hint or ""
+        assert not commands.search(hint), (code, hint)
+        assert "nous serve" not in hint, (code, hint)
+        assert hint == "" or hint.endswith("."), (code, hint)
+
+
+def test_a_hint_of_its_own_is_shown_in_a_shell_too() -> None:
+    assert NousError("session_not_found").shell_hint == "nous session list names the sessions."
+    assert NousError("session_not_found", hint="Look elsewhere.").shell_hint == "Look elsewhere."
+    assert NousError("io_failure").shell_hint == NousError("io_failure").hint
+    assert NousError("session_not_found", hint="").shell_hint == ""
 
 
 def test_a_hint_is_the_code_s_unless_given() -> None:

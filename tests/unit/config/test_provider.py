@@ -18,15 +18,16 @@ def test_no_provider_says_what_to_type() -> None:
     with pytest.raises(NousError) as caught:
         require_provider(Settings())
     assert (caught.value.code, caught.value.exit_code) == ("invalid_usage", 6)
-    assert "nous serve --provider mock" in str(caught.value.hint)
-    assert "nous serve --provider openai --model NAME" in str(caught.value.hint)
+    assert "add --provider mock" in str(caught.value.hint)
+    assert "--provider openai --model NAME" in str(caught.value.hint)
+    assert "nous serve" not in str(caught.value.hint), "nous prompt and nous doctor show it too"
 
 
 def test_no_model_says_what_to_type() -> None:
     with pytest.raises(NousError) as caught:
         require_provider(build_settings({"provider.name": "openai"}))
     assert (caught.value.code, caught.value.exit_code) == ("invalid_usage", 6)
-    assert "nous serve --provider openai --model NAME" in str(caught.value.hint)
+    assert str(caught.value.hint).startswith("Add --model NAME.")
 
 
 @pytest.mark.parametrize(("name", "model"), [("mock", None), ("mock", "m"), ("openai", "m")])
