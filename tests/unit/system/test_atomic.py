@@ -15,8 +15,6 @@ import pytest
 from nous.system.atomic import TEMP_PREFIX, TEMP_SUFFIX, replace_file, replace_file_at, write_all
 from tests.unit.system.processes import DEADLINE_S, python
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving a file to another user needs root")
-
 
 @pytest.fixture
 def umask_022() -> Iterator[None]:
