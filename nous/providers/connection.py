@@ -337,21 +337,21 @@ class Connection:
             self._incoming.feed(data)
         else:
             self._incoming.end()
-        self._unyielded_bytes += len(data) + READ_COST_BYTES
-        if self._unyielded_bytes >= YIELD_BYTES:
+        size = len(data)
+        self._unyielded_bytes = unyielded_bytes = self._unyielded_bytes + size + READ_COST_BYTES
+        if unyielded_bytes >= YIELD_BYTES:
             self._unyielded_bytes = 0
             await checkpoint()
-        return len(data)
+        return size
 
     async def _receive(self) -> bytes:
         patience: Patience | None = None
         is_over = False
         while True:
-            wait = anyio.wait_readable
             try:
                 return self._receive_records() if self._is_tls else self._sock.recv(READ_BYTES)
             except _WANTS_READ:
-                pass
+                wait = anyio.wait_readable
             except ssl.SSLWantWriteError:
                 wait = anyio.wait_writable
             except OSError:

@@ -25,15 +25,15 @@ _CHECKS_BEFORE_CANCELLING: Final = 3
 class Patience:
     """A time limit over any number of waits.  ``left_s`` is what remains of it."""
 
-    __slots__ = ("_used_s", "left_s")
+    __slots__ = ("_counted_s", "left_s")
 
     def __init__(self, seconds: float) -> None:
-        self.left_s = seconds
-        self._used_s = 0.0
+        self.left_s = self._counted_s = seconds
 
     def take_used_s(self) -> float:
         """Return what was waited since this was last called."""
-        used_s, self._used_s = self._used_s, 0.0
+        used_s = self._counted_s - self.left_s
+        self._counted_s = self.left_s
         return used_s
 
     async def wait(self, function: Callable[..., Awaitable[object]], *arguments: object) -> bool:
@@ -42,15 +42,16 @@ class Patience:
         Returns:
             False once the limit is used up.  The caller then looks once more for what it waited for.
         """
-        while self.left_s > 0:
-            length_s = min(self.left_s, SLICE_S)
+        left_s = self.left_s
+        while left_s > 0:
+            length_s = left_s if left_s < SLICE_S else SLICE_S
             begun_s = time.monotonic()
             with anyio.move_on_after(length_s) as scope:
                 await function(*arguments)
-            spent_s = length_s if scope.cancelled_caught else min(time.monotonic() - begun_s, length_s)
-            self.left_s -= spent_s
-            self._used_s += spent_s
-            if not scope.cancelled_caught:
+            spent_s = time.monotonic() - begun_s
+            is_over = scope.cancelled_caught
+            self.left_s = left_s = left_s - (length_s if is_over or spent_s > length_s else spent_s)
+            if not is_over:
                 return True
         return False
 
