@@ -160,7 +160,7 @@ class Child:
         return limit_ms > 0
 
     async def _is_any_left(self) -> bool:
-        return bool(await _tree_threads.run(self.tree.members)) or self.poll() is None
+        return await _tree_threads.run(self.tree.is_any_left) or self.poll() is None
 
     def _reap(self) -> None:
         self._is_reaped = True

@@ -18,9 +18,10 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from nous.system import procfs
 from nous.system.procfs import ProcessStat
@@ -33,6 +34,8 @@ Each mark is preceded by a colon and is ``<epoch>.<random>``, or ``<random>`` wh
 
 
 _MAX_FREEZE_PASSES: Final = 20
+_MAX_LAST_LOOKS: Final = 100
+_CHASE_S: Final = 0.05
 
 
 class _Family:
@@ -86,6 +89,25 @@ class ProcessTree:
         self._seen = {pid: processes[pid].started for pid in found}
         _reap(stat for stat in processes.values() if stat.pid not in roots)
         return [processes[pid] for pid in found if not processes[pid].is_dead]
+
+    def is_any_left(self) -> bool:
+        """Return whether a process of the tree still runs.
+
+        :meth:`members` alone misses processes that each start a successor and end: each is gone before its entry in
+        /proc is read.  Such a chain always shows as children of this process, though, living or dead, and the kernel
+        lists these in one step: only if none is left has the chain ended.
+        """
+        if self.members():
+            return True
+        if not (FAMILY.adopts_orphans and procfs.lists_children()):
+            return False
+        for _ in range(_MAX_LAST_LOOKS):
+            look = _look_at_orphans(waits=True)
+            if any(self._claims(stat, look.roots) for stat in look.living):
+                return True
+            if not look.reaped:
+                return False
+        return True
 
     def observe(self) -> int:
         """Remember who belongs to the tree now; return their resident memory in bytes (shared memory counted twice).
@@ -152,6 +174,21 @@ class ProcessTree:
                 stopped.add((member.pid, member.started))
         for member in members:
             signal_exactly(member, signal.SIGKILL)
+        self._chase()
+
+    def _chase(self) -> None:
+        """Send SIGKILL to orphans of the tree, look after look, until there is none or ``_CHASE_S`` has passed.
+
+        A process that starts a successor and ends lives for about a millisecond: a look at all of /proc is too slow.
+        """
+        until_s = time.monotonic() + _CHASE_S
+        while FAMILY.adopts_orphans and procfs.lists_children() and time.monotonic() < until_s:
+            look = _look_at_orphans(waits=True)
+            ours = [stat for stat in look.living if self._claims(stat, look.roots)]
+            for stat in ours:
+                signal_exactly(stat, signal.SIGKILL)
+            if not ours and not look.reaped:
+                return
 
     def kill_group(self) -> None:
         """Send SIGKILL to the root's process group.  One system call: also while the machine hardly answers."""
@@ -175,8 +212,8 @@ class ProcessTree:
 
     def _adopted(self) -> list[int]:
         """Return the orphans of ours that were not seen before their parents died."""
-        orphans, roots = _living_orphans()
-        return [stat.pid for stat in orphans if stat.pid not in self._seen and self._claims(stat, roots)]
+        look = _look_at_orphans(waits=False)
+        return [stat.pid for stat in look.living if stat.pid not in self._seen and self._claims(stat, look.roots)]
 
     def _claims(self, stat: ProcessStat, roots: Mapping[int, ProcessTree]) -> bool:
         """Return whether this is an orphan of ours.  Where no one adopts them, only the mark can tell."""
@@ -224,19 +261,29 @@ def _children_by_parent(processes: Mapping[int, ProcessStat]) -> defaultdict[int
     return children
 
 
-def _living_orphans() -> tuple[list[ProcessStat], dict[int, ProcessTree]]:
-    """Return the orphans we have adopted, the dead ones reaped, and the trees there are; nothing while a child starts.
+class _Orphans(NamedTuple):
+    """The orphans that this process has adopted: those that run, and how many dead ones were reaped."""
 
-    A child that is being started is not in ``roots`` yet and would look like an orphan.
+    living: list[ProcessStat]
+    reaped: int
+    roots: dict[int, ProcessTree]
+
+
+def _look_at_orphans(*, waits: bool) -> _Orphans:
+    """Reap the dead orphans and return the others.
+
+    A child that is being started is not in ``roots`` yet and would look like an orphan: while one is, this waits, or
+    (``waits=False``) returns none.
     """
-    if not FAMILY.adopts_orphans or not FAMILY.lock.acquire(blocking=False):
-        return [], {}
+    if not FAMILY.adopts_orphans or not FAMILY.lock.acquire(blocking=waits):
+        return _Orphans([], 0, {})
     try:
         roots = dict(FAMILY.roots)
         stats = [procfs.read_stat(pid) for pid in procfs.children_of(os.getpid()) if pid not in roots]
         orphans = [stat for stat in stats if stat is not None]
         _reap(orphans)
-        return [stat for stat in orphans if not stat.is_dead], roots
+        living = [stat for stat in orphans if not stat.is_dead]
+        return _Orphans(living, len(stats) - len(living), roots)
     finally:
         FAMILY.lock.release()
 
