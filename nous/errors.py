@@ -6,7 +6,8 @@
 
 Source of the rules: docs/hardening (error taxonomy) and protocol v1, section 8.  A code belongs to exactly
 one category; ``retryable`` follows from the category alone; ``message`` is a fixed sentence per code (of
-``provider_auth`` another one where a key is not set), and only ``cause`` carries bounded detail.
+``provider_auth`` another one where a key is not set), and only ``cause`` carries bounded detail.  On the wire,
+``message`` is the sentence followed by the cause.
 """
 
 from __future__ import annotations
@@ -235,8 +236,13 @@ class NousError(Exception):
         own = self.info.exit_code
         return _EXIT_BY_CATEGORY[self.info.category] if own is None else own
 
-    def __str__(self) -> str:
+    @property
+    def full_message(self) -> str:
+        """The code's sentence and the cause: what a client shows that shows one text."""
         return self.message if self.cause is None else f"{self.message} ({self.cause})"
+
+    def __str__(self) -> str:
+        return self.full_message
 
 
 def as_nous_error(error: BaseException) -> NousError:

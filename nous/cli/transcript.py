@@ -129,9 +129,12 @@ def short_of_end(payload: dict[str, Any]) -> str:
 
 
 def complaint(payload: dict[str, Any]) -> str:
-    """Return what a warning or an error says: ``code: message (cause)``."""
-    cause = payload.get("cause")
-    return f"{payload['code']}: {payload['message']}" + (f" ({cause})" if cause else "")
+    """Return what a warning or an error says: ``code: message (cause)``.
+
+    In errors of this version the message holds the cause already.
+    """
+    message, cause = payload["message"], payload.get("cause")
+    return f"{payload['code']}: {message}" + (f" ({cause})" if cause and cause not in message else "")
 
 
 def _plain(value: object) -> str:

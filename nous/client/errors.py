@@ -44,7 +44,9 @@ class CommandError(NousError):
         super().__init__(code, error.cause, hint=error.hint, retry_after_ms=error.retry_after_ms, data=payload)
         if code != error.code:
             self.code = error.code
-            self.info = CodeInfo(_known_category(error.category), error.message)
+            # The message of a newer daemon holds the cause already.
+            sentence = error.message.removesuffix(f" ({error.cause})")
+            self.info = CodeInfo(_known_category(error.category), sentence)
 
     @property
     def payload(self) -> dict[str, object]:

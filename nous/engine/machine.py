@@ -328,7 +328,7 @@ class RunMachine:
                 run_id=self.spec.run_id,
                 turn_id=self.turn_id if self.in_turn else UNSET,
                 code=error.code,
-                message=error.message,
+                message=error.full_message if self.spec.error_reasons else error.message,
                 category=error.category,
                 retryable=error.retryable,
                 cause=UNSET if error.cause is None else error.cause,

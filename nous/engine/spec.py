@@ -18,6 +18,9 @@ ENGINE_VERSION: Final = 1
 INLINE_TEXT_BYTES: Final = 256 * 1024
 """A longer text is only measured in the events that would repeat it (protocol v1, section 1)."""
 
+SHOWN_OUTPUT_BYTES: Final = 64 * 1024
+"""How much of a tool's result an update holds, at most."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -54,6 +57,10 @@ class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``answer_form`` says how an answer becomes a message: 1, as the first traces have it, with all thinking joined and
     first; 2, with its parts in the order they came, and the names of who wrote it.  ``runs_cut_calls``: the tool calls
     of an answer that was cut are run, as it was when the first traces were recorded.
+
+    ``shows_tool_output``: a call whose tool streamed nothing has one update with its result, bounded, before its end.
+    ``error_reasons``: the ``message`` of an ``error`` holds the cause too.  Neither was so when the first traces were
+    recorded.
     """
 
     run_id: str
@@ -75,6 +82,8 @@ class RunSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_tools: bool = False
     answer_form: Literal[1, 2] = 1
     runs_cut_calls: bool = True
+    shows_tool_output: bool = False
+    error_reasons: bool = False
     hooks: tuple[HookName, ...] = ()
 
 

@@ -10,6 +10,7 @@ from msgspec import UNSET, structs
 from nous.engine.answer import parse_arguments
 from nous.engine.effects import AskPolicy, RunTool
 from nous.engine.inputs import EntryStored, PolicyAnswered, ToolDone, ToolProgressed
+from nous.engine.spec import SHOWN_OUTPUT_BYTES
 from nous.engine.transitions import State
 from nous.errors import bound_text
 from nous.ports.extensions import HookOutcome
@@ -43,6 +44,7 @@ class ToolRound:
         self._arguments: dict[str, Any] = {}
         self._started_ns = 0
         self._announced = False
+        self._has_shown_output = False
         self._result: ToolDone | None = None
 
     @property
@@ -111,7 +113,7 @@ class ToolRound:
     def _announce(self, arguments: dict[str, Any] | None) -> None:
         call, run = self._current, self._run
         assert call is not None
-        self._announced = True
+        self._announced, self._has_shown_output = True, False
         self._started_ns = run.stamp.mono_ns
         shown: dict[str, Any] = {"arguments": call.arguments if arguments is None else arguments}
         if not run.fits_inline(shown):
@@ -127,18 +129,31 @@ class ToolRound:
         )
 
     def on_tool_progressed(self, item: ToolProgressed) -> None:
+        if self._current is not None and item.tool_call_id == self._current.id:
+            self._emit_update(item.text)
+
+    def _emit_update(self, text: str) -> None:
         call, run = self._current, self._run
-        if call is None or item.tool_call_id != call.id:
-            return
+        assert call is not None
+        self._has_shown_output = True
         run.emitter.emit(
             ToolExecutionUpdate(
                 run_id=run.spec.run_id,
                 turn_id=run.turn_id,
                 tool_call_id=call.id,
-                tool_name=call.name,
-                delta=item.text,
+                tool_name=bound_text(call.name, 256),
+                delta=text,
             )
         )
+
+    def _show_result(self, text: str) -> None:
+        """Show a result of which nothing was streamed, for clients that read a tool's output from its updates.
+
+        What is shown is cut so that it fits an event also where each byte takes six as JSON.
+        """
+        limits = self._run.spec.limits
+        if text and self._run.spec.shows_tool_output and not self._has_shown_output:
+            self._emit_update(bound_text(text, max(4, min(SHOWN_OUTPUT_BYTES, limits.inline_text_bytes // 6))))
 
     def on_tool_done(self, item: ToolDone) -> None:
         run, call = self._run, self._current
@@ -188,6 +203,7 @@ class ToolRound:
     def _emit_end(self, text: str, *, is_error: bool, truncated: bool, message_id: str | None) -> None:
         call, run = self._current, self._run
         assert call is not None
+        self._show_result(text)
         self._current = self._result = None
         shown: dict[str, Any] = {"result": text}
         if not run.fits_inline(text):

@@ -166,7 +166,10 @@ class SessionAnswer(Answer, frozen=True):
 
 
 class ExtensionResult(Answer, frozen=True):
-    """What the extension returned, under ``result``."""
+    """The object that the extension returned is the payload itself.  ``result`` beside its fields holds it again.
+
+    Where the object has a field ``result`` of its own, that is the one.
+    """
 
     result: Any = None
 
@@ -306,7 +309,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class WireError(Struct, frozen=True, omit_defaults=True):
-    """The ``error`` object of a response."""
+    """The ``error`` object of a response.  ``message`` is the code's sentence, followed by the ``cause``."""
 
     code: str
     message: str
@@ -321,7 +324,7 @@ class WireError(Struct, frozen=True, omit_defaults=True):
 def wire_error(error: NousError, correlation_id: str | None = None) -> WireError:
     return WireError(
         code=error.code,
-        message=error.message,
+        message=error.full_message,
         category=error.category,
         retryable=error.retryable,
         cause=error.cause,
@@ -333,6 +336,8 @@ def wire_error(error: NousError, correlation_id: str | None = None) -> WireError
 
 def encode_answer(answer: Answer) -> tuple[str, bytes]:
     """Return an answer's ``type`` and its payload as JSON."""
+    if isinstance(answer, ExtensionResult) and isinstance(answer.result, dict):
+        return _TYPE_OF[type(answer)], _encoder.encode({"result": answer.result} | answer.result)
     return _TYPE_OF[type(answer)], _encoder.encode(answer)
 
 
@@ -355,6 +360,8 @@ def error_line(command_id: str, error: NousError, correlation_id: str | None = N
 
 
 def mark_duplicate(payload: bytes) -> bytes:
-    """Return an answer's payload with ``duplicate:true`` added."""
+    """Return an answer's payload with ``duplicate:true`` added, unless an extension's object has such a field."""
+    if b'"duplicate"' in payload and "duplicate" in msgspec.json.decode(payload):
+        return payload
     body = payload[1:-1]
     return b'{"duplicate":true%b%b}' % (b"," if body else b"", body)

@@ -273,7 +273,7 @@ def untraced_end(machine: RunMachine, ts: str, error: NousError) -> list[bytes]:
         ErrorEvent(
             run_id=run_id,
             code=error.code,
-            message=error.message,
+            message=error.full_message,
             category=error.category,
             retryable=error.retryable,
             cause=UNSET if error.cause is None else error.cause,

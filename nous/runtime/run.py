@@ -188,6 +188,8 @@ def make_run(
         output_tools=terms.output_schema is not None and terms.uses_tools,
         answer_form=2,
         runs_cut_calls=False,
+        shows_tool_output=True,
+        error_reasons=True,
         context_digest=context_digest(path),
         context_tokens=path.estimated_tokens,
         system_digest=hashlib.sha256(resources.system(active).encode()).hexdigest(),

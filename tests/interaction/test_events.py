@@ -139,6 +139,7 @@ async def test_a_tool_call(nous: OpenPeer, home: Home) -> None:
             "turn_start",
             *["message_start", "message_end"] * 2,
             "tool_execution_start",
+            "tool_execution_update",
             "tool_execution_end",
             *["message_start", "message_end"],
             "turn_end",
@@ -149,6 +150,7 @@ async def test_a_tool_call(nous: OpenPeer, home: Home) -> None:
         assert start.payload["arguments"] == {"path": "note.txt"}
         assert (end.payload["tool_call_id"], end.payload["tool_name"]) == ("c1", "read")
         assert "remember" in end.payload["result"]
+        assert joined_deltas(run, "tool_execution_update") == end.payload["result"]
         assert (end.payload["is_error"], end.payload["truncated"]) == (False, False)
         assert end.payload["duration_ms"] >= 0
         messages = (await peer.ok("get_messages"))["messages"]

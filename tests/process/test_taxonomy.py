@@ -153,8 +153,9 @@ async def no_place_for_traces(room: Room) -> Done:
         shutil.move(room.home.state / "elsewhere", room.home.state / "traces")
 
 
-async def no_such_extension(room: Room) -> Done:
-    return await room.ctl("extension_command", {"name": "x"})
+async def thinking_of_a_model_that_has_none(room: Room) -> Done:
+    wanted = {"provider": "openai", "model": "gpt-4o", "thinking": "high"}
+    return await room.ctl("prompt", {"text": "hello", **wanted})
 
 
 async def text_where_a_number_was_asked_for(room: Room) -> Done:
@@ -212,7 +213,7 @@ CAUSES: Final[dict[str, tuple[Cause, Setup]]] = {
     "id_conflict": (same_id_for_another_command, Setup()),
     "state_contention": (held_lock, Setup(environ={"NOUS_SESSION_LOCK_TIMEOUT_MS": "40"})),
     "io_failure": (no_place_for_traces, Setup()),
-    "capability_unavailable": (no_such_extension, Setup()),
+    "capability_unavailable": (thinking_of_a_model_that_has_none, Setup(environ={"OPENAI_API_KEY": "k"})),
     "overloaded": (one_run_too_many, Setup(script=[HANGS], config={"daemon": {"max_runs": 1}})),
     "shutting_down": (shutting_down, Setup(script=[HANGS], flags=("--drain-timeout", "5s"))),
 }
@@ -263,7 +264,8 @@ def check(code: str, done: Done, daemon: Spawned) -> None:
     error = line["error"]
     assert (line["ok"], error["code"], error["category"]) == (False, code, expected.category)
     assert error["retryable"] == expected.retryable == (expected.category in RETRYABLE)
-    assert error["message"] == expected.message
+    cause = f" ({error['cause']})" if "cause" in error else ""
+    assert error["message"] == expected.message + cause
     assert expected.hint is None or error["hint"], "a hint of its own, or that of the code"
     assert error["correlation_id"] == "table"
     assert done.returncode == expected.exit_code

@@ -271,6 +271,8 @@ specs = st.builds(
     output_tools=st.booleans(),
     answer_form=st.sampled_from([1, 2]),
     runs_cut_calls=st.booleans(),
+    shows_tool_output=st.booleans(),
+    error_reasons=st.booleans(),
 )
 
 

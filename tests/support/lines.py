@@ -95,8 +95,9 @@ def _check_answer(line: Line) -> None:
     error = msgspec.convert(data["error"], WireError)
     info = CODES[error.code]
     is_key_missing = error.code == "provider_auth" and (error.cause or "").endswith(": not set")
-    message = "The provider's key is not set." if is_key_missing else info.message
-    assert (error.category, error.message) == (info.category, message), line
+    sentence = "The provider's key is not set." if is_key_missing else info.message
+    reason = "" if error.cause is None else f" ({error.cause})"
+    assert (error.category, error.message) == (info.category, sentence + reason), line
 
 
 def _check_event(line: Line) -> None:

@@ -55,6 +55,7 @@ def test_a_call_ends_well_or_says_why_not(payload: dict[str, Any], shown: str) -
 def test_a_complaint_has_its_cause() -> None:
     assert complaint({"code": "c", "message": "M."}) == "c: M."
     assert complaint(json.loads('{"code":"c","message":"M.","cause":"why"}')) == "c: M. (why)"
+    assert complaint(json.loads('{"code":"c","message":"M. (why)","cause":"why"}')) == "c: M. (why)"
 
 
 @pytest.mark.parametrize(

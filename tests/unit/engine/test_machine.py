@@ -186,6 +186,8 @@ def test_a_failed_call_ends_the_run_with_its_code(code: str) -> None:
     assert end["discarded"] == [{"command_id": "f1", "kind": "follow_up", "text": "later"}]
     assert bench.machine.failure is not None
     assert bench.machine.failure.code == code
+    with_reasons = Bench(make_spec(error_reasons=True)).start().fail_model(code, "why").payload("error")
+    assert with_reasons == {**error, "message": f"{info.message} (why)"}
 
 
 def test_a_code_that_is_not_the_wires_becomes_an_internal_error() -> None:

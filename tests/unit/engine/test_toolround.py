@@ -166,6 +166,32 @@ def test_news_of_another_call_is_late() -> None:
     assert (bench.state, len(bench.events)) == (State.RUNNING_TOOL, count)
 
 
+# -- output that was not streamed
+
+
+def test_a_result_that_was_not_streamed_is_shown_in_an_update_before_the_end() -> None:
+    bench = Bench(make_spec(shows_tool_output=True)).start()
+    bench.call_tools(tool_call("read"), tool_call("write", index=1), tool_call("fly", index=2)).run_tool("lines")
+    bench.allow()
+    bench.give(ToolProgressed("t1", "said"), ToolDone("t1", "all of it", "ok", truncated=False))
+    bench.store().store()
+    shown = [(e["tool_call_id"], e["delta"]) for e in bench.payloads("tool_execution_update")]
+    assert shown == [("t0", "lines"), ("t1", "said"), ("t2", "There is no tool named 'fly'.")]
+    order = [t for t in bench.types() if t.startswith("tool_execution")]
+    assert order == ["tool_execution_start", "tool_execution_update", "tool_execution_end"] * 3
+
+
+def test_a_tool_that_said_nothing_shows_nothing() -> None:
+    bench = Bench(make_spec(shows_tool_output=True)).start().call_tools(tool_call("read")).run_tool("")
+    assert bench.payloads("tool_execution_update") == []
+
+
+def test_the_result_that_an_update_shows_is_cut() -> None:
+    spec = make_spec(shows_tool_output=True, limits=EngineLimits(inline_text_bytes=600))
+    bench = Bench(spec).start().call_tools(tool_call("read")).run_tool("\u0001" * 150)
+    assert bench.payload("tool_execution_update")["delta"] == "\u0001" * 97 + "..."
+
+
 # -- long ones
 
 

@@ -58,7 +58,7 @@ def test_an_error_of_every_code(code: str) -> None:
     hint = {} if error.hint is None else {"hint": error.hint}
     assert line["error"] == {
         "code": code,
-        "message": error.message,
+        "message": str(error),
         "category": error.category,
         "retryable": error.retryable,
         **hint,
