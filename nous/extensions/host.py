@@ -314,7 +314,7 @@ class ExtensionHost:
         if extension is None:
             known = bound_text(", ".join(sorted(self._commands)), MAX_NAMES_BYTES)
             hint = f"There are: {known}." if known else "get_state lists the extensions; none that runs has a command."
-            raise NousError("capability_unavailable", f"no extension has the command {name[:64]!r}", hint=hint)
+            raise NousError("command_rejected", f"no extension has the command {name[:64]!r}", hint=hint)
         question = Question(
             kind="command",
             name=name,

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from nous.errors import NousError
-from nous.protocol.commands import COMMANDS, FIELDS, MAX_ID_CHARACTERS, Command, Payload
+from nous.protocol.commands import COMMANDS, FIELDS, MAX_ID_CHARACTERS, Command, Payload, drop_empty_ids
 
 DEFAULT_MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 MAX_DEPTH: Final = 64
@@ -245,7 +245,7 @@ def decode_command(line: bytes, *, strict: bool = False) -> Command | Refused:
 
 
 def _decode_envelope(envelope: _Envelope, command_id: str, line: bytes, strict: bool) -> Command:
-    if bytes(envelope.v) not in (b'"1"', b"1") and _string(envelope.v) != "1":
+    if bytes(envelope.v) not in (b'"1"', b"1", b'""') and _string(envelope.v) != "1":
         raise NousError("invalid_command", "invalid_version")
     if not command_id:
         raise NousError("invalid_command", "missing_id")
@@ -258,10 +258,12 @@ def _decode_envelope(envelope: _Envelope, command_id: str, line: bytes, strict: 
     if decoder is None:
         raise NousError("invalid_command", "unknown_command")
     raw = bytes(envelope.payload)
+    if raw == b"null":
+        raw = b"{}"
     if strict:
         _refuse_unknown(line, raw, kind)
     try:
-        return Command(command_id, decoder.decode(raw), raw)
+        return Command(command_id, drop_empty_ids(decoder.decode(raw)), raw)
     except msgspec.ValidationError as error:
         raise NousError("invalid_payload", field_cause(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,6 +1,7 @@
 """The commands of protocol v1: one frozen struct per payload, and the table that names them.
 
-Source: protocol v1, sections 4 and 6.  A field that is null means the same as one that is left out.
+Source: protocol v1, sections 4 and 6.  A field that is null means the same as one that is left out, and so does an
+optional id that is empty.
 """
 
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -90,10 +91,16 @@ class GetState(Payload, frozen=True):
 
 
 class GetMessages(Payload, frozen=True):
+    """Read a path.  ``view`` ``history`` (also left out): all messages; ``context``: what a model would see.
+
+    In the context of a compacted path, the summary stands first, as a user's message.
+    """
+
     kind = "get_messages"
     session_id: str | None = None
     leaf_id: str | None = None
     cursor: str | None = None
+    view: Literal["history", "context"] | None = None
 
 
 class SetLeaf(Payload, frozen=True):
@@ -137,7 +144,7 @@ class BranchSession(Payload, frozen=True):
 
     @property
     def source_id(self) -> str | None:
-        return self.session_id if self.session_id is not None else self.parent_id
+        return self.session_id or self.parent_id or None
 
 
 class ExtensionCommand(Payload, frozen=True):
@@ -290,3 +297,14 @@ FIELDS: Final[dict[str, frozenset[str]]] = {
     name: frozenset(f.encode_name for f in msgspec.structs.fields(cls)) for name, cls in COMMANDS.items()
 }
 """The known field names of each payload, for connections that asked for ``strict``."""
+
+_OPTIONAL_IDS: Final[dict[str, tuple[str, ...]]] = {
+    name: tuple(f.name for f in msgspec.structs.fields(cls) if f.name.endswith("_id") and f.default is None)
+    for name, cls in COMMANDS.items()
+}
+
+
+def drop_empty_ids(payload: Payload) -> Payload:
+    """Return the payload without its optional ids that are empty strings: these count as left out."""
+    empty = [name for name in _OPTIONAL_IDS[payload.kind] if getattr(payload, name) == ""]
+    return msgspec.structs.replace(payload, **dict.fromkeys(empty)) if empty else payload

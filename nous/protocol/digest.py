@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "fe7ecae236d4d9027033e121505bfcef7de531703621a55d0db36f7f43207ab8"
+SCHEMA_DIGEST: Final = "190b01bdff96f56d7932750bc1e74ac73710572516cc304701d5930a8d8ecfdc"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

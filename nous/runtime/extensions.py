@@ -43,8 +43,8 @@ class NoExtensions:
 
     async def command(self, name: str, payload: dict[str, Any], session_id: str) -> dict[str, Any]:
         raise NousError(
-            "capability_unavailable",
-            f"no extension has a command {name[:64]!r}",
+            "command_rejected",
+            f"no extension has the command {name[:64]!r}",
             hint="This daemon has no extensions: see docs/extensions.md.",
         )
 

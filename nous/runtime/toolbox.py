@@ -25,7 +25,10 @@ class Toolbox:
         self._specs: dict[tuple[str, ...], tuple[ToolSpec, ...]] = {}
         self._active: tuple[str, ...] | None = None
         if wanted is not None:
-            self._active = self.check(name for name in wanted if not may_grow or name in self.tools)
+            chosen = tuple(dict.fromkeys(name for name in wanted if not may_grow or name in self.tools))
+            if (unknown := self._find_unknown(chosen)) is not None:
+                raise NousError("invalid_payload", unknown)
+            self._active = chosen
 
     @cached_property
     def tools(self) -> dict[str, Tool]:
@@ -40,12 +43,15 @@ class Toolbox:
         return self._active
 
     def check(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return the names in order, once each.  Raises ``invalid_payload`` for one that is not registered."""
+        """Return the names in order, once each.  Raises ``command_rejected`` for one that is not registered."""
         chosen = tuple(dict.fromkeys(names))
-        for name in chosen:
-            if name not in self.tools:
-                raise NousError("invalid_payload", f"tools: no tool is named {name[:64]!r}")
+        if (unknown := self._find_unknown(chosen)) is not None:
+            raise NousError("command_rejected", unknown, hint="list_tools names them.")
         return chosen
+
+    def _find_unknown(self, names: Iterable[str]) -> str | None:
+        unknown = next((name for name in names if name not in self.tools), None)
+        return None if unknown is None else f"tools: no tool is named {unknown[:64]!r}"
 
     def choose(self, names: tuple[str, ...]) -> None:
         """Let these be active, whatever comes up later."""

@@ -115,13 +115,13 @@ class Session:
         to it, does not cost the path's length.
 
         Raises:
-            NousError: ``invalid_payload``, if there is no such message, or not any more, or if the compaction was
+            NousError: ``command_rejected``, if there is no such message, or not any more, or if the compaction was
                 not made on the path to it.
         """
         try:
             return self._log.tree.path(self.leaf_id if leaf_id is None else leaf_id, compaction_id)
         except TreeError as error:
-            raise NousError("invalid_payload", f"leaf_id: {error}") from None
+            raise _no_such_leaf(error) from None
 
     def full_path(self, leaf_id: str | None = None) -> list[ContextMessage]:
         """Return the messages from the root to ``leaf_id`` (left out: the active leaf), whatever was compacted.
@@ -129,12 +129,12 @@ class Session:
         What was pruned is not there any more.  Costs the path's length.
 
         Raises:
-            NousError: ``invalid_payload``, if there is no such message.
+            NousError: ``command_rejected``, if there is no such message.
         """
         try:
             return self._log.tree.full_path(self.leaf_id if leaf_id is None else leaf_id)
         except TreeError as error:
-            raise NousError("invalid_payload", f"leaf_id: {error}") from None
+            raise _no_such_leaf(error) from None
 
     def branch_content(self, leaf_id: str | None, new_id: str, created_at: str) -> BranchContent:
         """Return what a branch at ``leaf_id`` (left out: the active leaf) starts with.  Raises as :meth:`full_path`."""
@@ -142,7 +142,7 @@ class Session:
         try:
             return branch_content(self._log.tree, leaf_id, new_id, created_at)
         except TreeError as error:
-            raise NousError("invalid_payload", f"leaf_id: {error}") from None
+            raise _no_such_leaf(error) from None
 
     def compaction(self, compaction_id: str) -> Compaction | None:
         """Return a compaction by its id: the one of a path is :attr:`PathView.compaction_id`."""
@@ -387,3 +387,7 @@ class Session:
                     self._disk.close(fd)
             finally:
                 unlock(self._disk, lock)
+
+
+def _no_such_leaf(error: TreeError) -> NousError:
+    return NousError("command_rejected", f"leaf_id: {error}", hint="get_tree names the messages of a session.")

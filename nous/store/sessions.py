@@ -63,7 +63,7 @@ class SessionStore:
         with the same there.
 
         Raises:
-            NousError: what :meth:`get` and :meth:`create` raise; ``invalid_payload`` for an unknown leaf.  Nothing
+            NousError: what :meth:`get` and :meth:`create` raise; ``command_rejected`` for an unknown leaf.  Nothing
                 was written then.
         """
         entries, pruned = self.get(source_id).branch_content(leaf_id, new_id, created_at)

@@ -47,7 +47,7 @@ async def test_an_image_goes_to_the_model_and_stays_in_the_conversation(nous: Op
         assert messages[0]["blocks"] == [{"type": "text", "text": "What is it?"}, {"type": "image", **IMAGE}]
 
 
-@pytest.mark.behaviour("P4.47")
+@pytest.mark.behaviour("P4.47", "P8.19")
 async def test_a_model_known_to_be_blind_refuses_before_anything_is_written(nous: OpenPeer, home: Home) -> None:
     async with serve() as server, nous(setup_for(server, "deepseek", BLIND)) as peer:
         refusal = f"capability_unavailable: images: the model {BLIND} takes none"

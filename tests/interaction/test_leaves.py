@@ -38,7 +38,7 @@ async def test_a_prompt_on_an_older_leaf_starts_a_branch(nous: OpenPeer) -> None
 @pytest.mark.behaviour("P4.19")
 async def test_a_leaf_of_nowhere_is_refused_before_anything_is_written(nous: OpenPeer, home: Home) -> None:
     async with nous() as peer:
-        assert (await peer.command("prompt", {"text": "x", "leaf_id": "nowhere"})).code == "invalid_payload"
+        assert (await peer.command("prompt", {"text": "x", "leaf_id": "nowhere"})).code == "command_rejected"
         assert home.session_lines() == []
         elsewhere = (await peer.ok("prompt", {"text": "one"}))["leaf_id"]
         await peer.ok("new_session")
@@ -46,9 +46,9 @@ async def test_a_leaf_of_nowhere_is_refused_before_anything_is_written(nous: Ope
         for leaf_id in ("nowhere", elsewhere):
             for wait in (True, False):
                 answer = await peer.command("prompt", {"text": "x", "leaf_id": leaf_id, "wait": wait})
-                assert answer.code == "invalid_payload"
+                assert answer.code == "command_rejected"
                 assert "leaf_id" in answer.cause
-            assert (await peer.command("set_leaf", {"leaf_id": leaf_id})).code == "invalid_payload"
+            assert (await peer.command("set_leaf", {"leaf_id": leaf_id})).code == "command_rejected"
         assert home.session_lines() == before
         assert (await peer.ok("list_runs"))["runs"][0]["events"] > 0
         assert len((await peer.ok("list_runs"))["runs"]) == 1

@@ -71,7 +71,7 @@ async def test_a_branch_from_a_leaf_starts_with_the_path_to_it(nous: OpenPeer) -
         branch = await peer.ok("branch_session", {"session_id": first["session_id"], "leaf_id": first["leaf_id"]})
         assert [m["text"] for m in await messages(peer)] == ["one", "mock response: one"]
         refused = {"session_id": first["session_id"], "leaf_id": "not-a-leaf"}
-        assert (await peer.command("branch_session", refused)).code == "invalid_payload"
+        assert (await peer.command("branch_session", refused)).code == "command_rejected"
         assert (await peer.ok("get_state"))["session_id"] == branch["session_id"]
 
 
@@ -103,7 +103,7 @@ async def test_messages_up_to_a_given_leaf(nous: OpenPeer) -> None:
         first = await peer.ok("prompt", {"text": "one"})
         await peer.ok("prompt", {"text": "two"})
         assert [m["text"] for m in await messages(peer, leaf_id=first["leaf_id"])] == ["one", "mock response: one"]
-        assert (await peer.command("get_messages", {"leaf_id": "nobody"})).code == "invalid_payload"
+        assert (await peer.command("get_messages", {"leaf_id": "nobody"})).code == "command_rejected"
 
 
 @pytest.mark.behaviour("P4.11", "P4.13")

@@ -146,7 +146,7 @@ def open_descriptors(spawned: Spawned) -> int:
 
 async def up(peer: Peer) -> None:
     """Wait until each extension is up or has failed: a command nobody has is refused then, not before."""
-    assert (await peer.refused("extension_command", {"name": "nobody-has-it"})).startswith("capability_unavailable")
+    assert (await peer.refused("extension_command", {"name": "nobody-has-it"})).startswith("command_rejected")
 
 
 async def run_watched(peer: Peer) -> list[Line]:

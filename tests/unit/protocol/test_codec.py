@@ -228,10 +228,11 @@ def test_version_1_is_spoken(version: str) -> None:
 
 def test_a_missing_version_means_1() -> None:
     assert accepted(PING).payload == Ping()
+    assert accepted(raw(v='""')).payload == Ping()
 
 
 @pytest.mark.parametrize(
-    "version", ["2", '"2"', "1.0", "1e0", "10e-1", "-1", "true", "null", '""', '" 1"', '"01"', '["1"]', "{}", '"1.0"']
+    "version", ["2", '"2"', "1.0", "1e0", "10e-1", "-1", "true", "null", '" 1"', '"01"', '["1"]', "{}", '"1.0"']
 )
 def test_any_other_version_is_refused(version: str) -> None:
     assert refusal(raw(v=version)) == ("c1", "invalid_command", "invalid_version")
@@ -298,15 +299,16 @@ def test_white_space_between_tokens_is_free() -> None:
 
 
 def test_a_missing_payload_is_an_empty_one() -> None:
-    command = accepted('{"id":"c1","type":"abort"}')
-    assert command == Command("c1", Abort(), b"{}")
+    for line in ('{"id":"c1","type":"abort"}', '{"id":"c1","type":"abort","payload": null }'):
+        assert accepted(line) == Command("c1", Abort(), b"{}")
+    assert refusal('{"id":"c1","type":"steer","payload":null}')[1:] == ("invalid_payload", "text: required")
 
 
 def test_a_command_keeps_the_bytes_of_its_payload() -> None:
     assert accepted('{"id":"c1","type":"abort","payload": { "run_id" : "r" } }').raw_payload == b'{ "run_id" : "r" }'
 
 
-@pytest.mark.parametrize("payload", ["null", "[]", "1", '"x"', "true"])
+@pytest.mark.parametrize("payload", ["[]", "1", '"x"', "true"])
 @pytest.mark.parametrize("kind", COMMANDS)
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_payload_is_an_object(payload: str, kind: str, strict: bool) -> None:
@@ -369,6 +371,15 @@ def test_field_cause_without_a_path_speaks_of_the_payload() -> None:
 def test_null_means_left_out() -> None:
     line = envelope(type="prompt", payload={"text": "t", "wait": None, "session_id": None, "images": None})
     assert accepted(line).payload == Prompt(text="t")
+
+
+def test_an_optional_id_that_is_empty_means_left_out() -> None:
+    ids = {"session_id": "", "leaf_id": ""}
+    assert accepted(envelope(type="prompt", payload={"text": "t", **ids})).payload == Prompt(text="t")
+    assert accepted(envelope(type="abort", payload={"run_id": ""})).payload == Abort()
+    old = accepted(envelope(type="branch_session", payload={"session_id": "", "parent_id": "s"})).payload
+    assert old == BranchSession(parent_id="s")
+    assert refusal(envelope(type="branch_session", payload=ids))[1:] == ("invalid_payload", "session_id: required")
 
 
 def test_the_old_name_of_a_branch_s_source_still_counts() -> None:

@@ -277,8 +277,8 @@ async def test_a_command_of_an_extension(home: Home) -> None:
     extensions.commands["greet"] = lambda payload: {"said": f"hello {payload['name']}"}
     async with daemon_with(extensions, home) as peer:
         answer = await peer.ok("extension_command", {"name": "greet", "payload": {"name": "you"}})
-        assert answer == {"result": {"said": "hello you"}}
-        assert (await peer.command("extension_command", {"name": "unknown"})).code == "capability_unavailable"
+        assert answer == {"said": "hello you", "result": {"said": "hello you"}}
+        assert (await peer.command("extension_command", {"name": "unknown"})).code == "command_rejected"
         assert (await peer.ok("get_state"))["extensions"] == [
             {"name": "guard", "version": "1", "state": "up", "restarts": 0, "late_answers": 0}
         ]

@@ -184,7 +184,7 @@ class TestAppending:
         for ask in (session.path, session.full_path):
             with pytest.raises(NousError) as caught:
                 ask("x")
-            assert caught.value.code == "invalid_payload"
+            assert caught.value.code == "command_rejected"
 
     def test_a_deleted_session_is_gone(self, store: SessionStore, tmp_path: Path) -> None:
         session = store.create("s1", NOW)
@@ -476,7 +476,7 @@ class TestBranching:
         assert path_ids(store.branch("s1", "s2", NOW)) == []
 
     @pytest.mark.parametrize(
-        ("source", "leaf", "code"), [("no", None, "session_not_found"), ("s1", "x", "invalid_payload")]
+        ("source", "leaf", "code"), [("no", None, "session_not_found"), ("s1", "x", "command_rejected")]
     )
     def test_what_is_not_there_is_refused_unwritten(
         self, store: SessionStore, tmp_path: Path, source: str, leaf: str | None, code: str
