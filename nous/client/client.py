@@ -43,6 +43,9 @@ TERMINATE_SECONDS: Final = 6.0
 KILL_SECONDS: Final = 5.0
 """How long the system may take to let go of a killed process."""
 
+HELLO_ID: Final = "hello"
+"""The id of the first command that is sent over a socket; its answer is not waited for."""
+
 _NOTICED: Final = frozenset({"status", "accepted", "agent_start", "agent_end"})
 
 
@@ -131,7 +134,7 @@ class Client:
     async def connect(
         cls, path: Path | str, *, events: bool = False, drain: float = 0.0, keep_events: bool = True
     ) -> AsyncIterator[Client]:
-        """Connect to a daemon's socket and yield the client.
+        """Connect to a daemon's socket, say ``hello`` and yield the client.
 
         ``events`` subscribes to ``PATH.events`` too: first what the active runs have said so far, then everything
         live.  (The other way is the command ``hello`` with the feature ``events``.)
@@ -145,6 +148,8 @@ class Client:
             if events:
                 links.append(await SocketLink.connect(Path(f"{path}.events")))
             async with client._running(client._socket_channels(links)):
+                # Without it the daemon would answer in order, as clients of the original v1 expect.
+                client.start("hello", command_id=HELLO_ID)
                 yield client
         finally:
             for link in links:
@@ -341,7 +346,7 @@ class Client:
     def _notice_status(self, payload: dict[str, Any]) -> None:
         if payload.get("message") == "bye":
             self._said_bye = True
-        elif payload.get("message") == "ready" and self._ready is None:
+        elif payload.get("message") == "ready" and self._ready is None and self._process is not None:
             self._ready = msgspec.convert(payload, Ready)
             self._ready_or_ended.set()
 

@@ -1,6 +1,7 @@
 """A late subscriber first reads from disk what it missed, then goes live: no hole, no repeat.
 
-Source: protocol v1, section 7.
+What it missed is what active runs have said so far, and the run that its own process asked for, if that has just ended.
+Source: protocol v1, section 6.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ CATCH_UP_BYTES = 256 * 1024
 async def follow_events(daemon: Daemon, listener: Listener) -> None:
     """Bring a new listener up to date and keep it subscribed."""
     active = list(daemon.runs.values())
-    ended = None if active else daemon.recently_ended()
+    ended = daemon.prompters.unseen(listener.peer_pid)
     listener.catching.update(run.run_id for run in active)
     daemon.hub.add(listener)
-    if ended is not None and listener.peer_pid not in ended.seen_by:
-        await _send_events(daemon.traces_root / f"{ended.run_id}.ndjson", listener, 0, None)
+    if ended is not None:
+        daemon.prompters.note_seen(listener.peer_pid, ended)
+        await _send_events(daemon.traces_root / f"{ended}.ndjson", listener, 0, None)
     for run in active:
         await _catch_up(daemon, listener, run)
 

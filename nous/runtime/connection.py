@@ -1,6 +1,7 @@
 """One connection: bytes in, commands dispatched, answers out.  The same for every transport.
 
-Answers are matched by ``id``, so a command that waits (a sync prompt) never keeps a later one from being read.
+Answers are matched by ``id``, so a command that waits (a sync prompt) never keeps a later one from being read.  In
+legacy mode (:mod:`nous.runtime.mode`) they leave in the order of the commands; nothing else waits for them.
 Commands that change something take turns in arrival order, in tasks that belong to the daemon: the end of their
 connection does not end them.  ``ping``, ``hello``, ``abort``, ``steer`` and ``follow_up`` wait for no other command;
 reads run in tasks of the connection, one at a time.
@@ -31,9 +32,11 @@ from nous.protocol.commands import (
     Steer,
 )
 from nous.protocol.responses import Answer, Result, encode_answer, error_line, mark_duplicate, success_line
+from nous.runtime.answer_order import AnswerOrder, AnswerPlace
 from nous.runtime.daemon import Daemon
 from nous.runtime.handlers import HANDLERS, Call, Reply
 from nous.runtime.hub import Listener
+from nous.runtime.mode import Mode
 from nous.runtime.order import Order, Turn
 from nous.runtime.outbox import Outbox
 from nous.runtime.remembered import Remembered, RememberedAnswers, repeated_answer
@@ -76,6 +79,7 @@ class Connection:
         self.decoder = CommandDecoder(daemon.settings.daemon.max_line_bytes, daemon.unfinished_lines)
         self._endpoint = endpoint
         self._on_end_of_input = on_end_of_input
+        self._answers = AnswerOrder(outbox)
         self._remembered = RememberedAnswers()
         self._pending = 0
         # Of these, commands that wait for their turn or have it.
@@ -84,6 +88,10 @@ class Connection:
         # Steers and follow-ups that wait for the run that they mean.
         self._inputs = Order()
         self._answered = anyio.Event()
+
+    @property
+    def mode(self) -> Mode:
+        return Mode.CURRENT if self.is_stdio or self.said_hello else Mode.LEGACY
 
     async def serve(self) -> None:
         """Read to the end of the stream, then wait until everything pending is answered.
@@ -134,47 +142,56 @@ class Connection:
     async def _take(self, items: Iterator[Command | Refused], tasks: TaskGroup) -> None:
         for item in items:
             if isinstance(item, Refused):
-                self._put_error(item.id, "", item.error)
+                self._put_error(self._place(), item.id, "", item.error)
             else:
-                await self._dispatch(item, tasks)
+                await self._dispatch(item, tasks, self._place(item))
             await self._pace()
+
+    def _place(self, command: Command | None = None) -> AnswerPlace:
+        is_hello = command is not None and command.type == "hello"
+        return self._answers.place(in_order=self.mode.answers_in_order and not is_hello)
 
     async def _pace(self) -> None:
         await self.outbox.room(UNREAD_ANSWERS_BYTES)
-        while self._pending >= MAX_PENDING:
+        while self._pending >= MAX_PENDING or self._answers.held_bytes > UNREAD_ANSWERS_BYTES:
             await self._answered.wait()
 
-    async def _dispatch(self, command: Command, tasks: TaskGroup) -> None:
+    async def _dispatch(self, command: Command, tasks: TaskGroup, place: AnswerPlace) -> None:
         """Have a command answered: at once, in a task of this connection (reads), or in one of the daemon's.
 
         Only the last ones outlive the connection, and only they wait for each other.
         """
         self._pending += 1
         if command.type in IMMEDIATE_READS:
-            await self._answer(Call(self, command.id), command, remember=False)
+            await self._answer(Call(self, command.id, place), command, remember=False)
         elif command.type in READ_ONLY:
-            tasks.start_soon(self._read, command, self._reads.ask())
+            tasks.start_soon(self._read, Call(self, command.id, place), command, self._turn_to_read())
         else:
-            await self._change(command, tasks)
+            await self._change(Call(self, command.id, place), command, tasks)
 
-    async def _read(self, command: Command, turn: Turn) -> None:
+    def _turn_to_read(self) -> Turn:
+        # Where answers leave in order, the place of the answer says whose turn it is.
+        return (Order() if self.mode.answers_in_order else self._reads).ask()
+
+    async def _read(self, call: Call, command: Command, turn: Turn) -> None:
         async with turn:
             # One after the other, so that a peer that reads no answers has one of them in memory and not all.
+            await call.place.until_next()
             await self.outbox.room(UNREAD_ANSWERS_BYTES)
-            await self._answer(Call(self, command.id), command, remember=False)
+            await self._answer(call, command, remember=False)
 
-    async def _change(self, command: Command, tasks: TaskGroup) -> None:
+    async def _change(self, call: Call, command: Command, tasks: TaskGroup) -> None:
         try:
             earlier = self._remembered.begin(command)
         except NousError as error:
-            self._refuse(command, error)
+            self._refuse(call, command, error)
             self._settle()
             return
         daemon = self.daemon
         if earlier is not None:
-            tasks.start_soon(self._repeat, command, earlier, tasks)
+            tasks.start_soon(self._repeat, call, command, earlier, tasks)
         elif command.type == "abort":
-            await self._answer(Call(self, command.id), command, remember=True)
+            await self._answer(call, command, remember=True)
         elif isinstance(command.payload, Steer | FollowUp):
             run_id = command.payload.run_id
             upcoming = daemon.upcoming_run(run_id)
@@ -182,22 +199,25 @@ class Connection:
                 held = HeldInput(_input_of(command.id, command.payload))
                 if upcoming is not None:
                     upcoming.hold(held)
-                call = Call(self, command.id, held=held, upcoming=upcoming)
+                call = call._replace(held=held, upcoming=upcoming)
                 daemon.start_task(self._answer_input, call, command, self._inputs.ask())
             else:
-                await self._answer(Call(self, command.id), command, remember=True)
+                await self._answer(call, command, remember=True)
         elif command.type in UNORDERED:
-            daemon.start_task(self._answer, Call(self, command.id), command)
+            daemon.start_task(self._answer, call, command)
         else:
-            self._ask_for_turn(command)
+            self._ask_for_turn(call, command)
 
-    def _ask_for_turn(self, command: Command) -> None:
+    def _ask_for_turn(self, call: Call, command: Command) -> None:
         daemon, payload = self.daemon, command.payload
-        upcoming = daemon.upcoming.add(payload.session_id) if isinstance(payload, Prompt | CompactSession) else None
+        upcoming = None
+        if isinstance(payload, Prompt | CompactSession):
+            names_none = isinstance(payload, Prompt) and payload.session_id is None
+            upcoming = daemon.upcoming.add(payload.session_id, is_alone=names_none and self.mode.one_run_at_a_time)
         turn = daemon.order.ask(self)
         turn.on_release(self._leave_order)
         self._in_order += 1
-        daemon.start_task(self._answer_in_turn, Call(self, command.id, turn, upcoming), command)
+        daemon.start_task(self._answer_in_turn, call._replace(turn=turn, upcoming=upcoming), command)
 
     async def _answer_input(self, call: Call, command: Command, turn: Turn) -> None:
         """Answer a steer or a follow-up once it is known whether there is the run that it means.
@@ -229,20 +249,21 @@ class Connection:
         self._in_order -= 1
         self._notify()
 
-    async def _repeat(self, command: Command, earlier: Remembered, tasks: TaskGroup) -> None:
+    async def _repeat(self, call: Call, command: Command, earlier: Remembered, tasks: TaskGroup) -> None:
         """Give the answer of the same command that was sent before, once it has one."""
         answer = await repeated_answer(earlier)
         if answer is None:
             # The first one was refused, and a refused command is as if it was never sent.
             self._settle()
-            await self._dispatch(command, tasks)
+            await self._dispatch(command, tasks, call.place)
             return
-        async with self._reads.ask():
+        async with self._turn_to_read():
+            await call.place.until_next()
             await self.outbox.room(UNREAD_ANSWERS_BYTES)
             kind, payload = answer
             if kind == "result":
                 payload = await self._result_again(payload)
-            self.outbox.put(success_line(command.id, kind, mark_duplicate(payload)))
+            call.place.put(success_line(command.id, kind, mark_duplicate(payload)))
         self._settle()
 
     async def _result_again(self, payload: bytes) -> bytes:
@@ -276,23 +297,23 @@ class Connection:
         except Exception as error:
             if not isinstance(error, NousError):
                 log.error("command_crashed", command=command.type, error=repr(error))
-            self._refuse(command, as_nous_error(error))
+            self._refuse(call, command, as_nous_error(error))
         else:
-            self.outbox.put(line)
+            call.place.put(line)
             if remember:
                 self._remembered.finish(command.id, kind, kept)
         finally:
             if reply is not None and reply.then is not None:
                 reply.then()
 
-    def _refuse(self, command: Command, error: NousError) -> None:
-        self._put_error(command.id, command.type, error)
+    def _refuse(self, call: Call, command: Command, error: NousError) -> None:
+        self._put_error(call.place, command.id, command.type, error)
 
-    def _put_error(self, command_id: str, command_type: str, error: NousError) -> None:
+    def _put_error(self, place: AnswerPlace, command_id: str, command_type: str, error: NousError) -> None:
         """Answer with an error.  A client's own mistakes are its own business: they are logged for debugging alone."""
         note = log.debug if error.category == "invalid_input" else log.info
         note("command_refused", command=command_type, code=error.code, category=error.category)
-        self.outbox.put(error_line(command_id, error, self.daemon.correlation_id))
+        place.put(error_line(command_id, error, self.daemon.correlation_id))
 
     def _settle(self) -> None:
         self._pending -= 1

@@ -37,6 +37,7 @@ from nous.runtime.health import LoopWatch
 from nous.runtime.hub import Hub
 from nous.runtime.models import OneProvider
 from nous.runtime.order import Order
+from nous.runtime.prompters import Prompters
 from nous.runtime.seams import LiveSeams, Seams
 from nous.runtime.stop import StopRequest
 from nous.runtime.syncs import Syncs
@@ -58,20 +59,11 @@ if TYPE_CHECKING:
 
 log = get_log("runtime")
 
-RECENT_RUN_SECONDS: Final = 5.0
-"""For so long after its end a run is still shown to a new subscriber (protocol v1, section 7)."""
-
 LONGEST_LINES: Final = 4
 """The unfinished lines of all connections may hold as much as this many of the longest ones."""
 
 Exporter = Callable[[str, str], Path]
 """Exports a run's trace in a format; returns the file, which lies under the state directory."""
-
-
-class EndedRun(msgspec.Struct, frozen=True):
-    run_id: str
-    ended_ns: int
-    seen_by: frozenset[int]
 
 
 class Daemon:
@@ -131,7 +123,7 @@ class Daemon:
         self.follow_up_mode: QueueMode = "one-at-a-time"
         self.runs: dict[str, RunDriver] = {}
         self.upcoming = UpcomingRuns(ids.run_id)
-        self.last_ended: EndedRun | None = None
+        self.prompters = Prompters(clock)
         self._usage = UsageLog(state_root / "sessions")
         self.accepting = True
         self.stop = StopRequest()
@@ -203,8 +195,12 @@ class Daemon:
             raise NousError("shutting_down")
         run = self.run_of(session_id)
         if run is not None:
-            reason = "compaction_in_progress" if run.is_compaction else "run_in_progress"
-            raise NousError("command_rejected", reason)
+            raise _busy(run)
+
+    def check_may_start(self, upcoming: UpcomingRun) -> None:
+        """Check that a run which is to be the only one may start.  Raises ``command_rejected`` while another is on."""
+        if upcoming.is_alone and self.runs:
+            raise _busy(next(iter(self.runs.values())))
 
     def forget_run(self, driver: RunDriver) -> None:
         """Note that a run has ended.  May be repeated."""
@@ -213,31 +209,46 @@ class Daemon:
         self.uses.end_run(driver.run_id)
         if driver.refusal is None:
             self._note_usage(driver)
-        if driver.refusal is None:
-            self.last_ended = EndedRun(driver.run_id, self.clock.mono_ns(), self.hub.peer_pids())
+            self.prompters.note_end(driver.run_id, self.hub.peer_pids())
         ended, self._run_ended = self._run_ended, anyio.Event()
         ended.set()
 
     def upcoming_run(self, run_id: str | None = None) -> UpcomingRun | None:
         """Return the run that is coming up and that a command means, if it means one that is.
 
-        Without a ``run_id`` that is the one in the active session, unless another run is active there.
+        Without a ``run_id`` that is the one in the active session, unless another run is active there.  If no run is
+        active at all, and none is coming up there, it is the only one that is coming up.
         """
         if run_id is not None:
             return self.upcoming.find_id(run_id, is_new=run_id not in self.runs and not self.knows_run(run_id))
+        active = [run for run in self.runs.values() if run.active]
         upcoming = self.upcoming.find(self.active_session_id)
+        if upcoming is None:
+            return None if active else self.upcoming.only()
+        if upcoming.is_alone and any(run is not upcoming.driver for run in active):
+            # It will be refused.
+            return None
         run = self.run_of(self.active_session_id) if self.active_session_id else None
-        if upcoming is None or run is None or not run.active or run is upcoming.driver:
-            return upcoming
-        return None
+        return upcoming if run is None or not run.active or run is upcoming.driver else None
+
+    def unnamed_run(self) -> RunDriver | None:
+        """Return the active run that a command means which names none.
+
+        That is the active session's; if it has none and exactly one run is active in the daemon, that one.
+        """
+        run = self.run_of(self.active_session_id) if self.active_session_id else None
+        if run is not None and run.active:
+            return run
+        active = [run for run in self.runs.values() if run.active]
+        return active[0] if len(active) == 1 else None
 
     def find_run(self, run_id: str | None) -> RunDriver:
-        """Return the active run a command means: the named one, or the active session's.
+        """Return the active run a command means: the named one, or :meth:`unnamed_run`.
 
         Raises ``run_not_found``, or ``command_rejected`` (no_active_run).
         """
         if run_id is None:
-            driver = self.run_of(self.active_session_id) if self.active_session_id else None
+            driver = self.unnamed_run()
         else:
             driver = self.runs.get(run_id)
             if driver is None and not self.knows_run(run_id):
@@ -248,13 +259,6 @@ class Daemon:
 
     def knows_run(self, run_id: str) -> bool:
         return is_safe_id(run_id) and (self.traces_root / f"{run_id}.ndjson").exists()
-
-    def recently_ended(self) -> EndedRun | None:
-        """Return the run that ended last, if that was less than 5 s ago."""
-        last = self.last_ended
-        if last is None or self.clock.mono_ns() - last.ended_ns > RECENT_RUN_SECONDS * 1e9:
-            return None
-        return last
 
     def lose_client(self, run_id: str) -> None:
         """Abort a run as if whoever asked had gone."""
@@ -293,11 +297,11 @@ class Daemon:
     async def session_for_prompt(self, found: Session | None, leaf_id: str | None) -> Session:
         """Return the session a prompt means: the one that was found for it, or a new one that becomes active.
 
-        Raises ``invalid_payload`` for a leaf that the session does not have.
+        Raises ``command_rejected`` for a leaf that the session does not have.
         """
         if leaf_id:
             if found is None:
-                raise NousError("invalid_payload", "leaf_id: there is no session yet")
+                raise NousError("command_rejected", "leaf_id: there is no session yet", hint="Leave leaf_id out.")
             found.path(leaf_id)
         if found is None:
             found = self.create_session()
@@ -322,7 +326,7 @@ class Daemon:
         return self.sessions.create(self.ids.session_id(), self.clock.now())
 
     async def set_leaf(self, session: Session, leaf_id: str) -> None:
-        """Make a message the active leaf.  Raises ``invalid_payload`` if the session does not have it."""
+        """Make a message the active leaf.  Raises ``command_rejected`` if the session does not have it."""
         session.path(leaf_id)
         if leaf_id == session.leaf_id:
             return
@@ -385,6 +389,10 @@ class Daemon:
     def config_digest(self) -> str:
         """A digest of the settings in force (they hold no secrets: keys are named, not held)."""
         return hashlib.sha256(msgspec.json.encode(self.settings)).hexdigest()
+
+
+def _busy(run: RunDriver) -> NousError:
+    return NousError("command_rejected", "compaction_in_progress" if run.is_compaction else "run_in_progress")
 
 
 async def _contain(work: Callable[..., Awaitable[None]], arguments: tuple[object, ...]) -> None:

@@ -41,6 +41,7 @@ from nous.runtime.pages import page_messages, page_tree
 from nous.runtime.terms import check_output_schema, choice_in_force, settle_prompt
 
 if TYPE_CHECKING:
+    from nous.runtime.answer_order import AnswerPlace
     from nous.runtime.connection import Connection
     from nous.runtime.driver import RunDriver
     from nous.runtime.order import Turn
@@ -50,12 +51,13 @@ if TYPE_CHECKING:
 class Call(NamedTuple):
     """What a handler knows besides the payload.
 
-    ``turn`` is the place in the order of changes, ``upcoming`` the run that the command asks for, ``held`` the input
-    that may have reached its run before the handler is called, if it has one.
+    ``place`` is where its answer goes, ``turn`` its turn among the changes, ``upcoming`` the run that the command asks
+    for, ``held`` the input that may have reached its run before the handler is called, if it has one.
     """
 
     connection: Connection
     command_id: str
+    place: AnswerPlace
     turn: Turn | None = None
     upcoming: UpcomingRun | None = None
     held: HeldInput | None = None
@@ -107,6 +109,8 @@ async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
     daemon = conn.daemon
     if not daemon.accepting:
         raise NousError("shutting_down")
+    assert call.upcoming is not None
+    daemon.check_may_start(call.upcoming)
     if payload.output_schema is not None:
         assert call.turn is not None
         # It may take seconds: the commands of other clients do not wait for it.
@@ -114,10 +118,11 @@ async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
             await check_output_schema(daemon.schemas, payload.output_schema)
     found = await daemon.named_or_active_session(payload.session_id)
     terms = await settle_prompt(daemon, found, payload)
+    daemon.check_may_start(call.upcoming)
     session = await daemon.session_for_prompt(found, payload.leaf_id)
-    assert call.upcoming is not None
     first = RunStarted(call.command_id, payload.text, terms.images)
     driver = await start_run(daemon, session, first, terms, payload.leaf_id, call.upcoming)
+    daemon.prompters.note_prompt(conn.listener.peer_pid, driver.run_id)
     wait = conn.prompt_wait if payload.wait is None else payload.wait
     if not wait:
         answer = Accepted(
@@ -151,12 +156,16 @@ async def _await_result(call: Call, driver: RunDriver) -> Result:
 
 async def _await_end(call: Call, driver: RunDriver) -> None:
     """Wait for a run's end.  Raises ``timeout`` (the run goes on), or why the run failed."""
+    daemon = call.connection.daemon
     ids: dict[str, object] = {"run_id": driver.run_id, "session_id": driver.session_id}
-    timeout_ms = call.connection.daemon.settings.daemon.command_timeout_ms
+    timeout_ms = daemon.settings.daemon.command_timeout_ms
     with anyio.move_on_after(timeout_ms / 1000):
         await driver.ended.wait()
     if not driver.ended.is_set():
         raise NousError("timeout", f"no end after {timeout_ms} ms", data=ids)
+    if not call.connection.outbox.broken:
+        # The answer tells how the run ended.
+        daemon.prompters.note_seen(call.connection.listener.peer_pid, driver.run_id)
     if driver.failure is not None:
         raise NousError(driver.failure.code, driver.failure.cause, data=ids)
 
@@ -272,6 +281,8 @@ async def get_state(call: Call, payload: c.GetState) -> State:
     choice = choice_in_force(daemon.catalogue, session)
     spent = daemon.spent_in(session_id)
     run = daemon.run_of(session_id) if session_id else None
+    if run is None and payload.session_id is None:
+        run = daemon.unnamed_run()
     return State(
         run_state="idle" if run is None else run.state,
         run_id="" if run is None else run.run_id,
@@ -314,7 +325,8 @@ async def get_messages(call: Call, payload: c.GetMessages) -> Messages:
     if session is None:
         return Messages(session_id="", messages=[])
     leaf_id = session.leaf_id if payload.leaf_id is None else payload.leaf_id
-    page, cursor = page_messages(session.full_path(leaf_id), payload.cursor, daemon.settings.daemon.max_event_bytes)
+    path = session.path(leaf_id) if payload.view == "context" else session.full_path(leaf_id)
+    page, cursor = page_messages(path, payload.cursor, daemon.settings.daemon.max_event_bytes)
     return Messages(session_id=session.id, messages=page, leaf_id=leaf_id or UNSET, next_cursor=cursor)
 
 
@@ -340,6 +352,8 @@ async def new_session(call: Call, payload: c.NewSession) -> SessionAnswer:
 
 
 async def switch_session(call: Call, payload: c.SwitchSession) -> SessionAnswer:
+    if not payload.session_id:
+        raise NousError("invalid_payload", "session_id: empty")
     daemon = call.connection.daemon
     session = await daemon.session(payload.session_id)
     asked = {"reason": "switch", "session_id": session.id}
@@ -352,7 +366,7 @@ async def set_leaf(call: Call, payload: c.SetLeaf) -> Leaf:
     daemon = call.connection.daemon
     session = await daemon.named_or_active_session(payload.session_id)
     if session is None:
-        raise NousError("invalid_payload", "leaf_id: there is no session yet")
+        raise NousError("command_rejected", "leaf_id: there is no session yet", hint="new_session makes one.")
     if not payload.leaf_id:
         raise NousError("invalid_payload", "leaf_id: empty")
     daemon.check_free(session.id)

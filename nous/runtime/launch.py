@@ -27,8 +27,8 @@ async def start_run(
     It is in its trace when this returns, and in no stream yet: its events wait for :meth:`RunDriver.open`.  If this is
     cancelled once the run has been made, the run opens and goes on.
 
-    Raises ``command_rejected``, ``overloaded``, ``shutting_down`` or ``io_failure``, and ``invalid_payload`` for an
-    unknown leaf; nothing was written then.
+    Raises ``command_rejected`` (also for an unknown leaf), ``overloaded``, ``shutting_down`` or ``io_failure``; nothing
+    was written then.
     """
     return await _launch(daemon, session, first, terms, leaf_id, upcoming)
 
@@ -60,6 +60,7 @@ async def _launch(
 
     await daemon.extensions.ready()
     daemon.check_free(session.id)
+    daemon.check_may_start(upcoming)
     if len(daemon.runs) >= daemon.settings.daemon.max_runs:
         raise NousError("overloaded", f"{len(daemon.runs)} runs are active")
     run_id = daemon.upcoming.run_id(upcoming)
@@ -68,6 +69,7 @@ async def _launch(
         # Nobody prunes or removes the session any more: this is what the run will find in it.
         await complete_async(session.refresh())
         daemon.check_free(session.id)
+        daemon.check_may_start(upcoming)
         leaf_id = session.leaf_id if leaf_id is None else leaf_id
         driver = make_run(daemon, session, run_id, leaf_id, terms, daemon.forget_run)
     except BaseException:

@@ -60,12 +60,14 @@ class HeldAbort(NamedTuple):
 class UpcomingRun:
     """A run from the moment its command was read until that command is answered or refused.
 
-    ``session_id`` is the session that the command names (None: the active one).  ``driver`` is set once the run is
+    ``session_id`` is the session that the command names (None: the active one).  One that ``is_alone`` is refused
+    while another run is active.  ``driver`` is set once the run is
     made.  ``settled`` is set once it is known whether there is a run.
     """
 
-    def __init__(self, session_id: str | None) -> None:
+    def __init__(self, session_id: str | None, *, is_alone: bool = False) -> None:
         self.session_id = session_id
+        self.is_alone = is_alone
         self.settled = anyio.Event()
         self.driver: RunDriver | None = None
         self.run_id = ""
@@ -94,8 +96,8 @@ class UpcomingRuns:
         self._make_id = make_id
         self._runs: list[UpcomingRun] = []
 
-    def add(self, session_id: str | None) -> UpcomingRun:
-        run = UpcomingRun(session_id)
+    def add(self, session_id: str | None, *, is_alone: bool = False) -> UpcomingRun:
+        run = UpcomingRun(session_id, is_alone=is_alone)
         self._runs.append(run)
         return run
 
@@ -108,6 +110,10 @@ class UpcomingRuns:
     def find(self, session_id: str) -> UpcomingRun | None:
         """Return the run that comes up next in a session."""
         return next((run for run in self._runs if run.session_id in (None, session_id)), None)
+
+    def only(self) -> UpcomingRun | None:
+        """Return the run that is coming up, if there is exactly one."""
+        return self._runs[0] if len(self._runs) == 1 else None
 
     def find_id(self, run_id: str, *, is_new: bool) -> UpcomingRun | None:
         """Return the run that has an id; ``is_new``: nothing else has it, so one that has no id yet may get it."""

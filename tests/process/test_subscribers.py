@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import anyio
@@ -108,43 +106,41 @@ async def test_a_subscriber_hears_each_active_run_from_its_start(home: Home) -> 
 
 
 @pytest.mark.behaviour("P7.10")
-async def test_a_run_that_just_ended_is_shown_to_who_has_not_seen_it(home: Home) -> None:
+async def test_a_run_that_just_ended_is_shown_to_the_process_that_asked_for_it(home: Home) -> None:
     with bounded():
         async with serve_socket(home) as (path, _), connect(path) as peer:
-            older = (await peer.ok("prompt", {"text": "older"}))["run_id"]
-            newest = (await peer.ok("prompt", {"text": "newest"}))["run_id"]
+            older = await peer.start("older")
+            newest = await peer.start("newest", session_id=await other(peer))
+            await idle(peer)
             async with connect(events_path(path)) as subscriber:
                 assert joined_deltas(await subscriber.run_events(newest)) == "mock response: newest"
                 assert {line.run_id for line in subscriber.lines} == {newest} != {older}
 
 
+async def other(peer: Peer) -> str:
+    return str((await peer.ok("new_session"))["session_id"])
+
+
+async def idle(peer: Peer) -> None:
+    """Wait until no run is active."""
+    while (await peer.ok("get_state"))["runs"]:
+        pass
+
+
 @pytest.mark.behaviour("P7.10")
-async def test_a_run_that_just_ended_is_not_shown_again_to_the_same_process(home: Home) -> None:
+@pytest.mark.parametrize("how", ["events", "answer"])
+async def test_a_run_that_just_ended_is_not_shown_to_a_process_that_saw_its_end(home: Home, how: str) -> None:
     with bounded():
         async with serve_socket(home) as (path, _), connect(path) as peer:
-            async with connect(events_path(path)) as subscriber:
-                seen = (await peer.ok("prompt", {"text": "seen"}))["run_id"]
-                await subscriber.run_events(seen)
+            if how == "events":
+                async with connect(events_path(path)) as subscriber:
+                    await subscriber.run_events(await peer.start("seen"))
+            else:
+                await peer.ok("prompt", {"text": "seen"})
             async with connect(events_path(path)) as again:
-                elsewhere = await anyio.run_process(
-                    [sys.executable, "-c", SUBSCRIBE, str(events_path(path))], stderr=subprocess.PIPE
-                )
                 new = (await peer.ok("prompt", {"text": "new"}))["run_id"]
                 await again.run_events(new)
                 assert {line.run_id for line in again.lines} == {new}
-        # Another process had not seen it.
-        assert joined_deltas([read_line(raw) for raw in elsewhere.stdout.split(b"\n")[:-1]]) == "mock response: seen"
-
-
-SUBSCRIBE = """
-import socket, sys
-with socket.socket(socket.AF_UNIX) as sock:
-    sock.connect(sys.argv[1])
-    data = b""
-    while b"agent_end" not in data or not data.endswith(b"\\n"):
-        data += sock.recv(65536)
-    sys.stdout.buffer.write(data)
-"""
 
 
 # -- subscribers that are slow
