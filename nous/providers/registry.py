@@ -12,6 +12,7 @@ from nous.providers.settings import ProviderSettings
 
 if TYPE_CHECKING:
     from nous.providers.adapter import Adapter
+    from nous.providers.api_base import ApiBase
     from nous.providers.http import HttpRoom
     from nous.providers.listing import ListedModel
     from nous.providers.models import ModelInfo, ModelTable
@@ -38,7 +39,8 @@ def build_provider(
         return MockProvider(settings)
     from nous.providers.vendor import VendorProvider
 
-    return VendorProvider(build_adapter(name, settings, table), room or build_room(settings))
+    adapter = build_adapter(name, settings, table)
+    return VendorProvider(adapter, room or build_room(settings), _base_of(name, settings))
 
 
 def build_room(settings: ProviderSettings) -> HttpRoom:
@@ -78,9 +80,20 @@ async def list_models(name: str, settings: ProviderSettings) -> list[ListedModel
     request = list_request(preset.dialect, open_endpoint(preset, settings))
     room = build_room(settings)
     try:
-        return read_list(preset.dialect, await room.fetch(request, list_fault))
+        base = _base_of(name, settings)
+        answer = room.fetch(request, list_fault) if base is None else base.ask(request, list_fault, room.fetch)
+        return read_list(preset.dialect, await answer)
     finally:
         await room.aclose()
+
+
+def _base_of(name: str, settings: ProviderSettings) -> ApiBase | None:
+    """Return the address that was configured for a provider whose paths may begin with ``/v1``."""
+    if settings.api_base is None or find_preset(name).dialect == "gemini":
+        return None
+    from nous.providers.api_base import ApiBase
+
+    return ApiBase(settings.api_base.rstrip("/"))
 
 
 def find_preset(name: str) -> Preset:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from nous.errors import NousError
 from nous.ports.model import ModelItem, ModelRequest
-from nous.providers.adapter import Adapter, ItemParser, finish_stream
-from nous.providers.faults import is_cut
+from nous.providers.adapter import Adapter, HttpRequest, ItemParser, finish_stream
+from nous.providers.api_base import ApiBase
+from nous.providers.faults import Reply, is_cut
 from nous.providers.http import ByteStream, HttpRoom
 from nous.providers.patience import Patience
 from nous.providers.sse import MAX_EVENT_BYTES, SseParser
@@ -22,13 +23,17 @@ MAX_BARREN_BYTES: Final = 2 * MAX_EVENT_BYTES
 
 
 class VendorProvider:
-    """See :class:`nous.ports.model.Provider` for what it promises.  ``room`` may be shared between providers."""
+    """See :class:`nous.ports.model.Provider` for what it promises.
 
-    def __init__(self, adapter: Adapter, room: HttpRoom) -> None:
+    ``room`` may be shared between providers.  ``base`` is an address that may lack its ``/v1``.
+    """
+
+    def __init__(self, adapter: Adapter, room: HttpRoom, base: ApiBase | None = None) -> None:
         self.name = adapter.name
         self.model = adapter.model
         self._adapter = adapter
         self._room = room
+        self._base = base
 
     @property
     def builds(self) -> int:
@@ -47,11 +52,21 @@ class VendorProvider:
 
     @asynccontextmanager
     async def _stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[list[ModelItem]]]:
-        async with self._room.post(self._adapter.build(request), self._adapter.fault) as body:
+        async with self._opened(self._adapter.build(request)) as body:
             items = ItemStream(body, self._adapter.parser(request.tools))
             yield items
             if items.done:
                 await body.drain()
+
+    @asynccontextmanager
+    async def _opened(self, request: HttpRequest) -> AsyncIterator[ByteStream]:
+        async with AsyncExitStack() as stack:
+
+            async def send(placed: HttpRequest, fault: Callable[[Reply], NousError]) -> ByteStream:
+                return await stack.enter_async_context(self._room.post(placed, fault))
+
+            fault = self._adapter.fault
+            yield await (send(request, fault) if self._base is None else self._base.ask(request, fault, send))
 
     async def aclose(self) -> None:
         await self._room.aclose()

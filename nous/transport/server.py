@@ -20,7 +20,7 @@ from nous.runtime.stop import ABORT_MARGIN_MS, end_runs
 from nous.system.threads import run_in_thread
 from nous.telemetry.log import get_log
 from nous.transport.ending import ProcessEnding
-from nous.transport.unix import SocketEndpoint, UnixListener, warn_if_open_directory
+from nous.transport.unix import SocketEndpoint, UnixListener, prepare_directory
 
 log = get_log("transport")
 
@@ -104,7 +104,7 @@ class Server:
         if self._socket_path is None:
             return []
         path = self._socket_path
-        warn_if_open_directory(path.parent)
+        prepare_directory(path.parent)
         commands = UnixListener(path)
         try:
             return [commands, UnixListener(path.with_name(path.name + ".events"))]

@@ -160,13 +160,18 @@ class UnixListener:
             self._sock.close()
 
 
-def warn_if_open_directory(directory: Path) -> None:
-    """Warn if others may replace the sockets of a directory.  That they may enter it gives them nothing:
+def prepare_directory(directory: Path) -> None:
+    """Make the directory of sockets, for its owner alone, if its parent exists.
+
+    Warn if others may replace the sockets of a directory.  That they may enter it gives them nothing:
     the sockets are for their owner alone.
 
     Raises ``io_failure`` for a directory that cannot be used.
     """
     try:
+        with suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+            log.info("socket_directory_made", directory=str(directory))
         mode = directory.stat().st_mode
     except OSError as error:
         raise NousError("io_failure", f"cannot use {directory}: {error.strerror}") from error

@@ -152,7 +152,7 @@ async def test_of_daemons_that_start_at_once_over_dead_sockets_exactly_one_serve
 
 
 async def test_a_path_no_socket_can_have(home: Home) -> None:
-    for path in (home.root / ("x" * 120), home.root / "nowhere" / "s"):
+    for path in (home.root / ("x" * 120), home.root / "nowhere" / "either" / "s"):
         with bounded():
             async with spawn(home, Setup(flags=("--socket", str(path)))) as spawned:
                 assert await spawned.wait() in (1, 6)
