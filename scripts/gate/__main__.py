@@ -16,7 +16,7 @@ from pathlib import Path
 
 import anyio
 
-from scripts.gate import deadlines, freeze, leaves, offline, replays, stream_first
+from scripts.gate import compat, deadlines, freeze, leaves, offline, replays, stream_first
 from scripts.gate.checks import CHECK_SECONDS, Check, Place, Table
 
 OFFLINE: Table = {
@@ -26,6 +26,7 @@ OFFLINE: Table = {
     **leaves.CHECKS,
     **deadlines.CHECKS,
     **offline.CHECKS,
+    **compat.CHECKS,
 }
 
 NO_SOCKET = ("C1.3", "no socket was opened beyond loopback")
