@@ -89,7 +89,7 @@ async def test_a_tools_image_is_shown_to_a_model_that_sees(nous: OpenPeer, home:
     ):
         events = await peer.run("What is in a.png?")
         [result] = [line.payload["result"] for line in events if line.type == "tool_execution_end"]
-        assert result == "[image/png, 3x4 pixels, 44 bytes]"
+        assert result == "[image/png, 3x4 pixels, 68 bytes]"
         *_, told, shown = messages_of(server, 1)
         assert (told["role"], told["content"]) == ("tool", result)
         assert SHOWN in shown["content"]
@@ -104,7 +104,7 @@ async def test_a_tools_image_is_only_described_to_one_that_may_not(nous: OpenPee
             nous(setup_for(server, provider, model)) as peer,
         ):
             await peer.run("What is in a.png?")
-            assert messages_of(server, 1)[-1]["content"] == "[image/png, 3x4 pixels, 44 bytes: an image, not shown]"
+            assert messages_of(server, 1)[-1]["content"] == "[image/png, 3x4 pixels, 68 bytes: an image, not shown]"
 
 
 @pytest.mark.parametrize("kind", ["steer", "follow_up"])
