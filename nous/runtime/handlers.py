@@ -35,7 +35,7 @@ from nous.protocol.responses import (
 )
 from nous.runtime.extensions import ask_about_session
 from nous.runtime.health import measure
-from nous.runtime.launch import start_compaction, start_run
+from nous.runtime.launch import nothing_to_compact, start_compaction, start_run
 from nous.runtime.model_commands import list_models, set_model
 from nous.runtime.pages import page_messages, page_tree
 from nous.runtime.terms import check_output_schema, choice_in_force, settle_prompt
@@ -175,7 +175,7 @@ async def compact_session(call: Call, payload: c.CompactSession) -> Compaction:
     daemon = call.connection.daemon
     session = await daemon.named_or_active_session(payload.session_id)
     if session is None:
-        raise NousError("command_rejected", "nothing_to_compact")
+        raise nothing_to_compact()
     assert call.upcoming is not None
     first = CompactionStarted(call.command_id, payload.instruction or "")
     driver = await start_compaction(daemon, session, first, call.upcoming)

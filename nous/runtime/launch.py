@@ -43,8 +43,14 @@ async def start_compaction(
     from nous.engine.summary import choose_cut
 
     if not choose_cut(session.path(), daemon.settings.engine.compact_keep_tokens):
-        raise NousError("command_rejected", "nothing_to_compact")
+        raise nothing_to_compact()
     return await _launch(daemon, session, first, settle(daemon, session, None), None, upcoming)
+
+
+def nothing_to_compact() -> NousError:
+    """Return the refusal of a compaction that would summarise nothing."""
+    hint = "Compact once the session is longer, or keep less: engine.compact_keep_tokens."
+    return NousError("command_rejected", "nothing_to_compact", hint=hint)
 
 
 async def _launch(
