@@ -52,7 +52,7 @@ class RecordingExtensions:
 
     async def command(self, name: str, payload: dict[str, Any], session_id: str) -> dict[str, Any]:
         if name not in self.commands:
-            raise NousError("capability_unavailable", f"no extension has a command {name!r}")
+            raise NousError("command_rejected", f"no extension has a command {name!r}")
         return self.commands[name](payload)
 
     def states(self) -> list[ExtensionInfo]:
