@@ -156,7 +156,7 @@ CLI_CODES: Final[dict[str, CodeInfo]] = {
         "invalid_input", "The configuration is not valid.", "docs/configuration.md lists all settings and variables."
     ),
     "state_dir_missing": CodeInfo(
-        "invalid_input", "The state directory does not exist.", "Type: nous init (or add --bootstrap)."
+        "invalid_input", "There is no state directory of nous.", "Type: nous init (or add --bootstrap)."
     ),
     "dependency_missing": CodeInfo(
         "dependency_missing", "Something nous needs is not installed.", "Type: nous doctor."

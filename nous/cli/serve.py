@@ -329,12 +329,14 @@ def keep_house(state: StateDir, daemon: Daemon) -> None:
     Runs in a thread beside the serving and stops early when the daemon is to end: nobody waits for it.
     """
     from nous.store.trace_repair import interrupt_dead
+    from nous.system.leftovers import remove_leftovers
     from nous.system.orphans import end_orphans
 
     should_stop = daemon.stop.requested.is_set
     if count := end_orphans(dead_epochs(state.daemons), should_stop):
         log.warning("orphans_ended", count=count)
     daemon.sessions.sweep()
+    remove_leftovers(state.root, state.sessions)
     found = interrupt_dead(state.traces, partial(is_dead, state.daemons), should_stop=should_stop)
     for trace in found.closed:
         log.info("trace_interrupted", run_id=trace.run_id)

@@ -188,7 +188,7 @@ def file_of(state: StateDir, source: str) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    raise NousError("session_not_found", source)
+    raise NousError("session_not_found", source, hint="Type: nous session list (or give the path of a session's file).")
 
 
 def all_files(state: StateDir) -> list[Path]:

@@ -113,7 +113,8 @@ def tokens(usage: dict[str, int] | None) -> str:
 
 
 def duration(ms: int | None) -> str:
-    if ms is None:
+    """Return a duration for people: nothing where none is known, or the clock was set back meanwhile."""
+    if ms is None or ms < 0:
         return ""
     return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
 

@@ -113,7 +113,7 @@ def tool_end(payload: dict[str, Any]) -> str:
     """Return how a call ended: ``read ok 3 ms``, or with the result's first line if it failed."""
     is_error = payload.get("is_error", False)
     line = f"{payload['tool_name']} {'error' if is_error else 'ok'}"
-    if "duration_ms" in payload:
+    if payload.get("duration_ms", -1) >= 0:
         line += f" {payload['duration_ms']} ms"
     return f"{line}: {_cut(payload['result'].partition(chr(10))[0], MAX_ARGUMENTS_CHARACTERS)}" if is_error else line
 

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from nous.errors import NousError
 from nous.store.disk import Disk
+from nous.system.regular_file import read_regular_file
 
 
 class LockProfile(Struct, frozen=True, kw_only=True):
@@ -45,6 +46,8 @@ class Owner(Struct, frozen=True):
     pid: int
     since_ms: int
 
+
+_MAX_OWNER_BYTES: Final = 4096
 
 _owners = msgspec.json.Decoder(Owner)
 
@@ -77,7 +80,7 @@ def unlock(disk: Disk, fd: int) -> None:
 def read_owner(path: str) -> Owner | None:
     """Return who holds the lock, as far as that can be told."""
     try:
-        return _owners.decode(Path(path).read_bytes())
+        return _owners.decode(read_regular_file(path, _MAX_OWNER_BYTES))
     except (OSError, msgspec.DecodeError, RecursionError):
         return None
 

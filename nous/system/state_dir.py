@@ -125,11 +125,21 @@ def open_state_dir(root: Path, bootstrap: Actor | None = None) -> StateDir:
     with _io_failure_names(root):
         if not _is_initialised(root):
             if bootstrap is None:
-                raise NousError("state_dir_missing", str(root))
+                raise _missing(root)
             init_state_dir(root, bootstrap)
         for directory in (root, *(root / name for name in _SUBDIRS)):
             _ensure_dir(directory)
         return msgspec.structs.replace(state_paths(root), warnings=tuple(_open_to_others(root)))
+
+
+def _missing(root: Path) -> NousError:
+    """Say what stands in the place of a state directory; what may be in a new one is none yet."""
+    with suppress(OSError):
+        if any(not _may_stand_in(path.name) for path in root.iterdir()):
+            cause = f"{root} is a directory with other files, not one of nous"
+            return NousError("state_dir_missing", cause, hint="Choose an empty or a new directory.")
+        return NousError("state_dir_missing", f"{root} is there, but was not made ready yet")
+    return NousError("state_dir_missing", str(root))
 
 
 def init_state_dir(root: Path, actor: Actor) -> bool:

@@ -17,15 +17,12 @@ from nous.cli.doctor.check import Finding, Situation, enumerate_names, failed, p
 from nous.store.disk import Disk
 from nous.store.locks import Owner, read_owner
 from nous.store.sweep import sweep_temps
-from nous.system import state_dir
+from nous.system import leftovers, state_dir
+from nous.system.leftovers import find_leftovers
 from nous.system.state_dir import is_dead, list_epochs, read_bootstrap_record
-
-LEFT_AFTER_S: Final = 600
-"""Nobody takes ten minutes to replace a file: a temporary one that is older was left behind."""
 
 LARGE_LEFTOVERS_BYTES: Final = 100 << 20
 
-_TEMP_PATTERNS: Final = (".nous-*.tmp", ".*.ndjson.tmp", ".sessions.index.tmp", ".bootstrap.json.*", ".*.lock-new")
 _OTHERS: Final = 0o077
 
 
@@ -77,7 +74,7 @@ def _private_paths(situation: Situation) -> Iterator[Path]:
 
 
 def check_leftovers(situation: Situation) -> Finding:
-    found = list(_leftovers(situation))
+    found = list(find_leftovers(situation.state.root))
     size = sum(path.stat().st_size for path in found)
     if not found:
         return passed("no temporary files of killed processes")
@@ -90,24 +87,7 @@ def remove_leftovers(situation: Situation) -> list[str]:
     """Remove them.  Where somebody holds the lock under which one was written, it stays."""
     with suppress(FileNotFoundError):
         sweep_temps(Disk(), str(situation.state.sessions))
-    done = []
-    for path in _leftovers(situation):
-        if path.parent != situation.state.sessions:
-            path.unlink(missing_ok=True)
-            done.append(f"removed {path}")
-    return done
-
-
-def _leftovers(situation: Situation) -> Iterator[Path]:
-    root = situation.state.root
-    oldest = time.time() - LEFT_AFTER_S
-    directories = [root, *(path for path in sorted(root.iterdir()) if path.is_dir())] if root.is_dir() else []
-    for directory in directories:
-        for pattern in _TEMP_PATTERNS:
-            for path in sorted(directory.glob(pattern)):
-                with suppress(FileNotFoundError):
-                    if path.lstat().st_mtime < oldest:
-                        yield path
+    return [f"removed {path}" for path in leftovers.remove_leftovers(situation.state.root, situation.state.sessions)]
 
 
 # -- who works here

@@ -112,6 +112,15 @@ def test_missing_without_consent(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_directory_with_other_files_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(NousError) as caught:
+        open_state_dir(tmp_path)
+    assert caught.value.code == "state_dir_missing"
+    assert caught.value.cause == f"{tmp_path} is a directory with other files, not one of nous"
+    assert caught.value.hint == "Choose an empty or a new directory."
+
+
 def test_an_empty_directory_is_not_consent(tmp_path: Path) -> None:
     with pytest.raises(NousError) as caught:
         open_state_dir(tmp_path)
@@ -174,7 +183,7 @@ def test_an_init_that_was_cut_is_finished(tmp_path: Path) -> None:
     for name in ("sessions", "traces"):
         (tmp_path / name).mkdir(0o700)
     (tmp_path / ".bootstrap.json.01ab").touch()
-    with pytest.raises(NousError, match="does not exist"):
+    with pytest.raises(NousError, match="was not made ready yet"):
         open_state_dir(tmp_path)
     assert init_state_dir(tmp_path, "nous init") is True
     assert {path.name for path in open_state_dir(tmp_path).root.iterdir()} > SUBDIRS
