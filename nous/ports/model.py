@@ -57,21 +57,25 @@ class Finish(Struct, frozen=True, tag="finish", omit_defaults=True):
 ModelItem = TextDelta | ThinkingDelta | ToolCallDelta | UsageReport | Finish
 
 
-class ContextMessage:
+class ContextMessage(Struct, gc=False, eq=False):
     """A message of the context with its encodings, one per dialect, made once and joined into every request.
 
     ``wire`` belongs to the provider adapters: a dialect's name -> the message's bytes in that dialect.  So do
     ``before``: what they found out about the messages before this one, so that a longer path costs its new part; and
-    ``untooled``: what this message is in a request that offers no tools.
+    ``untooled``: what this message is in a request that offers no tools.  The two may be part of cycles, which the
+    garbage collector does not see: whoever drops a session's messages calls :meth:`forget`.
     """
 
-    __slots__ = ("before", "message", "untooled", "wire")
+    message: Message
+    wire: dict[str, bytes] = {}
+    before: object = None
+    untooled: "ContextMessage | None" = None
 
-    def __init__(self, message: Message) -> None:
-        self.message = message
-        self.wire: dict[str, bytes] = {}
-        self.before: object = None
-        self.untooled: ContextMessage | None = None
+    def forget(self) -> None:
+        """Drop what adapters found out about it, but for its encodings."""
+        untooled, self.untooled, self.before = self.untooled, None, None
+        if untooled is not None:
+            untooled.before = untooled.untooled = None
 
 
 class ToolSpec(Struct, frozen=True):

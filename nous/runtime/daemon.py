@@ -52,6 +52,7 @@ from nous.store.session_format import LeafMove
 from nous.store.sessions import Session, SessionStore
 from nous.store.spent import NOTHING_SPENT, Spent, UsageLog
 from nous.system.ids import is_safe_id
+from nous.system.steps import complete_async
 from nous.telemetry.log import get_log
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ class Daemon:
         if leaf_id:
             if found is None:
                 raise NousError("command_rejected", "leaf_id: there is no session yet", hint="Leave leaf_id out.")
-            found.path(leaf_id)
+            await complete_async(found.path_in_steps(leaf_id))
         if found is None:
             found = self.create_session()
             await self.uses.activate(found.id)
@@ -327,7 +328,7 @@ class Daemon:
 
     async def set_leaf(self, session: Session, leaf_id: str) -> None:
         """Make a message the active leaf.  Raises ``command_rejected`` if the session does not have it."""
-        session.path(leaf_id)
+        await complete_async(session.path_in_steps(leaf_id))
         if leaf_id == session.leaf_id:
             return
         move = LeafMove(id=self.ids.entry_id(), parent_id=session.leaf_id, leaf_id=leaf_id, created_at=self.clock.now())
@@ -349,9 +350,9 @@ class Daemon:
         self.warn_recovered(session)
         await self.sync_session(session)
 
-    def branch_session(self, source_id: str, leaf_id: str | None) -> Session:
-        """Make a session that begins with a copy of a path of another, which was loaded just before."""
-        return self.sessions.branch(source_id, self.ids.session_id(), self.clock.now(), leaf_id)
+    async def branch_session(self, source_id: str, leaf_id: str | None) -> Session:
+        """Make a session that begins with a copy of a path of another."""
+        return await self.sessions.branch_in_steps(source_id, self.ids.session_id(), self.clock.now(), leaf_id)
 
     async def sync_session(self, session: Session) -> None:
         if self.settings.trace.fsync != "off":

@@ -39,6 +39,7 @@ from nous.runtime.launch import nothing_to_compact, start_compaction, start_run
 from nous.runtime.model_commands import list_models, set_model
 from nous.runtime.pages import page_messages, page_tree
 from nous.runtime.terms import check_output_schema, choice_in_force, settle_prompt
+from nous.system.steps import complete_async
 
 if TYPE_CHECKING:
     from nous.runtime.answer_order import AnswerPlace
@@ -325,7 +326,8 @@ async def get_messages(call: Call, payload: c.GetMessages) -> Messages:
     if session is None:
         return Messages(session_id="", messages=[])
     leaf_id = session.leaf_id if payload.leaf_id is None else payload.leaf_id
-    path = session.path(leaf_id) if payload.view == "context" else session.full_path(leaf_id)
+    find = session.path_in_steps if payload.view == "context" else session.full_path_in_steps
+    path = await complete_async(find(leaf_id))
     page, cursor = page_messages(path, payload.cursor, daemon.settings.daemon.max_event_bytes)
     return Messages(session_id=session.id, messages=page, leaf_id=leaf_id or UNSET, next_cursor=cursor)
 
@@ -335,7 +337,8 @@ async def get_tree(call: Call, payload: c.GetTree) -> Tree:
     session = await daemon.named_or_active_session(payload.session_id)
     if session is None:
         return Tree(session_id="", nodes=[])
-    nodes, cursor = page_tree(session.messages, payload.cursor, daemon.settings.daemon.max_event_bytes)
+    paging = page_tree(session.messages, payload.cursor, daemon.settings.daemon.max_event_bytes)
+    nodes, cursor = await complete_async(paging)
     return Tree(session_id=session.id, nodes=nodes, leaf_id=session.leaf_id or UNSET, next_cursor=cursor)
 
 
@@ -381,7 +384,7 @@ async def branch_session(call: Call, payload: c.BranchSession) -> SessionAnswer:
     source = await daemon.session(payload.source_id)
     asked = {"leaf_id": source.leaf_id if payload.leaf_id is None else payload.leaf_id}
     await ask_about_session(daemon, "session_before_fork", source.id, asked)
-    session = daemon.branch_session(payload.source_id, payload.leaf_id)
+    session = await daemon.branch_session(payload.source_id, payload.leaf_id)
     await daemon.uses.activate(session.id)
     await daemon.sync_session(session)
     return SessionAnswer(session_id=session.id, active=True, parent_id=payload.source_id)

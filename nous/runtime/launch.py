@@ -42,7 +42,8 @@ async def start_compaction(
     """
     from nous.engine.summary import choose_cut
 
-    if not choose_cut(session.path(), daemon.settings.engine.compact_keep_tokens):
+    path = await complete_async(session.path_in_steps(session.leaf_id))
+    if not choose_cut(path, daemon.settings.engine.compact_keep_tokens):
         raise nothing_to_compact()
     return await _launch(daemon, session, first, settle(daemon, session, None), None, upcoming)
 
@@ -62,7 +63,7 @@ async def _launch(
     upcoming: UpcomingRun,
 ) -> RunDriver:
     # Imported by the first run, or beside whatever came before it: a start does not wait for what no run uses yet.
-    from nous.runtime.run import make_run
+    from nous.runtime.run import make_run, prepare_context
 
     await daemon.extensions.ready()
     daemon.check_free(session.id)
@@ -74,9 +75,10 @@ async def _launch(
     try:
         # Nobody prunes or removes the session any more: this is what the run will find in it.
         await complete_async(session.refresh())
+        leaf_id = session.leaf_id if leaf_id is None else leaf_id
+        await complete_async(prepare_context(session, leaf_id))
         daemon.check_free(session.id)
         daemon.check_may_start(upcoming)
-        leaf_id = session.leaf_id if leaf_id is None else leaf_id
         driver = make_run(daemon, session, run_id, leaf_id, terms, daemon.forget_run)
     except BaseException:
         daemon.uses.end_run(run_id)

@@ -12,11 +12,15 @@ from msgspec import UNSET, UnsetType
 from nous.errors import NousError
 from nous.ports.model import ContextMessage
 from nous.protocol.messages import Message, TreeNode
+from nous.system.steps import Steps
 
 ENVELOPE_BYTES: Final = 4096
 """Room for everything around the items of a page."""
 
 SNIPPET_CHARACTERS: Final = 80
+
+_MAX_NODES: Final = 20_000
+_NODES_PER_STEP: Final = 500
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -34,12 +38,24 @@ def page_messages(
 
 def page_tree(
     messages: Mapping[str, ContextMessage], cursor: str | None, max_bytes: int
-) -> tuple[list[TreeNode], str | UnsetType]:
-    """Return one page of a session's messages as nodes, in the order of the file."""
+) -> Steps[tuple[list[TreeNode], str | UnsetType]]:
+    """Return, in steps, one page of a session's messages as nodes, in the order of the file."""
     start = _start(cursor, len(messages))
-    rest = list(islice(messages.values(), start, None))
-    nodes, after = _page(rest, None, max_bytes - ENVELOPE_BYTES, lambda entry: _node(entry.message))
-    return nodes, UNSET if after is UNSET else str(start + len(nodes))
+    total = len(messages)
+    # Taken out at once: the session may grow between two steps.
+    entries = list(islice(messages.values(), start, start + _MAX_NODES))
+    budget = max_bytes - ENVELOPE_BYTES
+    nodes: list[TreeNode] = []
+    for entry in entries:
+        node = _node(entry.message)
+        budget -= len(_encode(node)) + 1
+        if budget < 0 and nodes:
+            break
+        nodes.append(node)
+        if len(nodes) % _NODES_PER_STEP == 0:
+            yield
+    after = start + len(nodes)
+    return nodes, UNSET if after == total else str(after)
 
 
 def _page(

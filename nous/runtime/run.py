@@ -36,9 +36,11 @@ from nous.runtime.recorder import Recorder
 from nous.runtime.system_prompt import build_system_prompt
 from nous.runtime.terms import FAULT_INJECTION, STRUCTURED_OUTPUT_TOOLS, RunTerms
 from nous.schemas.checker import CheckFailedError
-from nous.store.session_path import PathView
+from nous.store.lines import SLICE_BYTES
+from nous.store.session_path import MESSAGES_PER_STEP, PathView
 from nous.store.sessions import Session
 from nous.store.trace_file import TraceWriter
+from nous.system.steps import Steps, complete
 
 if TYPE_CHECKING:
     from nous.runtime.daemon import Daemon
@@ -149,14 +151,34 @@ class Resources:
 
 def context_digest(path: PathView) -> str:
     """Return the chained digest of a path, remembered at each message, so that a longer path costs its new part."""
+    return complete(_digest_in_steps(path))
+
+
+def prepare_context(session: Session, leaf_id: str) -> Steps[None]:
+    """Find out, in steps, what :func:`make_run` asks of a long path: what it holds, its digest and what it costs.
+
+    Raises ``command_rejected`` for an unknown leaf.
+    """
+    path = yield from session.path_in_steps(leaf_id)
+    yield from _digest_in_steps(path)
+
+
+def _digest_in_steps(path: PathView) -> Steps[str]:
     key = f"context_digest:{path.compaction_id}"
     known = len(path)
     while known and key not in path[known - 1].wire:
         known -= 1
+        if known % MESSAGES_PER_STEP == 0:
+            yield
     digest = path[known - 1].wire[key].decode() if known else EMPTY_CONTEXT
-    for entry in path[known:]:
+    size = 0
+    for number, entry in enumerate(path.after(known)):
         digest = chain_digest(digest, entry.message)
         entry.wire[key] = digest.encode()
+        size += len(entry.message.text)
+        if size > SLICE_BYTES or number % MESSAGES_PER_STEP == 0:
+            size = 0
+            yield
     return digest
 
 

@@ -16,6 +16,7 @@ from nous.protocol.messages import ImageBlock
 from nous.schemas.checker import CheckFailedError, SchemaChecker
 from nous.store.session_path import PathView
 from nous.store.sessions import Session
+from nous.system.steps import complete_async
 from nous.system.threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ async def settle_prompt(daemon: Daemon, session: Session | None, payload: Prompt
     """
     leaf_id = payload.leaf_id if session is None or payload.leaf_id is not None else session.leaf_id
     terms = settle(daemon, session, leaf_id, payload.provider, payload.model, payload.thinking)
-    images = await take_images(payload.images, terms, session.path(leaf_id) if session is not None else None)
+    path = None
+    if session is not None:
+        path = await complete_async(session.path_in_steps(session.leaf_id if leaf_id is None else leaf_id))
+    images = await take_images(payload.images, terms, path)
     if payload.output_schema is None:
         return terms._replace(images=images)
     return terms._replace(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import PurePath
 from typing import Final
 
 from nous.errors import NousError
 from nous.system.regular_file import require_regular
+from nous.system.steps import Steps, complete
 
 PRIVATE: int = 0o600
 """The mode of every file of the state directory: what people, models and tools said is nobody else's business."""
@@ -79,19 +81,21 @@ def write_all(disk: Disk, fd: int, data: bytes) -> None:
         written += disk.write(fd, view[written:])
 
 
-def replace_file(disk: Disk, path: str, data: bytes) -> None:
-    """Make ``data`` the content of ``path``, atomically and durably; a reader, or a crash, sees the old or the new.
+def replace_file(disk: Disk, path: str, data: bytes | Iterable[bytes]) -> None:
+    """Make ``data`` (or its pieces, in order) the content of ``path``, atomically and durably.
+
+    A reader, or a crash, sees the old or the new.
 
     Raises:
         OSError: nothing was replaced and no temp file is left, unless only the last sync failed.
     """
-    place_file(disk, path, data, durable=True)
+    complete(place_file(disk, path, (data,) if isinstance(data, bytes) else data, durable=True))
     disk.sync_directory(os.path.dirname(path))  # noqa: PTH120 (paths are text here)
 
 
-def place_file(disk: Disk, path: str, data: bytes, *, durable: bool) -> None:
-    """Let ``path`` name a file that holds ``data``, in one step: killed at any moment, it names all of it or what it
-    named before.  ``durable``: the data survives a power cut before the name does.
+def place_file(disk: Disk, path: str, pieces: Iterable[bytes], *, durable: bool) -> Steps[None]:
+    """Let ``path`` name a file that holds ``pieces``, all at once: killed at any moment, it names all of it or what it
+    named before.  ``durable``: the data survives a power cut before the name does.  Each piece is written in a step.
 
     The temp file is always the same one beside it: the caller holds a lock under which nobody else replaces this
     file, so what a crash left behind is written over, or swept under the same lock (see :func:`temp_path`).
@@ -103,7 +107,9 @@ def place_file(disk: Disk, path: str, data: bytes, *, durable: bool) -> None:
     try:
         fd = disk.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW)
         try:
-            write_all(disk, fd, data)
+            for piece in pieces:
+                write_all(disk, fd, piece)
+                yield
             if durable:
                 disk.sync(fd)
         finally:

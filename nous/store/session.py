@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ from nous.store.session_path import PathView
 from nous.store.session_tree import SessionTree, TreeError
 from nous.store.sync_job import SyncJob, finish
 from nous.store.torn import TornTail, keep_torn_tail
-from nous.system.steps import Steps, complete, complete_async
+from nous.system.steps import Steps, complete, complete_async, complete_later
 
 _MAX_UNREAD_BYTES: Final = 1024 * 1024
 """How much of what others appended is read while the session's lock is held, and the event loop with it."""
@@ -63,6 +64,11 @@ class Session:
         self._listed_inode = -1
         self._sync_failed = False
         self._took_back = False
+
+    def __del__(self) -> None:
+        # Freed at once, a long session would hold up the event loop.
+        if not sys.is_finalizing():
+            complete_later(self._log.tree.take_apart())
 
     @property
     def id(self) -> str:
@@ -123,6 +129,13 @@ class Session:
         except TreeError as error:
             raise _no_such_leaf(error) from None
 
+    def path_in_steps(self, leaf_id: str) -> Steps[PathView]:
+        """Do as :meth:`path` in steps, and measure the path: asking for it again then costs nothing."""
+        try:
+            return (yield from self._log.tree.path_in_steps(leaf_id))
+        except TreeError as error:
+            raise _no_such_leaf(error) from None
+
     def full_path(self, leaf_id: str | None = None) -> list[ContextMessage]:
         """Return the messages from the root to ``leaf_id`` (left out: the active leaf), whatever was compacted.
 
@@ -131,16 +144,23 @@ class Session:
         Raises:
             NousError: ``command_rejected``, if there is no such message.
         """
+        return list(complete(self.full_path_in_steps(self.leaf_id if leaf_id is None else leaf_id)))
+
+    def full_path_in_steps(self, leaf_id: str) -> Steps[PathView]:
+        """Do as :meth:`full_path`, in steps; asked again for a leaf, it costs nothing."""
         try:
-            return self._log.tree.full_path(self.leaf_id if leaf_id is None else leaf_id)
+            return (yield from self._log.tree.full_path_in_steps(leaf_id))
         except TreeError as error:
             raise _no_such_leaf(error) from None
 
-    def branch_content(self, leaf_id: str | None, new_id: str, created_at: str) -> BranchContent:
-        """Return what a branch at ``leaf_id`` (left out: the active leaf) starts with.  Raises as :meth:`full_path`."""
+    def branch_content(self, leaf_id: str | None, new_id: str, created_at: str) -> Steps[BranchContent]:
+        """Return, in steps, what a branch at ``leaf_id`` (left out: the active leaf) starts with.
+
+        Raises as :meth:`full_path`.
+        """
         leaf_id = self.leaf_id if leaf_id is None else leaf_id
         try:
-            return branch_content(self._log.tree, leaf_id, new_id, created_at)
+            return (yield from branch_content(self._log.tree, leaf_id, new_id, created_at))
         except TreeError as error:
             raise _no_such_leaf(error) from None
 
@@ -335,7 +355,8 @@ class Session:
                 removed_messages=0, lines_before=lines, lines_after=lines, bytes_before=size, bytes_after=size
             )
         replace_file(self._disk, self._path, made.data)
-        self._log = made.log
+        self._log, before = made.log, self._log
+        complete_later(before.tree.take_apart())
         return made.report
 
     def _catch_up(self, fd: int) -> Steps[None]:
@@ -347,6 +368,8 @@ class Session:
             # Otherwise another task has read the file anew meanwhile, and has the newer view of it.
             self._log = log
             self._sync_failed = False
+            if log is not known:
+                complete_later(known.tree.take_apart())
 
     def _cut_torn_tail(self, fd: int) -> None:
         size = os.fstat(fd).st_size

@@ -23,6 +23,7 @@ from nous.store.session_format import (
     decode_header,
 )
 from nous.store.session_tree import SessionTree, TreeError
+from nous.system.collector import set_aside
 from nous.system.steps import Steps
 
 
@@ -157,6 +158,7 @@ def _read_on(disk: Disk, fd: int, log: SessionLog, size: int) -> Steps[None]:
 
     Each step begins where ``log`` ends by then: whoever appends between two steps has taken in what came before.
     """
+    is_first = True
     try:
         while log.end < size and (lines := read_slice(disk, fd, log.end, size, MAX_LINE_BYTES)):
             if len(lines[0]) > SLICE_BYTES:
@@ -166,6 +168,10 @@ def _read_on(disk: Disk, fd: int, log: SessionLog, size: int) -> Steps[None]:
                     link = check_line(line, log.link)
                     log.take(decode_entry(line), link, len(line) + 1)
             if log.end < size:
+                if is_first:
+                    # It will hold many messages.
+                    set_aside()
+                    is_first = False
                 yield
     except LineTooLongError:
         raise DamagedError(log.line_count + 1, log.end, "it is too long") from None

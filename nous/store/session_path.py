@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import overload
+from typing import Final, overload
 
 from nous.engine.summary import estimate_tokens
 from nous.ports.model import ContextMessage
 from nous.store.left_out import SeenImages, show_without
+from nous.system.steps import Steps
+
+MESSAGES_PER_STEP: Final = 1000
+"""So many messages may be looked at in one step: a few milliseconds of work."""
 
 
 class Path:
@@ -20,8 +25,19 @@ class Path:
         self.messages = messages
         self.compaction_id = compaction_id
         self.images = SeenImages(messages)
-        self._tokens = [0]
-        self._shown: tuple[frozenset[str], Path] | None = None
+        self._tokens = array("q", [0])
+        self._shown: tuple[frozenset[str], _ShownPath] | None = None
+
+    def measure(self) -> Steps[None]:
+        """Measure all messages in steps, so that asking for sums costs nothing."""
+        for length in range(MESSAGES_PER_STEP, len(self.messages), MESSAGES_PER_STEP):
+            self._measure(length)
+            yield
+        self._measure(len(self.messages))
+
+    def _measure(self, length: int) -> None:
+        self.tokens(length)
+        self.images.left_out(length)
 
     def tokens(self, length: int) -> int:
         """Return the estimated size of the first ``length`` messages.  Each message is measured once."""
@@ -36,10 +52,21 @@ class Path:
         It is kept, and grows, until other images are left out.
         """
         if self._shown is None or self._shown[0] != left_out:
-            self._shown = (left_out, Path([], self.compaction_id))
+            self._shown = (left_out, _ShownPath([], self.compaction_id))
         shown = self._shown[1]
         shown.messages += show_without(self.messages[len(shown.messages) : length], left_out)
         return shown
+
+
+class _ShownPath(Path):
+    """A path with messages of its own, which nobody else has."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        # The garbage collector would not find the cycles that adapters made of them (see ContextMessage).
+        for item in self.messages:
+            item.forget()
 
 
 class PathView(Sequence[ContextMessage]):
@@ -82,6 +109,10 @@ class PathView(Sequence[ContextMessage]):
         """
         ids = self._path.images.left_out(self._length).union(left_out)
         return self._path.images.suspects(self._length, ids)
+
+    def after(self, start: int) -> Iterator[ContextMessage]:
+        """Return the messages from position ``start`` on, without a list of them."""
+        return (self._path.messages[index] for index in range(start, self._length))
 
     def __len__(self) -> int:
         return self._length

@@ -7,19 +7,27 @@ message, the last.  A context is known by its leaf and the compaction in force: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from nous.ports.model import ContextMessage
 from nous.protocol.entries import Compaction, ModelChange, summary_message
 from nous.protocol.messages import Message
 from nous.store.session_format import Checkpoint, Entry, LeafMove
-from nous.store.session_path import Path, PathView
+from nous.store.session_path import MESSAGES_PER_STEP, Path, PathView
+from nous.system.collector import set_aside
+from nous.system.steps import Steps, complete
 
-_KEPT_PATHS: Final = 4
-"""How many paths are kept extended: a session is rarely continued on more branches than this at a time."""
+_KEPT_PATHS: Final = 6
+"""How many paths are kept extended: a session is rarely continued on more than two branches at a time."""
 
 _UNCOMPACTED: Final = ""
+_WHOLE: Final = "*"
+"""Asks for every message of a path, whatever was compacted.  No compaction has such an id."""
+
+_FREED_PER_STEP: Final = 500
+_FREED_CHARACTERS: Final = 4 * 1024 * 1024
+
 _Key = tuple[str, str | None]
 """A leaf, and the compaction that was asked for: ``None`` is the one in force."""
 
@@ -108,29 +116,62 @@ class SessionTree:
         ``compaction_id``: as under that compaction, or uncompacted (``""``), instead of under the one in force.
         Costs the path's length the first time; then the path is kept, and grows with what is added at its leaf.
         """
-        key = (leaf_id, compaction_id)
-        path = self._paths.pop(key, None)
-        if path is None:
-            path = self._walk(leaf_id, compaction_id)
-        if path.messages:
-            self._paths[key] = path
-            if len(self._paths) > _KEPT_PATHS:
-                del self._paths[next(iter(self._paths))]
-        return PathView(path)
+        return PathView(complete(self._find_path(leaf_id, compaction_id)))
+
+    def path_in_steps(self, leaf_id: str, compaction_id: str | None = None) -> Steps[PathView]:
+        """Do as :meth:`path`, in steps, and measure it: asked for then, it and what it costs are there."""
+        path = yield from self._find_path(leaf_id, compaction_id)
+        view = PathView(path)
+        yield from path.measure()
+        return view
 
     def made_at(self, message_id: str) -> Compaction | None:
         """Return the compaction that was made on a message, the last one if there are several."""
         return self._in_force_at.get(message_id)
 
-    def full_path(self, leaf_id: str) -> list[ContextMessage]:
-        """Return the messages from the root to ``leaf_id``, as far back as they were not pruned."""
-        found: list[ContextMessage] = []
-        at = leaf_id
-        while at and at not in self.pruned:
-            found.append(self._find(at))
-            at = found[-1].message.parent_id
-        found.reverse()
-        return found
+    def full_path(self, leaf_id: str) -> Sequence[ContextMessage]:
+        """Do as :meth:`full_path_in_steps`, at once."""
+        return complete(self.full_path_in_steps(leaf_id))
+
+    def full_path_in_steps(self, leaf_id: str) -> Steps[PathView]:
+        """Return, in steps, the messages from the root to ``leaf_id``, as far back as they were not pruned.
+
+        What it costs is that of :meth:`path`.
+        """
+        return PathView((yield from self._find_path(leaf_id, _WHOLE)))
+
+    def take_apart(self) -> Steps[None]:
+        """Let go of all messages in steps.  Nobody may use the tree any more; paths that were returned stay."""
+        self._paths.clear()
+        for summary in self._summaries.values():
+            summary.forget()
+        count = size = 0
+        while self.messages:
+            _, entry = self.messages.popitem()
+            entry.forget()
+            count += 1
+            size += len(entry.message.text)
+            if count == _FREED_PER_STEP or size > _FREED_CHARACTERS:
+                count = size = 0
+                yield
+
+    def _find_path(self, leaf_id: str, compaction_id: str | None) -> Steps[Path]:
+        key = (leaf_id, compaction_id)
+        path = self._paths.pop(key, None)
+        while path is None:
+            compactions = len(self.compactions)
+            found = Path([], _UNCOMPACTED)
+            yield from self._walk(found, leaf_id, compaction_id)
+            if compactions == len(self.compactions):
+                path = found  # otherwise another one may be in force now
+        if path.messages:
+            self._paths[key] = path
+            if compaction_id is None:
+                # Asked for by name it is the same.
+                self._paths[leaf_id, path.compaction_id] = path
+            while len(self._paths) > _KEPT_PATHS:
+                del self._paths[next(iter(self._paths))]
+        return path
 
     def _check_compaction(self, entry: Compaction) -> None:
         if not entry.parent_id:
@@ -152,10 +193,10 @@ class SessionTree:
             self._model_above[message.id] = change
         self.leaf_id = message.id
         grown = [key for key in self._paths if key[0] == message.parent_id] if message.parent_id else []
-        for key in grown:
-            path = self._paths.pop(key)
+        paths = [self._paths.pop(key) for key in grown]
+        for path in {id(path): path for path in paths}.values():
             path.messages.append(added)
-            self._paths[message.id, key[1]] = path
+        self._paths.update(((message.id, key[1]), path) for key, path in zip(grown, paths, strict=True))
 
     def _add_compaction(self, entry: Compaction) -> None:
         self.compactions[entry.id] = entry
@@ -163,29 +204,34 @@ class SessionTree:
         # Where it holds now another path is in force; what was asked for by name stays what it is.
         self._paths = {key: path for key, path in self._paths.items() if key[1] is not None}
 
-    def _walk(self, leaf_id: str, compaction_id: str | None) -> Path:
+    def _walk(self, path: Path, leaf_id: str, compaction_id: str | None) -> Steps[None]:
         """Go up from the leaf to the first message that the compaction keeps, or to the root."""
-        messages: list[ContextMessage] = []
+        messages = path.messages
         holds: Compaction | None = None
         at = leaf_id
         while at:
-            if holds is None:
+            if holds is None and compaction_id != _WHOLE:
                 holds = self._holding_at(at, compaction_id)
                 if holds is not None and not holds.first_kept_entry_id:
                     break
             if at in self.pruned:
-                holds = self._summary_of_pruned(at, holds, compaction_id)
+                if compaction_id != _WHOLE:
+                    holds = self._summary_of_pruned(at, holds, compaction_id)
                 break
             messages.append(self._find(at))
             if holds is not None and at == holds.first_kept_entry_id:
                 break
             at = messages[-1].message.parent_id
-        if compaction_id and (holds is None or holds.id != compaction_id):
+            if len(messages) % MESSAGES_PER_STEP == 0:
+                if len(messages) == MESSAGES_PER_STEP:
+                    set_aside()
+                yield
+        if compaction_id not in (None, _UNCOMPACTED, _WHOLE) and (holds is None or holds.id != compaction_id):
             raise TreeError(f"the compaction {compaction_id!r} does not hold at {leaf_id!r}")
         if holds is not None:
             messages.append(self._summary(holds))
+            path.compaction_id = holds.id
         messages.reverse()
-        return Path(messages, holds.id if holds is not None else _UNCOMPACTED)
 
     def _holding_at(self, message_id: str, compaction_id: str | None) -> Compaction | None:
         if compaction_id is None:

@@ -17,12 +17,14 @@ import anyio
 from nous.errors import NousError
 from nous.store.disk import Disk, io_failure, place_file
 from nous.store.leases import Leases
+from nous.store.lines import SLICE_BYTES
 from nous.store.locks import STANDARD, LockProfile, try_lock, unlock
 from nous.store.session import Session
 from nous.store.session_format import FORMAT, ORIGIN, Entry, LeafMove, SessionHeader, encode_line
 from nous.store.session_index import SAFE_ID, SessionIndex, SessionPage
 from nous.store.session_log import SessionLog, read_log
 from nous.store.sweep import sweep_temps
+from nous.system.collector import set_aside
 from nous.system.steps import Steps, complete, complete_async
 
 __all__ = ["LeafMove", "Session", "SessionStore"]
@@ -54,7 +56,7 @@ class SessionStore:
         Raises:
             NousError: ``session_error`` if the id is taken or not safe; ``io_failure``.
         """
-        return self._write_new(SessionHeader(format=FORMAT, id=session_id, created_at=created_at), [])
+        return complete(self._write_new(SessionHeader(format=FORMAT, id=session_id, created_at=created_at), []))
 
     def branch(self, source_id: str, new_id: str, created_at: str, leaf_id: str | None = None) -> Session:
         """Make a session that starts with a copy of the path to ``leaf_id`` (left out: the active leaf).
@@ -66,11 +68,21 @@ class SessionStore:
             NousError: what :meth:`get` and :meth:`create` raise; ``command_rejected`` for an unknown leaf.  Nothing
                 was written then.
         """
-        entries, pruned = self.get(source_id).branch_content(leaf_id, new_id, created_at)
+        return complete(self._branch(self.get(source_id), new_id, created_at, leaf_id))
+
+    async def branch_in_steps(
+        self, source_id: str, new_id: str, created_at: str, leaf_id: str | None = None
+    ) -> Session:
+        """Do as :meth:`branch`, in steps of a few milliseconds between which other tasks run."""
+        source = await self.load(source_id)
+        return await complete_async(self._branch(source, new_id, created_at, leaf_id))
+
+    def _branch(self, source: Session, new_id: str, created_at: str, leaf_id: str | None) -> Steps[Session]:
+        entries, pruned = yield from source.branch_content(leaf_id, new_id, created_at)
         header = SessionHeader(
-            format=FORMAT, id=new_id, created_at=created_at, parent_id=source_id, copied=len(entries), pruned=pruned
+            format=FORMAT, id=new_id, created_at=created_at, parent_id=source.id, copied=len(entries), pruned=pruned
         )
-        return self._write_new(header, entries)
+        return (yield from self._write_new(header, entries))
 
     def get(self, session_id: str) -> Session:
         """Return a session as it is on disk now, with what other processes appended.  Blocks while it reads.
@@ -175,25 +187,35 @@ class SessionStore:
             raise NousError("session_not_found", session_id)
         return Session(path, log, self._disk, self._profile, self.leases, is_new=False)
 
-    def _write_new(self, header: SessionHeader, entries: Sequence[Entry]) -> Session:
+    def _write_new(self, header: SessionHeader, entries: Sequence[Entry]) -> Steps[Session]:
         if SAFE_ID.fullmatch(header.id) is None:
             raise NousError("session_error", f"{header.id!r} is no safe name for a file")
         path = self._path(header.id)
         line, link = encode_line(header, ORIGIN)
-        lines, log = [line], SessionLog(header, link, len(line))
+        log = SessionLog(header, link, len(line))
+        pieces: list[bytes] = []
+        lines, size = [line], len(line)
         for entry in entries:
             line, link = encode_line(entry, link)
             log.take(entry, link, len(line))
             lines.append(line)
+            size += len(line)
+            if size > SLICE_BYTES:
+                if not pieces:
+                    set_aside()
+                pieces.append(b"".join(lines))
+                lines, size = [], 0
+                yield
+        pieces.append(b"".join(lines))
         try:
-            self._write_file(path, b"".join(lines))
+            yield from self._write_file(path, pieces)
         except FileExistsError:
             raise NousError("session_error", f"there is a session {header.id!r} already") from None
         except OSError as error:
             raise io_failure(error, str(path)) from error
         return self._keep(Session(path, log, self._disk, self._profile, self.leases, is_new=True))
 
-    def _write_file(self, path: Path, data: bytes) -> None:
+    def _write_file(self, path: Path, pieces: Sequence[bytes]) -> Steps[None]:
         """Make a file that was not there, at once with all it begins with: nobody ever sees a part of it."""
         lock = try_lock(self._disk, str(path.with_suffix(".lock")))
         if lock is None:
@@ -201,6 +223,6 @@ class SessionStore:
         try:
             if path.exists():
                 raise FileExistsError
-            place_file(self._disk, str(path), data, durable=False)
+            yield from place_file(self._disk, str(path), pieces, durable=False)
         finally:
             unlock(self._disk, lock)

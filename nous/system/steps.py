@@ -7,6 +7,7 @@ few milliseconds at most; whatever it relies on may have changed when it goes on
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -41,3 +42,21 @@ async def complete_async(steps: Steps[T]) -> T:
             await anyio.lowlevel.checkpoint()
     finally:
         steps.close()
+
+
+def complete_later(steps: Steps[None]) -> None:
+    """Do all steps between other work of the event loop that runs in this thread; without a loop, at once."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        complete(steps)
+        return
+
+    def step() -> None:
+        try:
+            next(steps)
+        except StopIteration:
+            return
+        loop.call_soon(step)
+
+    loop.call_soon(step)

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from nous.store.sessions import SessionStore
+from nous.store.session_format import FORMAT, ORIGIN, SessionHeader, encode_line
 from tests.support.home import Home, Setup
 from tests.support.loop_watchdog import open_watched
 from tests.unit.store.helpers import NOW, message
@@ -19,8 +19,10 @@ from tests.unit.store.helpers import NOW, message
 pytestmark = pytest.mark.anyio
 
 BIG_LINES: Final = 200_000
-SESSION_MB: Final = int(os.environ.get("LOOP_SESSION_MB", "30"))
-TEXT_20_KB: Final = "All work and no play. " * 910
+SESSION_MB: Final = int(os.environ.get("LOOP_SESSION_MB", "20"))
+MESSAGES: Final = SESSION_MB * 800
+KEPT_SESSIONS: Final = 32
+TEXT_1_KB: Final = "All work and no play. " * 46
 
 
 def call(name: str, **arguments: object) -> list[object]:
@@ -127,21 +129,38 @@ async def test_an_export_and_lists_beside_it(home: Home) -> None:
         await watched.peer.ok("get_events", {"run_id": run[0].run_id})
 
 
-async def test_opening_a_big_session(home: Home) -> None:
+async def test_a_big_session(home: Home) -> None:
+    """Loading it, its pages, a first run on it, a branch of it, and letting go of it."""
     session_id = "ses-big"
     setup = Setup(config={"engine": {"compact_at_tokens": 0}})
-    async with open_watched(home, setup) as watched:
-        await watched.peer.run("warm up")
+    async with open_watched(home, setup, seconds=300) as watched:
+        peer = watched.peer
+        await peer.run("warm up")
+        await peer.ok("get_messages")
+        await peer.ok("get_tree")
+        await peer.ok("branch_session", {"session_id": (await peer.ok("get_state"))["session_id"]})
         write_session(home, session_id)
         watched.arm()
-        await watched.peer.ok("switch_session", {"session_id": session_id})
-        await watched.peer.ok("get_state", {"session_id": session_id})
-        await watched.peer.ok("list_sessions")
-        await watched.peer.ok("ping")
+        named = {"session_id": session_id}
+        await peer.ok("switch_session", named)
+        await peer.ok("get_state", named)
+        await peer.ok("list_sessions")
+        page = await peer.ok("get_messages", named)
+        await peer.ok("get_messages", {**named, "cursor": page["next_cursor"]})
+        await peer.ok("get_tree", named)
+        assert (await peer.run("go", **named))[-1].payload["status"] == "completed"
+        await peer.ok("set_leaf", {**named, "leaf_id": "m1"})
+        await peer.ok("branch_session", {**named, "leaf_id": f"m{MESSAGES - 1}"})
+        for _ in range(KEPT_SESSIONS + 2):
+            await peer.ok("new_session")
 
 
 def write_session(home: Home, session_id: str) -> None:
-    """Write a session of ``SESSION_MB`` megabytes in messages of 20 kB."""
-    session = SessionStore(home.state / "sessions").create(session_id, NOW)
-    for number in range(SESSION_MB * 50):
-        assert session.try_append(message(f"m{number}", session.leaf_id, TEXT_20_KB))
+    """Write a session of ``SESSION_MB`` megabytes."""
+    line, link = encode_line(SessionHeader(format=FORMAT, id=session_id, created_at=NOW), ORIGIN)
+    lines = [line]
+    for number in range(MESSAGES):
+        parent_id = f"m{number - 1}" if number else ""
+        line, link = encode_line(message(f"m{number}", parent_id, TEXT_1_KB), link)
+        lines.append(line)
+    (home.state / "sessions" / f"{session_id}.ndjson").write_bytes(b"".join(lines))

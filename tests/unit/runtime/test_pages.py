@@ -12,6 +12,7 @@ from nous.errors import NousError
 from nous.ports.model import ContextMessage
 from nous.protocol.messages import Message, TextBlock
 from nous.runtime.pages import ENVELOPE_BYTES, SNIPPET_CHARACTERS, page_messages, page_tree
+from nous.system.steps import complete
 
 MAX_BYTES = 16 * 1024
 
@@ -54,7 +55,7 @@ def test_pages_of_a_tree(count: int) -> None:
     found: list[str] = []
     cursor = None
     while True:
-        nodes, after = page_tree(messages, cursor, MAX_BYTES)
+        nodes, after = complete(page_tree(messages, cursor, MAX_BYTES))
         assert len(msgspec.json.encode(nodes)) <= MAX_BYTES - ENVELOPE_BYTES + 2
         found += [node.id for node in nodes]
         if after is UNSET:
@@ -65,7 +66,7 @@ def test_pages_of_a_tree(count: int) -> None:
 
 
 def test_a_snippet_is_one_short_line() -> None:
-    [node], _ = page_tree({"m0": entry(0, "  one\n\ttwo\u2028three " + "x" * 500)}, None, MAX_BYTES)
+    [node], _ = complete(page_tree({"m0": entry(0, "  one\n\ttwo\u2028three " + "x" * 500)}, None, MAX_BYTES))
     assert node.snippet.startswith("one two three xxx")
     assert len(node.snippet) == SNIPPET_CHARACTERS
 
@@ -77,7 +78,7 @@ def test_a_cursor_that_was_never_given(cursor: str) -> None:
         page_messages(path, cursor, MAX_BYTES)
     assert caught.value.code == "invalid_payload"
     with pytest.raises(NousError):
-        page_tree({e.message.id: e for e in path}, cursor, MAX_BYTES)
+        complete(page_tree({e.message.id: e for e in path}, cursor, MAX_BYTES))
 
 
 def test_a_page_behind_the_last_one_is_empty() -> None:
