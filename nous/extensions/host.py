@@ -47,6 +47,9 @@ log = get_log("extensions")
 MAX_NAMES_BYTES: Final = 1024
 """How many bytes of names a hint may list."""
 
+LOAD_AGAIN_S: Final = 5.0
+"""How long to wait after extensions could not be loaded."""
+
 MAX_TOLD: Final = 256
 """So many hooks nobody waits for may be under way; what comes up beyond is dropped and logged."""
 
@@ -121,6 +124,8 @@ class ExtensionHost:
         self._tools: dict[str, str] = {}
         self._commands: dict[str, Extension] = {}
         self._is_ready = anyio.Event()
+        # Why there are no extensions, while they cannot be loaded.
+        self._fault: NousError | None = None
         self._operations = itertools.count(1)
         self._told = 0
 
@@ -131,9 +136,13 @@ class ExtensionHost:
     # -- life
 
     async def run(self, listener: ExtensionListener) -> None:
+        """Load and start extensions, and keep them until cancelled.
+
+        While they cannot be loaded, :meth:`ready` raises why, and loading is tried again every :data:`LOAD_AGAIN_S`.
+        """
         self._listener = listener
         try:
-            await self._load()
+            await self._load_at_last()
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 for extension in self._extensions:
@@ -148,9 +157,28 @@ class ExtensionHost:
             self._is_ready.set()
 
     async def ready(self) -> None:
+        """Wait until extensions have been started.  Raises why they cannot be loaded: what they guard is not done."""
         await self._is_ready.wait()
+        if self._fault is not None:
+            raise self._fault
+
+    async def _load_at_last(self) -> None:
+        while True:
+            try:
+                await self._load()
+            except Exception as error:
+                cause = f"extensions cannot be loaded: {error!r}"
+                self._fault = NousError("policy_blocked", cause, hint="Loading is tried again; see the log.")
+                log.error("extensions_not_loaded", error=repr(error))
+                self._is_ready.set()
+                await anyio.sleep(LOAD_AGAIN_S)
+            else:
+                if self._fault is not None:
+                    self._fault, self._is_ready = None, anyio.Event()
+                return
 
     async def _load(self) -> None:
+        self._extensions, self._refused = [], []
         around = self._around
         found = await run_in_thread(find_installed, around.workdir, around.environ)
         wanted = [one for one in found if one.name not in around.settings.skip]

@@ -20,6 +20,7 @@ from nous.protocol.responses import Events, Runs, RunSummary, Sessions, TraceAns
 from nous.runtime.pages import ENVELOPE_BYTES
 from nous.store.trace_lines import BrokenTraceError
 from nous.store.trace_reader import TraceSummary, iter_events, scan
+from nous.store.trace_repair import close_broken
 from nous.system.ids import is_safe_id
 from nous.system.threads import run_in_thread
 
@@ -147,8 +148,17 @@ async def export_trace(call: Call, payload: c.ExportTrace) -> TraceAnswer:
         raise NousError("command_rejected", "run_in_progress")
     if daemon.exporter is None:
         raise NousError("capability_unavailable", "export_trace")
+    await run_in_thread(_end_trace, daemon, payload.run_id)
     path = await run_in_thread(daemon.exporter, payload.run_id, payload.format or "fixture")
     return TraceAnswer(run_id=payload.run_id, path=str(path.relative_to(daemon.state_root)))
+
+
+def _end_trace(daemon: Daemon, run_id: str) -> None:
+    """End the trace of a run that failed here because the disk took no end of it: it may take one by now."""
+    path = trace_path(daemon, run_id)
+    found = scan(path, daemon.is_dead)
+    if found.status == "running" and found.header.epoch == daemon.epoch:
+        close_broken(path, None, None)
 
 
 def trace_path(daemon: Daemon, run_id: str) -> Path:

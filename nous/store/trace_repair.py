@@ -96,10 +96,12 @@ def interrupt_dead(
     return Interruptions(closed, moved, failed, is_complete=True)
 
 
-def close_broken(path: Path, offset: int, ended_at: str, *, disk: Disk | None = None) -> None:
+def close_broken(path: Path, offset: int | None, ended_at: str | None, *, disk: Disk | None = None) -> None:
     """Cut the trace of a run that failed at ``offset``, which ends a line, and end it there as ``failed``.
 
     For the daemon whose run it was, once it has closed the file.  What is cut off was never published.  Blocks.
+    ``offset``: None for the end of the last whole line, if the trace was cut before and the disk refused its end.
+    ``ended_at``: None for the last time that is stamped in the trace.
 
     Raises:
         BrokenTraceError: the trace does not begin with a header.
@@ -111,6 +113,8 @@ def close_broken(path: Path, offset: int, ended_at: str, *, disk: Disk | None = 
         fd = disk.open(str(path), os.O_RDWR | os.O_APPEND)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if offset is None:
+                offset = whole_lines_end(fd, os.fstat(fd).st_size)
             end = _end_line(path, offset, header, "failed", ended_at)
             disk.truncate(fd, offset)
             _write_end(disk, fd, offset, end)

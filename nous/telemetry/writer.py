@@ -120,8 +120,11 @@ class LogWriter:
             return False
         try:
             if self._logger is None:
-                self._logger = _make_logger()
-            getattr(self._logger, record.level)(record.event, record=record)
+                self._logger = _try_logger()
+            if self._logger is None:
+                _Stderr().write(_encode_line(_ordered(record, record.level)))
+            else:
+                getattr(self._logger, record.level)(record.event, record=record)
         except Exception as error:
             self._gone = isinstance(error, OSError) and error.errno in _GONE
             return False
@@ -141,6 +144,14 @@ class _Stderr:
                 poller.poll()
 
     debug = info = warning = error = write
+
+
+def _try_logger() -> Any:
+    """Return structlog's logger; None while it cannot be imported, because no descriptor is free."""
+    try:
+        return _make_logger()
+    except (OSError, ImportError):
+        return None
 
 
 def _make_logger() -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -39,6 +41,8 @@ def end_limit_ms(abort_grace_ms: int) -> int:
     return abort_grace_ms + ABORT_MARGIN_MS + ANSWER_MS + FLUSH_MS + SPARE_MS
 
 
+MIN_CONNECTIONS: Final = 4
+
 FIRST_TURNS: Final = 8
 """So many turns the loop takes before anything is loaded ahead: what came with the start is answered first."""
 
@@ -75,6 +79,7 @@ class Server:
         self._ending = ending
         self._outbox = Outbox(wire)
         self._connections: set[Connection] = set()
+        self._places = anyio.Semaphore(max_connections())
 
     async def serve(self) -> None:
         """Serve until asked to stop, then end in order.  Returns once ``bye`` is written or given up on."""
@@ -206,8 +211,11 @@ class Server:
     # -- sockets
 
     async def _accept(self, listener: UnixListener, serve: ServePeer, tasks: TaskGroup) -> None:
+        await self._places.acquire()
         async for endpoint in listener.connections():
             tasks.start_soon(self._serve_socket, endpoint, serve)
+            # Peers beyond the bound wait in the backlog until another one goes.
+            await self._places.acquire()
 
     async def _serve_socket(self, endpoint: SocketEndpoint, serve: ServePeer) -> None:
         """Serve one peer.  Whatever goes wrong ends this connection and nothing else."""
@@ -226,6 +234,7 @@ class Server:
                 self._daemon.hub.remove(listener)
             outbox.drop()
             endpoint.close()
+            self._places.release()
 
     async def _serve_commands(
         self, endpoint: SocketEndpoint, outbox: Outbox, listener: Listener, tasks: TaskGroup
@@ -259,6 +268,12 @@ class Server:
             on_overrun=overrun,
             peer_pid=endpoint.peer_pid,
         )
+
+
+def max_connections() -> int:
+    """Return how many connections may be open: they leave half of the descriptors to runs, tools and files."""
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft_limit == resource.RLIM_INFINITY else max(soft_limit // 2, MIN_CONNECTIONS)
 
 
 def describe(error: BaseException) -> str:

@@ -15,8 +15,8 @@ import pytest
 from anyio.abc import SocketAttribute
 
 from nous.store.session_format import Link, encode_line
-from tests.support.gates import CHAT_END, chat, chat_delta, chat_setup
-from tests.support.harness import Peer, open_peer, open_process
+from tests.support.gates import CHAT_END, Gate, chat, chat_delta, chat_setup
+from tests.support.harness import Peer, check_replays, open_peer, open_process
 from tests.support.home import ONE_TRY, Home, Setup
 from tests.support.lines import Line, of_type, types
 from tests.support.sse_server import (
@@ -182,6 +182,10 @@ async def test_a_key_is_nowhere(home: Home) -> None:
 # -- the disk
 
 
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
 @pytest.mark.behaviour("P8.18")
 async def test_a_trace_that_cannot_be_made_refuses_the_prompt(home: Home) -> None:
     async with open_peer("stdio", home) as peer:
@@ -209,10 +213,56 @@ async def test_a_trace_that_grows_no_more_ends_its_run_on_the_wire(home: Home) -
         assert "seq" not in end.data
         # Cut, and with every event that a client has seen.
         trace = (home.state / "traces" / f"{end.run_id}.ndjson").read_bytes()
-        assert b'"type":"trace.end"' not in trace
+        last = json.loads(trace[:-1].split(b"\n")[-1])
+        assert (last["type"], last["status"], last["untraced_end"]) == ("trace.end", "failed", True)
         assert all(line.raw in trace for line in run[-20:-2])
         assert (await peer.run("short"))[-1].payload["status"] == "completed"
         assert (await peer.ok("get_state"))["runs"] == []
+
+
+@pytest.mark.behaviour("P8.18")
+async def test_prompts_that_a_full_disk_refuses_leave_nothing(home: Home) -> None:
+    async with open_process(home) as (peer, spawned):
+        await peer.run("first")
+        before = names(home.state / "traces")
+        open_before = len(names(Path(f"/proc/{spawned.pid}/fd")))
+        limits = resource.prlimit(spawned.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(spawned.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+        for _ in range(10):
+            assert (await peer.command("prompt", {"text": "lost"})).code == "io_failure"
+        assert (await peer.ok("get_state"))["runs"] == []
+        assert names(home.state / "traces") == before
+        assert len(names(Path(f"/proc/{spawned.pid}/fd"))) <= open_before
+        resource.prlimit(spawned.pid, resource.RLIMIT_FSIZE, limits)
+        assert (await peer.run("found"))[-1].payload["status"] == "completed"
+
+
+@pytest.mark.behaviour("P8.18", "P5.2")
+@pytest.mark.parametrize("spare_bytes", [0, 4096], ids=["no end", "an end"])
+async def test_a_run_that_a_full_disk_broke_has_failed_for_everybody(home: Home, spare_bytes: int) -> None:
+    """``spare_bytes``: what fits the disk behind the events; an end line does, or does not."""
+    with Gate(home.workdir) as gate:
+        long = {"text": "0123456789" * 2000}
+        async with open_process(home, Setup(script=[[gate.step()], [long], [{"text": "Again."}]])) as (peer, spawned):
+            run_id = await peer.start("hello")
+            await peer.events_until("tool_execution_update")
+            trace = home.state / "traces" / f"{run_id}.ndjson"
+            limits = resource.prlimit(spawned.pid, resource.RLIMIT_FSIZE)
+            limit = trace.stat().st_size + spare_bytes
+            resource.prlimit(spawned.pid, resource.RLIMIT_FSIZE, (limit, limits[1]))
+            gate.open()
+            end = (await peer.run_events(run_id))[-1].payload
+            assert (end["status"], end["untraced"]) == ("failed", True)
+            state = await peer.ok("get_state")
+            assert (state["run_state"], state["runs"]) == ("idle", [])
+            assert (await peer.ok("get_events", {"run_id": run_id}))["done"] is True
+            assert [run["status"] for run in (await peer.ok("list_runs"))["runs"]] == ["failed"]
+            assert (b'"type":"trace.end"' in trace.read_bytes()) is (spare_bytes > 0)
+            resource.prlimit(spawned.pid, resource.RLIMIT_FSIZE, limits)
+            await peer.ok("export_trace", {"run_id": run_id})
+            assert [run["status"] for run in (await peer.ok("list_runs"))["runs"]] == ["failed"]
+            assert (await peer.run("again"))[-1].payload["status"] == "completed"
+        check_replays(home)
 
 
 @pytest.mark.behaviour("P8.17")
