@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 from msgspec import Struct
 
+from nous.protocol.bounds import bound_event
 from nous.protocol.events import DeltaTemplate, Feature, encode_json, event_line, feature_line
 
 
@@ -19,8 +21,11 @@ class Event(NamedTuple):
 
 
 class Emitter:
-    def __init__(self, run_id: str) -> None:
+    """``max_event_bytes`` bounds each line but those of deltas, which are short by themselves; 0: no bound."""
+
+    def __init__(self, run_id: str, max_event_bytes: int = 0) -> None:
         self._run_id = run_id.encode()
+        self._max_bytes = max_event_bytes or sys.maxsize
         self.seq = 0
         self._k = 0
         self.ts = b""
@@ -29,12 +34,13 @@ class Emitter:
     def emit(self, payload: Struct) -> None:
         self.seq += 1
         self._k = 0
-        self.out.append(Event(type(payload), self.seq, None, event_line(self._run_id, self.seq, self.ts, payload)))
+        line = event_line(self._run_id, self.seq, self.ts, payload)
+        self.out.append(Event(type(payload), self.seq, None, bound_event(line, self._max_bytes)))
 
     def emit_feature(self, feature: Feature, payload: Struct) -> None:
         self._k += 1
         line = feature_line(self._run_id, self.seq, self._k, self.ts, payload)
-        self.out.append(Event(type(payload), self.seq, feature, line))
+        self.out.append(Event(type(payload), self.seq, feature, bound_event(line, self._max_bytes)))
 
     def emit_delta(self, kind: type[Struct], template: DeltaTemplate, text: str) -> int:
         """Emit one text delta by its template; return the size of ``text`` as JSON, in bytes."""

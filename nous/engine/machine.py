@@ -70,7 +70,7 @@ class RunMachine:
         self.active_tools = spec.active_tools
         self.turn_id = ""
         self.stamp = Stamp("", 0)
-        self.emitter = Emitter(spec.run_id)
+        self.emitter = Emitter(spec.run_id, spec.limits.max_event_bytes)
         self.effects: list[Effect] = []
         self._started_ns = 0
         self.context_digest = spec.context_digest

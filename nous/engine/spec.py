@@ -27,7 +27,8 @@ _encode = msgspec.json.Encoder().encode
 class EngineLimits(Struct, frozen=True, kw_only=True):
     """Bounds that decide what a run does; they stand in its trace.
 
-    ``compact_at_tokens`` 0: never by size; ``max_retries`` 0: never, as it was when the first traces were recorded.
+    0 is what held when the first traces were recorded: of ``max_event_bytes`` that lines of events are not bounded, of
+    ``compact_at_tokens`` that nothing is compacted by size, of ``max_retries`` that no call is made again.
     ``retry_seed`` stands for the run among others that wait (:mod:`nous.engine.retry`).
     """
 
@@ -35,6 +36,7 @@ class EngineLimits(Struct, frozen=True, kw_only=True):
     abort_grace_ms: int = 2000
     max_message_bytes: int = 32 * 1024 * 1024
     inline_text_bytes: int = INLINE_TEXT_BYTES
+    max_event_bytes: int = 0
     compact_at_tokens: int = 0
     max_retries: int = 0
     retry_first_delay_ms: int = 500

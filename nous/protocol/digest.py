@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "190b01bdff96f56d7932750bc1e74ac73710572516cc304701d5930a8d8ecfdc"
+SCHEMA_DIGEST: Final = "99309c76d285cd4006c472941318bf3d94464b17f57105f7e41fd9633585f043"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -24,7 +24,10 @@ Always = Meta(extra_json_schema={"x-nous-always": True})
 
 
 class EventPayload(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``truncated_fields`` names the fields that were cut because the line would have been too long."""
+
     run_id: str
+    truncated_fields: list[str] | UnsetType = UNSET
 
 
 class InTurn(EventPayload, frozen=True, kw_only=True):

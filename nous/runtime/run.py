@@ -230,6 +230,7 @@ def make_run(
             retry_total_ms=settings.retry.total_ms,
             retry_seed=zlib.crc32(run_id.encode()),
             inline_text_bytes=min(INLINE_TEXT_BYTES, settings.daemon.max_event_bytes // 4),
+            max_event_bytes=settings.daemon.max_event_bytes,
         ),
         hooks=tuple(sorted(daemon.extensions.hooks & RUN_HOOKS)),
     )

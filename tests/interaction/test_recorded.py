@@ -172,3 +172,25 @@ async def test_a_run_is_exported_to_a_file_of_the_daemon(nous: OpenPeer, home: H
         assert (await peer.command("export_trace", {"run_id": "run-none"})).code == "run_not_found"
         active = await peer.start("two")
         assert (await peer.command("export_trace", {"run_id": active})).code == "command_rejected"
+
+
+async def test_an_event_that_is_longer_than_a_line_is_cut_and_the_next_page_goes_on(home: Home, nous: OpenPeer) -> None:
+    """A daemon with a larger ``max_event_bytes`` may have written it."""
+    async with nous() as peer:
+        run = await peer.run("hello")
+        path = home.state / "traces" / f"{run[0].run_id}.ndjson"
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b'"delta":"mock', b'"delta":"' + b"x" * (3 << 20) + b"mock", 1))
+        seqs: list[int] = []
+        cut: list[dict[str, Any]] = []
+        payload: dict[str, object] = {"run_id": run[0].run_id}
+        while True:
+            answer = await peer.ok("get_events", payload)
+            seqs += [event["seq"] for event in answer["events"]]
+            cut += [event["payload"] for event in answer["events"] if "truncated_fields" in event["payload"]]
+            if answer["done"]:
+                break
+            payload |= {"after_seq": answer["next_after_seq"]}
+        assert seqs == [line.data["seq"] for line in run]
+        assert [event["truncated_fields"] for event in cut] == [["delta"]]
+        path.write_bytes(whole)
