@@ -17,6 +17,9 @@ MAX_TIMEOUT_MS: Final = 7 * 24 * 3600 * 1000
 MAX_SIZE_BYTES: Final = 1 << 30
 """No buffer of the daemon may be configured past a gibibyte."""
 
+MAX_INPUT_LINE_BYTES: Final = 63 << 20
+"""A line of a trace holds the text of a command and what is written around it, and may be 64 MiB long."""
+
 _LOCK_PROFILES_MS: Final = {"standard": (2_000, 50), "swarm": (10_000, 20)}
 
 ProviderName = Literal[
@@ -210,7 +213,10 @@ class DaemonSettings(_Section, frozen=True, kw_only=True):
     command_timeout_ms: Annotated[
         TimeoutMs, about("After how long a waiting prompt is answered with timeout.", flag="--command-timeout")
     ] = 30_000
-    max_line_bytes: Annotated[SizeBytes, about("Longest line taken from a client.", flag="--max-line-bytes")] = 8 << 20
+    max_line_bytes: Annotated[
+        Annotated[int, Meta(ge=64, le=MAX_INPUT_LINE_BYTES)],
+        about("Longest line taken from a client.", flag="--max-line-bytes"),
+    ] = 8 << 20
     max_event_bytes: Annotated[
         Annotated[int, Meta(ge=64 * 1024, le=MAX_SIZE_BYTES)], about("Longest line sent to a client.")
     ] = 1 << 20

@@ -14,8 +14,8 @@ import msgspec
 
 from nous.protocol.events import EVENTS, FEATURE_EVENTS
 from nous.replay.recording import Header, NotATraceError, read_header
-from nous.store.trace_lines import BrokenTraceError, kind_of
-from nous.store.trace_reader import MAX_TRACE_LINE_BYTES, iter_line_batches, open_trace
+from nous.store.trace_lines import MAX_TRACE_LINE_BYTES, BrokenTraceError, kind_of
+from nous.store.trace_reader import iter_line_batches, open_trace
 
 Json = dict[str, Any]
 

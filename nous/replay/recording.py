@@ -26,8 +26,8 @@ from nous.ports.model import TextDelta
 from nous.protocol.messages import Message
 from nous.store.disk import Disk
 from nous.store.lines import LineTooLongError, read_first_line
-from nous.store.trace_lines import BrokenTraceError, TraceEnd, event_head, kind_of
-from nous.store.trace_reader import MAX_TRACE_LINE_BYTES, iter_line_batches, open_trace
+from nous.store.trace_lines import MAX_TRACE_LINE_BYTES, BrokenTraceError, TraceEnd, event_head, kind_of
+from nous.store.trace_reader import iter_line_batches, open_trace
 from nous.system.ids import is_safe_id
 
 TRACE_VERSION: Final = 1

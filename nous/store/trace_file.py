@@ -19,7 +19,7 @@ from pathlib import Path
 from nous.errors import NousError
 from nous.store.disk import Disk, io_failure, write_all
 from nous.store.sync_job import SyncJob, finish
-from nous.store.trace_lines import TraceEnd, end_line_head
+from nous.store.trace_lines import MAX_TRACE_LINE_BYTES, TraceEnd, end_line_head
 
 
 class TraceWriter:
@@ -68,16 +68,25 @@ class TraceWriter:
         """Append whole lines.  When this returns they survive the death of the process.
 
         Raises:
-            NousError: ``io_failure``.
+            NousError: ``io_failure``; also for a line that is longer than any reader takes: nothing is written then.
         """
         if self._failure is not None:
             raise self._failure
+        if len(data) > MAX_TRACE_LINE_BYTES:
+            self._check_lines(data)
         try:
             write_all(self._disk, self._fd, data)
         except OSError as error:
             raise self._fail(error) from error
         self._digest.update(data)
         self.offset += len(data)
+
+    def _check_lines(self, data: bytes) -> None:
+        longest = max(map(len, data.split(b"\n")))
+        if longest > MAX_TRACE_LINE_BYTES:
+            name = os.path.basename(self.path)  # noqa: PTH119 (text here)
+            cause = f"{name}: a line of {longest} bytes is longer than a trace may hold ({MAX_TRACE_LINE_BYTES})"
+            raise NousError("io_failure", cause, hint="Send shorter texts.")
 
     def sync(self) -> None:
         """Return once everything appended before the call would survive a power cut.  Blocks.

@@ -16,6 +16,9 @@ from nous.protocol.events import FEATURE_EVENTS
 
 LineKind = Literal["event", "header", "input", "effect", "end", "unknown"]
 
+MAX_TRACE_LINE_BYTES: Final = 64 * 1024 * 1024
+"""The longest line of a trace: no longer one is written, and none is read.  A command's line is at most 63 MiB."""
+
 EVENT_PREFIX: Final = b'{"v":"1","id":"'
 _EVENT: Final = re.compile(rb'\{"v":"1","id":"[^".]+\.(\d{1,18})(\.\d{1,18})?","type":"([a-z_]{1,64})"')
 _KINDS: Final[tuple[tuple[bytes, LineKind], ...]] = (

@@ -16,12 +16,16 @@ from msgspec import Struct
 from nous.errors import NousError
 from nous.store.disk import Disk, io_failure
 from nous.store.lines import LineTooLongError, read_first_line, read_lines
-from nous.store.trace_lines import BrokenTraceError, TraceEnd, TraceHeader, event_head, kind_of
+from nous.store.trace_lines import (
+    MAX_TRACE_LINE_BYTES,
+    BrokenTraceError,
+    TraceEnd,
+    TraceHeader,
+    event_head,
+    kind_of,
+)
 from nous.store.trace_seek import find_start, last_seq, whole_lines_end
 from nous.system.regular_file import UnsuitableFileError, open_regular_file
-
-MAX_TRACE_LINE_BYTES: Final = 64 * 1024 * 1024
-"""Far longer than the longest line a daemon writes: a command of 8 MiB, unless it was told to take longer ones."""
 
 _TIME: Final = re.compile(rb'"ts":"([^"]{1,64})"')
 _STAMP_WITHIN_BYTES: Final = 1024

@@ -232,11 +232,24 @@ async def test_no_state_directory_no_daemon(home: Home) -> None:
 
 
 async def test_a_wrong_command_line_is_refused(home: Home) -> None:
-    for flags in (("--max-line-bytes", "many"), ("--drain-timeout", "soon"), ("--on-eof", "explode"), ("--nonsense",)):
+    for flags in (
+        ("--max-line-bytes", "many"),
+        ("--drain-timeout", "soon"),
+        ("--on-eof", "explode"),
+        ("--nonsense",),
+    ):
         code, said = await refusal(home, "--provider", "mock", "--state-dir", str(home.state), "--bootstrap", *flags)
         assert code == 6, flags
         assert flags[-1] in said
         assert "Traceback" not in said
+    assert not home.state.exists()
+
+
+async def test_lines_that_no_trace_can_hold_are_not_taken(home: Home) -> None:
+    flags = ("--max-line-bytes", str((63 << 20) + 1))
+    code, said = await refusal(home, "--provider", "mock", "--state-dir", str(home.state), "--bootstrap", *flags)
+    assert code == 6
+    assert f"--max-line-bytes: expected an integer from 64 to {63 << 20}" in said
     assert not home.state.exists()
 
 

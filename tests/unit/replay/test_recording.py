@@ -27,8 +27,7 @@ from nous.replay.recording import (
     read_header,
     read_lines,
 )
-from nous.store.trace_lines import BrokenTraceError
-from nous.store.trace_reader import MAX_TRACE_LINE_BYTES
+from nous.store.trace_lines import MAX_TRACE_LINE_BYTES, BrokenTraceError
 from tests.support import recordings
 from tests.support.recordings import FIXTURES, Json, edited, fixture, position, seal, write_sealed
 

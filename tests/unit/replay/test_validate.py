@@ -18,7 +18,7 @@ from nous.ports.model import TextDelta, ThinkingDelta
 from nous.protocol.grammar import RULES as EVENT_RULES
 from nous.replay.export import export_trace
 from nous.replay.validate import MAX_FINDINGS, RULES, Validation, validate
-from nous.store.trace_reader import MAX_TRACE_LINE_BYTES
+from nous.store.trace_lines import MAX_TRACE_LINE_BYTES
 from tests.support.engine import Bench, make_spec, tool_call
 from tests.support.home import SCALE
 from tests.support.traced import TracedState

@@ -16,7 +16,8 @@ from nous.errors import NousError
 from nous.store.disk import Disk
 from nous.store.faults import FaultyDisk, until_none_fires
 from nous.store.trace_file import TraceWriter
-from nous.store.trace_lines import TraceCounts, TraceEnd
+from nous.store.trace_lines import MAX_TRACE_LINE_BYTES, TraceCounts, TraceEnd
+from nous.store.trace_reader import iter_line_batches
 from tests.unit.store.helpers import LATER, Tolerated, header_line, unsealed
 
 END = TraceEnd(status="completed", ended_at=LATER, counts=TraceCounts(inputs=1, events=2, effects=3))
@@ -31,6 +32,22 @@ def test_a_trace_is_private_and_exclusive(tmp_path: Path) -> None:
         TraceWriter.create(tmp_path, "r1")
     assert (caught.value.code, caught.value.cause) == ("io_failure", "r1.ndjson: File exists")
     assert path.read_bytes() == b"one\n"
+    writer.release()
+
+
+def test_a_line_that_no_reader_takes_is_not_written(tmp_path: Path) -> None:
+    writer = TraceWriter.create(tmp_path, "r1")
+    writer.append(header_line("r1"))
+    offset = writer.offset
+    longest = b"x" * MAX_TRACE_LINE_BYTES + b"\n"
+    with pytest.raises(NousError, match="longer than a trace may hold"):
+        writer.append(b"first\nx" + longest)
+    assert writer.offset == offset
+    writer.append(b"first\n" + longest)
+    assert [len(line) for lines in iter_line_batches(tmp_path / "r1.ndjson", offset) for line in lines] == [
+        5,
+        MAX_TRACE_LINE_BYTES,
+    ]
     writer.release()
 
 
