@@ -25,6 +25,7 @@ from nous.protocol.commands import (
     IMMEDIATE_READS,
     READ_ONLY,
     UNORDERED,
+    Abort,
     Command,
     CompactSession,
     FollowUp,
@@ -40,7 +41,7 @@ from nous.runtime.mode import Mode
 from nous.runtime.order import Order, Turn
 from nous.runtime.outbox import Outbox
 from nous.runtime.remembered import Remembered, RememberedAnswers, repeated_answer
-from nous.runtime.upcoming import HeldInput
+from nous.runtime.upcoming import HeldAbort, HeldInput
 from nous.system.threads import run_in_thread
 from nous.telemetry.log import get_log
 
@@ -190,8 +191,8 @@ class Connection:
         daemon = self.daemon
         if earlier is not None:
             tasks.start_soon(self._repeat, call, command, earlier, tasks)
-        elif command.type == "abort":
-            await self._answer(call, command, remember=True)
+        elif isinstance(command.payload, Abort):
+            await self._abort(call, command, command.payload.run_id)
         elif isinstance(command.payload, Steer | FollowUp):
             run_id = command.payload.run_id
             upcoming = daemon.upcoming_run(run_id)
@@ -207,6 +208,22 @@ class Connection:
             daemon.start_task(self._answer, call, command)
         else:
             self._ask_for_turn(call, command)
+
+    async def _abort(self, call: Call, command: Command, run_id: str | None) -> None:
+        """Abort the run that is meant: at once, or when it begins if it is still being taken up."""
+        daemon = self.daemon
+        upcoming = daemon.upcoming_run(run_id)
+        if upcoming is None:
+            await self._answer(call, command, remember=True)
+            return
+        held = daemon.upcoming.abort(upcoming, daemon.active_session_id if run_id is None else None, command.id)
+        daemon.start_task(self._answer_abort, call._replace(held=held, upcoming=upcoming), command)
+
+    async def _answer_abort(self, call: Call, command: Command) -> None:
+        """Answer an abort once its run has begun aborted, or the command that asked for that run has been refused."""
+        assert isinstance(call.held, HeldAbort)
+        await call.held.settled.wait()
+        await self._answer(call, command, remember=True)
 
     def _ask_for_turn(self, call: Call, command: Command) -> None:
         daemon, payload = self.daemon, command.payload
@@ -225,7 +242,7 @@ class Connection:
         If there is not, the one that is coming up then is meant; and those that came before it are answered before.
         """
         upcoming, held = call.upcoming, call.held
-        assert held is not None
+        assert isinstance(held, HeldInput)
         assert isinstance(command.payload, Steer | FollowUp)
         run_id = command.payload.run_id
         async with turn:

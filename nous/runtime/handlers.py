@@ -46,14 +46,14 @@ if TYPE_CHECKING:
     from nous.runtime.connection import Connection
     from nous.runtime.driver import RunDriver
     from nous.runtime.order import Turn
-    from nous.runtime.upcoming import HeldInput, UpcomingRun
+    from nous.runtime.upcoming import HeldAbort, HeldInput, UpcomingRun
 
 
 class Call(NamedTuple):
     """What a handler knows besides the payload.
 
     ``place`` is where its answer goes, ``turn`` its turn among the changes, ``upcoming`` the run that the command asks
-    for, ``held`` the input that may have reached its run before the handler is called, if it has one.
+    for, ``held`` the input or abort that may have reached its run before the handler is called, if it has one.
     """
 
     connection: Connection
@@ -61,7 +61,7 @@ class Call(NamedTuple):
     place: AnswerPlace
     turn: Turn | None = None
     upcoming: UpcomingRun | None = None
-    held: HeldInput | None = None
+    held: HeldInput | HeldAbort | None = None
 
 
 class Reply(NamedTuple):
@@ -225,14 +225,11 @@ async def follow_up(call: Call, payload: c.FollowUp) -> Accepted:
 
 async def abort(call: Call, payload: c.Abort) -> Reply:
     """Acknowledge before it takes effect: the answer stands before the run's last events."""
-    daemon = call.connection.daemon
-    upcoming = daemon.upcoming_run(payload.run_id)
-    if upcoming is not None:
-        answer = Accepted(command="abort", run_id=daemon.upcoming.run_id(upcoming))
-        session_id = daemon.active_session_id if payload.run_id is None else None
-        return Reply(answer, lambda: daemon.upcoming.abort(upcoming, session_id, call.command_id))
-    driver = daemon.find_run(payload.run_id)
-    return Reply(Accepted(command="abort", run_id=driver.run_id), lambda: driver.abort(call.command_id, "client"))
+    driver = None if call.held is None else call.held.taker()
+    if driver is not None:
+        return Reply(Accepted(command="abort", run_id=driver.run_id))
+    found = call.connection.daemon.find_run(payload.run_id)
+    return Reply(Accepted(command="abort", run_id=found.run_id), lambda: found.abort(call.command_id, "client"))
 
 
 # -- modes and tools

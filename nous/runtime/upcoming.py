@@ -6,7 +6,7 @@ Source: protocol v1, section 2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -47,14 +47,27 @@ class HeldInput:
         return self._driver
 
 
-class HeldAbort(NamedTuple):
-    """An abort that waits for its run, or for the run that is asked for next in the same session if that is refused."""
+class HeldAbort:
+    """An abort that waits for its run, or for the run that is asked for next in the same session if that is refused.
 
-    command_id: str
-    heirs: tuple[UpcomingRun, ...]
+    ``settled`` is set once a run has taken it, or there is none that can.
+    """
+
+    def __init__(self, command_id: str, heirs: tuple[UpcomingRun, ...]) -> None:
+        self.heirs = heirs
+        self.settled = anyio.Event()
+        self._command_id = command_id
+        self._driver: RunDriver | None = None
 
     def offer(self, driver: RunDriver) -> None:
-        driver.abort(self.command_id, "client")
+        """Abort a run that has begun, and whose events nobody gets before the prompt is answered."""
+        driver.abort(self._command_id, "client")
+        self._driver = driver
+        self.settled.set()
+
+    def taker(self) -> RunDriver | None:
+        """Return the run that it aborted, if there was one."""
+        return self._driver
 
 
 class UpcomingRun:
@@ -119,15 +132,17 @@ class UpcomingRuns:
         """Return the run that has an id; ``is_new``: nothing else has it, so one that has no id yet may get it."""
         return next((run for run in self._runs if (self.run_id(run) if is_new else run.run_id) == run_id), None)
 
-    def abort(self, run: UpcomingRun, session_id: str | None, command_id: str) -> None:
-        """Abort a run, or let it start aborted.
+    def abort(self, run: UpcomingRun, session_id: str | None, command_id: str) -> HeldAbort:
+        """Have a run start aborted; return what tells whether it did.
 
         With a ``session_id``: if the run is refused, the next one that was asked for in that session before the abort
         takes its place.
         """
         later = self._runs[self._runs.index(run) + 1 :] if run in self._runs else []
         heirs = tuple(other for other in later if session_id is not None and other.session_id in (None, session_id))
-        run.hold(HeldAbort(command_id, heirs))
+        held = HeldAbort(command_id, heirs)
+        run.hold(held)
+        return held
 
     def settle(self, run: UpcomingRun) -> None:
         """Note that a command was answered or refused.  May be repeated."""
@@ -141,6 +156,9 @@ class UpcomingRuns:
 
     def _pass_on(self, abort: HeldAbort, refused: UpcomingRun) -> None:
         heirs = [heir for heir in abort.heirs if heir in self._runs]
-        if heirs:
-            heirs[0].run_id = heirs[0].run_id or refused.run_id
-            heirs[0].hold(HeldAbort(abort.command_id, tuple(heirs[1:])))
+        if not heirs:
+            abort.settled.set()
+            return
+        abort.heirs = tuple(heirs[1:])
+        heirs[0].run_id = heirs[0].run_id or refused.run_id
+        heirs[0].hold(abort)

@@ -163,6 +163,40 @@ async def test_a_steer_in_the_same_write_as_its_prompt_finds_the_run(nous: OpenP
             assert (await peer.answer("p")).run_id == steered.run_id
 
 
+@pytest.mark.behaviour("P3.1", "P3.3")
+async def test_an_abort_of_a_prompt_that_is_refused_says_that_there_is_no_run(nous: OpenPeer) -> None:
+    async with nous() as peer:
+        await peer.send(
+            command_line("new_session", None, "n")
+            + b"\n"
+            + command_line("prompt", {"text": "hello", "leaf_id": "nowhere", "wait": False}, "p")
+            + b"\n"
+            + command_line("abort", None, "a")
+            + b"\n"
+        )
+        assert (await peer.answer("p")).code == "command_rejected"
+        answer = await peer.answer("a")
+        assert (answer.code, answer.cause) == ("command_rejected", "no_active_run")
+        assert (await peer.run("hello"))[-1].payload["status"] == "completed"
+
+
+@pytest.mark.behaviour("P3.1", "P3.3")
+async def test_an_abort_reaches_the_next_prompt_if_the_first_is_refused(nous: OpenPeer) -> None:
+    async with nous(Setup(script=[HANGS])) as peer:
+        await peer.send(
+            command_line("prompt", {"text": "hello", "leaf_id": "nowhere", "wait": False}, "p")
+            + b"\n"
+            + command_line("prompt", {"text": "hello", "wait": False}, "q")
+            + b"\n"
+            + command_line("abort", None, "a")
+            + b"\n"
+        )
+        assert (await peer.answer("p")).code == "command_rejected"
+        run_id = (await peer.answer("q")).run_id
+        assert (await peer.answer("a")).run_id == run_id
+        assert (await peer.run_events(run_id))[-1].payload["status"] == "aborted"
+
+
 @pytest.mark.behaviour("P3.1")
 async def test_changes_take_effect_in_the_order_they_arrive(nous: OpenPeer) -> None:
     async with nous() as peer:
