@@ -39,7 +39,7 @@ milestone4-gate: $(INSTALLED) ## What a milestone needs: a PASS line per require
 	$(BIN)/python -m scripts.gate
 
 test-chaos: $(INSTALLED) ## Kill daemons 2,000 times, signal them 500 times, break disks, a million lines of garbage, 2,000 runs in one daemon
-	CHAOS_KILLS=2000 SIGNAL_RUNS=500 FUZZ_LINES=1000000 FUZZ_BODIES=1000000 SOAK_RUNS=2000 CUTS=1000 $(BIN)/pytest tests/chaos tests/interaction/test_loop.py
+	CHAOS_KILLS=2000 SIGNAL_RUNS=500 FUZZ_LINES=1000000 FUZZ_BODIES=1000000 SOAK_RUNS=2000 CUTS=1000 SPARE=40 $(BIN)/pytest tests/chaos tests/interaction/test_loop.py
 
 test-hardening: $(INSTALLED) ## Fault injection, contention, atomic writes, exit codes, secrets, consent
 	$(BIN)/python -m scripts.hardening
