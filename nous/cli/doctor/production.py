@@ -17,7 +17,7 @@ from nous.replay.redact import Redactor
 from nous.telemetry.log import MIN_SECRET_CHARACTERS
 
 COMMON_LINE_BYTES: Final = 8 << 20
-LARGEST_LINE_BYTES: Final = 64 << 20
+LARGEST_LINE_BYTES: Final = 32 << 20
 """A line is held in memory once per client: more than this lets one client exhaust a small machine."""
 
 _OTHERS: Final = 0o077

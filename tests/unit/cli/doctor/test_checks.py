@@ -198,7 +198,7 @@ CASES: dict[str, dict[Status, Callable[[Room], object]]] = {
         "fail": lambda room: spoil(room.add_trace()),
     },
     "session_index": {
-        "pass": write_index(b'{"format":1,"rows":{}}'),
+        "pass": write_index(b'{"format":2,"rows":0}\n'),
         "warn": write_index(b'{"format":0,"rows":{}}'),
         "fail": write_index(b"{"),
     },
@@ -245,7 +245,7 @@ CASES: dict[str, dict[Status, Callable[[Room], object]]] = {
     "production.line_size": {
         "pass": nothing,
         "warn": with_daemon(max_line_bytes=16 << 20),
-        "fail": with_daemon(max_line_bytes=1 << 30),
+        "fail": with_daemon(max_line_bytes=48 << 20),
     },
     "production.retention": {
         "pass": with_retention(max_sessions=100, max_trace_days=30, max_outputs=100),
