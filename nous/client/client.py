@@ -79,6 +79,8 @@ class Client:
         self._count = 0
         self._process: DaemonProcess | None = None
         self._channels: list[Channel] = []
+        # A socket connection learns it only by saying hello, and does not wait for it.
+        self._expects_ready = True
         self._ready: Ready | None = None
         self._ready_or_ended = anyio.Event()
         self._end_error: NousError | None = None
@@ -143,6 +145,7 @@ class Client:
             NousError: ``io_failure`` if there is no socket or nobody answers.
         """
         client = cls(drain=drain, keep_events=keep_events)
+        client._expects_ready = False
         links = [await SocketLink.connect(Path(path))]
         try:
             if events:
@@ -346,7 +349,7 @@ class Client:
     def _notice_status(self, payload: dict[str, Any]) -> None:
         if payload.get("message") == "bye":
             self._said_bye = True
-        elif payload.get("message") == "ready" and self._ready is None and self._process is not None:
+        elif payload.get("message") == "ready" and self._ready is None and self._expects_ready:
             self._ready = msgspec.convert(payload, Ready)
             self._ready_or_ended.set()
 
