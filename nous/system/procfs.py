@@ -61,6 +61,11 @@ def children_of(pid: int) -> list[int]:
     return children
 
 
+def adopted_by(pid: int) -> list[int]:
+    """Return the children of the first thread of ``pid``: the one that orphans are given to.  One short read."""
+    return list(map(int, _read(f"/proc/{pid}/task/{pid}/children").split()))
+
+
 def resident_bytes(pid: int) -> int:
     """Return the memory ``pid`` has in RAM, counting what it shares with others in full."""
     fields = _read(f"/proc/{pid}/statm").split()

@@ -36,6 +36,7 @@ Each mark is preceded by a colon and is ``<epoch>.<random>``, or ``<random>`` wh
 _MAX_FREEZE_PASSES: Final = 20
 _MAX_LAST_LOOKS: Final = 100
 _CHASE_S: Final = 0.05
+_MAX_STRIKES: Final = 200
 
 
 class _Family:
@@ -87,7 +88,8 @@ class ProcessTree:
             found.update(new)
             waiting += new
         self._seen = {pid: processes[pid].started for pid in found}
-        _reap(stat for stat in processes.values() if stat.pid not in roots)
+        with FAMILY.lock:
+            _reap(stat for stat in processes.values() if stat.pid not in roots)
         return [processes[pid] for pid in found if not processes[pid].is_dead]
 
     def is_any_left(self) -> bool:
@@ -179,16 +181,33 @@ class ProcessTree:
     def _chase(self) -> None:
         """Send SIGKILL to orphans of the tree, look after look, until there is none or ``_CHASE_S`` has passed.
 
-        A process that starts a successor and ends lives for about a millisecond: a look at all of /proc is too slow.
+        A process that starts a successor and ends lives for less than a millisecond: a look at all of /proc, or at all
+        that is known of one process, is too slow.
         """
         until_s = time.monotonic() + _CHASE_S
         while FAMILY.adopts_orphans and procfs.lists_children() and time.monotonic() < until_s:
             look = _look_at_orphans(waits=True)
-            ours = [stat for stat in look.living if self._claims(stat, look.roots)]
-            for stat in ours:
-                signal_exactly(stat, signal.SIGKILL)
-            if not ours and not look.reaped:
+            spared = {stat.pid for stat in look.living if not self._claims(stat, look.roots)}
+            if len(spared) == len(look.living) and not look.reaped:
                 return
+            self._strike(spared)
+
+    def _strike(self, spared: set[int]) -> None:
+        """Send SIGKILL to each new orphan of the tree in the moment in which the kernel lists it.
+
+        The pid of a child that is listed cannot mean another process: nobody reaps orphans while the lock is held.
+        """
+        with FAMILY.lock:
+            spared |= FAMILY.roots.keys()
+            is_only_tree = len(FAMILY.roots) == 1
+            for _ in range(_MAX_STRIKES):
+                new = [pid for pid in procfs.adopted_by(os.getpid()) if pid not in spared]
+                for pid in new:
+                    if is_only_tree or self._mark in (procfs.read_variable(pid, MARK_VARIABLE) or ""):
+                        os.kill(pid, signal.SIGKILL)
+                spared.update(new)
+                if not new:
+                    return
 
     def kill_group(self) -> None:
         """Send SIGKILL to the root's process group.  One system call: also while the machine hardly answers."""

@@ -387,8 +387,8 @@ def test_a_permission_is_never_guessed(text: str) -> None:
     ("path", "value", "cause"),
     [
         ("provider.name", "nobody", f"--provider: expected one of {PROVIDERS}"),
-        ("daemon.max_line_bytes", 3, "--max-line-bytes: expected an integer from 64 to 1073741824"),
-        ("daemon.max_line_bytes", "1000", "--max-line-bytes: expected an integer from 64 to 1073741824"),
+        ("daemon.max_line_bytes", 3, "--max-line-bytes: expected an integer from 64 to 66060288"),
+        ("daemon.max_line_bytes", "1000", "--max-line-bytes: expected an integer from 64 to 66060288"),
         ("engine.max_model_calls", 0, "engine.max_model_calls: expected an integer from 1 to 1000000"),
         ("daemon.loud", 1, "daemon.loud: unknown key"),
         ("tools.policy", {"bash": "deny"}, "tools.policy: unknown key"),
