@@ -26,6 +26,7 @@ def bound_payload(payload: bytes, max_bytes: int) -> bytes:
     if len(payload) <= budget:
         return payload
     fields = _decode(payload)
+    fields.pop("truncated_fields", None)
     sizes = {name: len(_encode(value)) for name, value in fields.items()}
     cut: list[str] = []
     for name in sorted(sizes, key=lambda name: -sizes[name]):

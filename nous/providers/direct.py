@@ -142,7 +142,7 @@ class DirectClient:
 
     async def _connect(self, origin: Origin) -> Connection:
         try:
-            sock = await within(self._connect_timeout_s, self._dial, origin)
+            sock = await within(self._connect_timeout_s, self._dial, origin, discard=_close)
         except TimeoutError:
             raise client_fault("ConnectTimeout") from None
         except ssl.SSLCertVerificationError as error:
@@ -157,6 +157,10 @@ class DirectClient:
             return sock
         assert self._context is not None
         return await secure(sock, self._context, origin.host)
+
+
+async def _close(sock: socket.socket) -> None:
+    sock.close()
 
 
 @lru_cache(maxsize=64)

@@ -56,8 +56,15 @@ class Patience:
         return False
 
 
-async def within(seconds: float, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
+async def within(
+    seconds: float,
+    function: Callable[..., Awaitable[T]],
+    *arguments: object,
+    discard: Callable[[T], Awaitable[None]],
+) -> T:
     """Return what ``function`` returns; it is cancelled after ``seconds`` in which this process ran.
+
+    If the caller is cancelled after ``function`` has returned, nobody gets the result: it goes to ``discard``.
 
     Raises:
         TimeoutError: it was cancelled.
@@ -72,13 +79,19 @@ async def within(seconds: float, function: Callable[..., Awaitable[T]], *argumen
             await checkpoint()
         tasks.cancel_scope.cancel()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(count_down)
-        try:
-            results.append(await function(*arguments))
-        except Exception as error:
-            failures.append(error)
-        tasks.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(count_down)
+            try:
+                results.append(await function(*arguments))
+            except Exception as error:
+                failures.append(error)
+            tasks.cancel_scope.cancel()
+    except BaseException:
+        for result in results:
+            with anyio.CancelScope(shield=True):
+                await discard(result)
+        raise
     if failures:
         raise failures[0]
     if not results:

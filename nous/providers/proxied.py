@@ -169,7 +169,8 @@ class ProxiedClient:
             message = client.build_request(request.method, request.url, headers=request.headers, content=content)
             message.extensions["trace"] = attempt.note
             try:
-                response = await within(self._stall_timeout_s, partial(client.send, message, stream=True))
+                send = partial(client.send, message, stream=True)
+                response = await within(self._stall_timeout_s, send, discard=_close)
             except TimeoutError:
                 raise client_fault("ReadTimeout") from None
             # From here on the answer counts the time itself.
@@ -181,6 +182,10 @@ class ProxiedClient:
     async def aclose(self) -> None:
         with anyio.move_on_after(CLOSE_MS / 1000, shield=True), suppress(Exception):
             await self._client.aclose()
+
+
+async def _close(response: httpx.Response) -> None:
+    await response.aclose()
 
 
 @contextmanager

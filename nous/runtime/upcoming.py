@@ -34,11 +34,11 @@ class HeldInput:
         """Give it to a run, once."""
         try:
             driver.check_queue()
+            driver.submit(self._item)  # refuses what is not in the recording that is played
         except NousError as error:
             self._refusal = error
         else:
             self._driver = driver
-            driver.submit(self._item)
 
     def taker(self) -> RunDriver | None:
         """Return the run that has taken it, if one has.  Raises why a run has refused it."""

@@ -99,6 +99,7 @@ async def serve_in_memory(daemon: Daemon) -> AsyncIterator[Client]:
             tasks.cancel_scope.cancel()
         runs.cancel_scope.cancel()
     daemon.syncs.close()
+    daemon.uses.close()
     if failure is not None:
         raise failure
 

@@ -33,7 +33,8 @@ def encoded(value: object) -> bytes:
 @settings(max_examples=60, deadline=None)
 @given(kind=st.sampled_from(PAYLOADS), data=st.data())
 def test_every_payload_fits_its_line(kind: type[Struct], data: st.DataObject) -> None:
-    names = [field.encode_name for field in msgspec.structs.fields(kind)]
+    # Nothing but the bound itself fills truncated_fields.
+    names = [field.encode_name for field in msgspec.structs.fields(kind) if field.encode_name != "truncated_fields"]
     payload = {name: data.draw(values) for name in names}
     whole = encoded(payload)
     bounded = bound_payload(whole, MAX_BYTES)
@@ -45,7 +46,7 @@ def test_every_payload_fits_its_line(kind: type[Struct], data: st.DataObject) ->
     cut = out.pop("truncated_fields")
     assert cut
     assert {name: value for name, value in out.items() if name not in cut} == {
-        name: value for name, value in payload.items() if name not in cut and name != "truncated_fields"
+        name: value for name, value in payload.items() if name not in cut
     }
     for name in cut:
         assert out[name] is None or type(out[name]) is type(payload[name])

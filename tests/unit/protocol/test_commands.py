@@ -18,7 +18,7 @@ def test_every_question_is_read_only_and_nothing_else_is() -> None:
 
 
 def test_questions_and_what_speaks_to_a_run_never_wait() -> None:
-    assert READ_ONLY | {"abort", "steer", "follow_up"} == UNORDERED
+    assert READ_ONLY | {"abort", "steer", "follow_up", "export_trace"} == UNORDERED
     assert COMMANDS.keys() >= UNORDERED
 
 

@@ -11,6 +11,7 @@ from nous.errors import WIRE_CODES, NousError
 from nous.protocol.responses import (
     ANSWERS,
     Accepted,
+    ExtensionResult,
     PendingCounts,
     Pong,
     RunInfo,
@@ -39,7 +40,11 @@ def test_a_line_of_every_type(kind: str, full: bool) -> None:
     answer = sample(ANSWERS[kind], full=full)
     line = read(success_line("c1", *encode_answer(answer)))
     assert list(line) == ["v", "id", "type", "payload", "ok"]
-    assert line == {"v": "1", "id": "c1", "type": kind, "payload": as_json(answer), "ok": True}
+    payload = as_json(answer)
+    if isinstance(answer, ExtensionResult) and isinstance(answer.result, dict):
+        # An extension's object is the payload itself, as in the original v1.
+        payload = {"result": answer.result, **answer.result}
+    assert line == {"v": "1", "id": "c1", "type": kind, "payload": payload, "ok": True}
 
 
 @pytest.mark.parametrize("code", WIRE_CODES)

@@ -31,11 +31,11 @@ REQUIRED_OF_COMMANDS: dict[str, set[str]] = {
 }
 OPTIONAL_OF_COMMANDS: dict[str, set[str]] = {
     "prompt": {"wait", "leaf_id", "session_id", "output_schema", "images", "provider", "model", "thinking"},
-    "steer": {"run_id"},
-    "follow_up": {"run_id"},
+    "steer": {"run_id", "images"},
+    "follow_up": {"run_id", "images"},
     "abort": {"run_id"},
     "get_state": {"session_id"},
-    "get_messages": {"session_id", "leaf_id", "cursor"},
+    "get_messages": {"session_id", "leaf_id", "cursor", "view"},
     "set_leaf": {"session_id"},
     "get_tree": {"session_id", "cursor"},
     "compact_session": {"session_id", "instruction"},

@@ -76,14 +76,15 @@ async def test_asking_over_a_socket(name: str, body: bytes, target: str, header:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("status", "code"), [(401, "provider_auth"), (404, "provider_error"), (503, "provider_unavailable")]
+    ("status", "code", "where"),
+    [(401, "provider_auth", ""), (404, "provider_error", " (below /v1 too)"), (503, "provider_unavailable", "")],
 )
-async def test_refusals(status: int, code: str) -> None:
+async def test_refusals(status: int, code: str, where: str) -> None:
     body = msgspec.json.encode({"error": {"message": f"secret {KEY}", "type": "x_error", "code": 7}})
-    async with serve(answers(status, body)) as server:
+    async with serve(answers(status, body), answers(status, body)) as server:
         with pytest.raises(NousError) as caught:
             await list_models("openai", ProviderSettings(api_base=server.url, api_key=KEY))
-    assert (caught.value.code, caught.value.cause) == (code, f"HTTP {status} x_error")
+    assert (caught.value.code, caught.value.cause) == (code, f"HTTP {status} x_error{where}")
 
 
 @pytest.mark.anyio

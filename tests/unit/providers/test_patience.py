@@ -48,6 +48,9 @@ async def test_a_process_that_stood_still_has_used_one_slice(monkeypatch: pytest
 
 
 async def test_within_returns_or_raises_what_the_function_does() -> None:
+    async def discard(value: int) -> None:
+        raise AssertionError(value)
+
     async def give(value: int) -> int:
         await checkpoint()
         return value
@@ -55,11 +58,39 @@ async def test_within_returns_or_raises_what_the_function_does() -> None:
     async def fail() -> None:
         raise KeyError("mine")
 
-    assert await within(DEADLINE_S, give, 7) == 7
+    assert await within(DEADLINE_S, give, 7, discard=discard) == 7
     with pytest.raises(KeyError, match="mine"):
-        await within(DEADLINE_S, fail)
+        await within(DEADLINE_S, fail, discard=discard)
     with pytest.raises(TimeoutError):
-        await within(0.02, anyio.sleep_forever)
+        await within(0.02, anyio.sleep_forever, discard=discard)
     with anyio.move_on_after(0.02) as scope:
-        await within(DEADLINE_S, anyio.sleep_forever)
+        await within(DEADLINE_S, anyio.sleep_forever, discard=discard)
     assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_what_a_cancelled_caller_does_not_get_is_discarded(turns: int) -> None:
+    """Cancel at every turn of the loop: the result goes to exactly one of both."""
+    given: list[int] = []
+    taken: list[int] = []
+    discarded: list[int] = []
+
+    async def give() -> int:
+        await checkpoint()
+        given.append(1)
+        return 1
+
+    async def discard(value: int) -> None:
+        await checkpoint()
+        discarded.append(value)
+
+    async def cancel() -> None:
+        for _ in range(turns):
+            await checkpoint()
+        scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cancel)
+        with anyio.CancelScope() as scope:
+            taken.append(await within(DEADLINE_S, give, discard=discard))
+    assert taken + discarded == given

@@ -237,7 +237,7 @@ async def played(behaviour: str, sessions: Path) -> Divergence | None:
 @pytest.mark.parametrize(
     ("behaviour", "note"),
     [
-        ("refuse", "the prompt was refused: Too many runs at once."),
+        ("refuse", "the prompt was refused: Too much is under way at once."),
         ("die", "Reading or writing failed. (the daemon ended with exit code 3"),
         ("be silent", "nothing came for 0.1 s"),
     ],

@@ -206,7 +206,7 @@ class TestPrune:
         lock = (tmp_path / "s1.lock").stat().st_ino
         await session.prune()
         assert stat.S_IMODE((tmp_path / "s1.ndjson").stat().st_mode) == 0o600
-        assert names(tmp_path) == {"s1.ndjson", "s1.lock"}
+        assert names(tmp_path) == {"s1.ndjson", "s1.lock", ".leases"}
         assert (tmp_path / "s1.lock").stat().st_ino == lock
 
     async def test_a_held_lock_is_waited_for(self, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ class TestFaults:
                 assert entries[-1] == "p1"
             else:
                 assert entries == ["s1", "e", "f", "k1", "p1"]
-            assert names(directory) == {"s1.ndjson", "s1.lock"}
+            assert names(directory) == {"s1.ndjson", "s1.lock", ".leases"}
             # Whatever happened, this process and others go on.
             append_row(session, "g")
             session.sync()
