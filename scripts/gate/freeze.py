@@ -48,8 +48,20 @@ def current() -> dict[str, dict[str, Any]]:
     }
 
 
+def keeps(was: Any, now: Any) -> bool:
+    """Return whether what a schema promised still holds: it is the same, but a list of values may have grown."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        return was.keys() == now.keys() and all(
+            set(old) <= set(now[key]) if key == "enum" and isinstance(old, list) else keeps(old, now[key])
+            for key, old in was.items()
+        )
+    if isinstance(was, list) and isinstance(now, list):
+        return len(was) == len(now) and all(keeps(*pair) for pair in zip(was, now, strict=True))
+    return bool(was == now)
+
+
 def broken_promises(frozen: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> list[str]:
-    """Return what was promised and does not hold any more.  New types and new optional fields break nothing."""
+    """Return what was promised and does not hold any more.  New types, optional fields and values break nothing."""
     out: list[str] = []
     for document, types in frozen.items():
         for kind, fields in types.items():
@@ -58,7 +70,9 @@ def broken_promises(frozen: dict[str, dict[str, Any]], now: dict[str, dict[str, 
                 out.append(f"{document}: {kind} is gone")
                 continue
             out += [
-                f"{document}: {kind}.{name} is not what it was" for name, was in fields.items() if have.get(name) != was
+                f"{document}: {kind}.{name} is not what it was"
+                for name, was in fields.items()
+                if not keeps(was, have.get(name))
             ]
             # A command that begins to demand a field refuses what it took before.
             demands = [

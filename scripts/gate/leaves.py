@@ -64,7 +64,7 @@ async def unknown_leaf_is_refused(place: Place) -> str:
             try:
                 await client.call("prompt", text="x", session_id=session_id, leaf_id=leaf_id)
             except CommandError as error:
-                expect(error.code == "invalid_payload", f"refused with {error.code}")
+                expect(error.code == "command_rejected", f"refused with {error.code}")
             else:
                 expect(False, f"{leaf_id} was taken")
         after = {path: path.read_bytes() for path in (place.state / "sessions").glob("*.ndjson")}

@@ -132,6 +132,13 @@ class Bench:
     def _filled(self, value: object) -> object:
         return self.names.get(value.strip("{}"), value) if isinstance(value, str) else value
 
+    async def settled(self) -> None:
+        """Wait until nothing is under way: what was asked for outlives the connection that asked."""
+        await self.daemon.wait_idle()
+        while self.daemon.order.busy:
+            await anyio.sleep(0.001)
+            await self.daemon.wait_idle()
+
     async def check(self) -> None:
         """Check that the daemon is as if nobody had been cut: turns are taken, runs end and are forgotten."""
         daemon = self.daemon
@@ -140,7 +147,7 @@ class Bench:
             assert (await peer.ok("prompt", {"text": "hello"}))["output"]
             await daemon.wait_idle()
             await peer.ok("set_active_tools", {"tools": ["ls", "read"]})
-        assert not daemon.order.busy
+        await self.settled()
         assert daemon.upcoming.find("") is None
         for path in daemon.traces_root.glob("*.ndjson"):
             found = scan(path, daemon.is_dead)
@@ -179,7 +186,7 @@ async def test_a_connection_that_is_cut_ends_nothing_but_itself(tmp_path: Path, 
             for turns in range(1, CUTS + 1):
                 await prepare(made)
                 late = await made.cut(COMMANDS[name], turns)
-                await made.daemon.wait_idle()
+                await made.settled()
                 await made.check()
                 if late:
                     break

@@ -143,7 +143,7 @@ async def ask(home: Home, url: str) -> dict[str, Any]:
     ],
 )
 async def test_with_online_the_provider_is_asked(home: Home, reply: Reply, status: str) -> None:
-    async with serve(reply) as server:
+    async with serve(reply, reply) as server:  # what is not there is looked for below /v1 too
         row = await ask(home, server.url)
     assert row["status"] == status, row
     assert server.url in row["message"]

@@ -76,7 +76,7 @@ async def test_an_unknown_command_is_refused_with_those_there_are(home: Home) ->
         async with open_peer("stdio", home) as peer:
             unknown = await peer.command("extension_command", {"name": "nobody-has-it"})
             assert (unknown.code, unknown.cause) == (
-                "capability_unavailable",
+                "command_rejected",
                 "no extension has the command 'nobody-has-it'",
             )
             none = "get_state lists the extensions; none that runs has a command."
@@ -113,7 +113,7 @@ async def test_the_examples_in_one_run(home: Home) -> None:
             "only 1 words (counted by an extension)",
         ]
         streamed = [line.payload["delta"] for line in of_type(run, "tool_execution_update")]
-        assert "".join(streamed) == "1: one\n2: two\n1: one\n"
+        assert "".join(streamed) == "1: one\n2: two\n" + "".join(results(run)[1:4]) + "1: one\n"
         common = await peer.ok("extension_command", {"name": "most_common", "payload": {"limit": 1}})
         assert common["result"] == {"words": [["one", 2]]}
         assert await peer.ok("extension_command", {"name": "volume"}) == {"level": 11, "result": {"level": 11}}

@@ -93,9 +93,8 @@ FAULTS: list[tuple[str, Reply, str, str]] = [
 
 @pytest.mark.behaviour("P8.9", "P8.10", "P8.11", "P8.12", "P8.13", "P3.11", "P5.11", "P5.15")
 async def test_every_fault_of_a_provider_fails_its_run_alone(home: Home) -> None:
-    replies = [reply for _, fault, _, _ in FAULTS for reply in (fault, streams(*chat("Whole.")))]
     config = {**ONE_TRY, "provider": {"stream_idle_timeout_ms": IDLE_MS}}
-    async with serve(*replies) as server:
+    async with serve(*[fault_or_whole] * 4 * len(FAULTS)) as server:
         async with open_peer("stdio", home, replace(chat_setup(server.url), config=config)) as peer:
             for name, _, code, cause in FAULTS:
                 run = await peer.run(f"fault: {name}")
@@ -104,7 +103,16 @@ async def test_every_fault_of_a_provider_fails_its_run_alone(home: Home) -> None
                 assert (await peer.run("once more"))[-1].payload["status"] == "completed", name
             state = await peer.ok("get_state")
             assert (state["run_state"], state["runs"], state["provider_builds"]) == ("idle", [], 1)
-        assert len(server.exchanges) == len(replies)
+
+
+async def fault_or_whole(wire: Wire) -> None:
+    """Answer with the fault that the prompt names, however often it is asked for; otherwise with a whole answer.
+
+    Twice asked for is what is not there (below /v1 too), and what a kept connection was closed upon.
+    """
+    asked = json.loads(wire.exchange.body)["messages"][-1]["content"]
+    faults = {f"fault: {name}": fault for name, fault, _, _ in FAULTS}
+    await faults.get(asked, streams(*chat("Whole.")))(wire)
 
 
 def check_failed(name: str, run: list[Line], code: str, cause: str) -> None:

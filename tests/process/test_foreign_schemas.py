@@ -88,6 +88,7 @@ async def test_a_heavy_output_schema_is_refused_within_its_time(home: Home) -> N
 async def test_a_heavy_schema_of_one_client_holds_no_command_of_another(home: Home) -> None:
     references = {"$defs": {"a": {}}, "allOf": [{"$ref": "#/$defs/a"} for _ in range(40_000)]}
     async with serve_socket(home) as (path, _), connect(path) as one, connect(path) as other:
+        await one.ok("hello")  # or its answers come in the order of its commands
         heavy = await one.ask("prompt", {"text": "x", "output_schema": references, "wait": False})
         mine = await one.ask("new_session")
         await one.ok("ping")

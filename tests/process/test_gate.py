@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,15 @@ from scripts.gate.freeze import broken_promises, current
 from scripts.gate.mutations import COPIED, MUTATIONS, Mutation, mutate, notices, tried
 
 CRITERIA = ("A1", "A2", "B1", "B2", "C1")
-NO_NETWORK = ["unshare", "--map-root-user", "--net"]
+LOOPBACK_UP = """
+import fcntl, os, socket, struct, sys
+SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
+with socket.socket() as sock:
+    fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+NO_NETWORK = ["unshare", "--map-root-user", "--net", sys.executable, "-c", LOOPBACK_UP]
+"""Loopback and nothing else: a stage has a server of its own."""
 GATE = [sys.executable, "-m", "scripts.gate"]
 
 
@@ -46,12 +55,17 @@ def test_it_says_what_it_does_not_know() -> None:
 def test_a_new_optional_field_breaks_no_promise() -> None:
     """And a field that is gone, or newly demanded of a client, does."""
     field = {"required": False, "shape": {"type": "string"}}
-    now = current()
-    before = {name: {kind: dict(fields) for kind, fields in types.items()} for name, types in now.items()}
+    now, before = current(), deepcopy(current())
     now["commands.schema.json"]["ping"]["payload.new"] = field
     assert broken_promises(before, now) == []
     now["commands.schema.json"]["ping"]["payload.new"] = {**field, "required": True}
     assert broken_promises(before, now) == ["commands.schema.json: ping.payload.new is demanded"]
+    reasons = now["events.schema.json"]["agent_end"]["payload.stop_reason"]["shape"]["enum"]
+    reasons.append("new")
+    assert broken_promises(before, now) == ["commands.schema.json: ping.payload.new is demanded"]
+    reasons.remove("length")
+    assert "events.schema.json: agent_end.payload.stop_reason is not what it was" in broken_promises(before, now)
+    reasons.append("length")
     del now["commands.schema.json"]["ping"]
     assert broken_promises(before, now) == ["commands.schema.json: ping is gone"]
 

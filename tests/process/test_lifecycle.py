@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from nous import __version__
+from nous.runtime.connection import MAX_PENDING
 from tests.support.gates import Gate
 from tests.support.harness import command_line, connect, open_peer, open_process, socket_path
 from tests.support.home import Home, Setup, bounded, spawn
@@ -363,9 +364,11 @@ async def test_a_terminal_that_was_stopped_holds_nobody_up(home: Home) -> None:
 
 @pytest.mark.behaviour("P3.27")
 async def test_unread_answers_stop_the_reading_of_commands(home: Home) -> None:
-    count, padding = 1000, {"ignored": "x" * 20_000}
+    count, padding = 4000, {"ignored": "x" * 20_000}
     async with open_raw(home) as (wire, spawned), anyio.create_task_group() as tasks:
         assert b'"ready"' in await wire.line()
+        await wire.send(command_line("list_tools", {}, "first") + b"\n")
+        answer_bytes = len(await wire.line())
         before = spawned.memory_bytes()
 
         async def ask() -> None:
@@ -373,7 +376,10 @@ async def test_unread_answers_stop_the_reading_of_commands(home: Home) -> None:
                 await wire.send(command_line("list_tools", padding, f"{n}") + b"\n")
 
         tasks.start_soon(ask)
-        assert await until_still(lambda: wire.sent_bytes) < 8 << 20
+        # Read are as many commands as may wait, and as answers fit what is kept for a reader, what is being written
+        # (1 MiB each) and the pipes.
+        commands = MAX_PENDING + (9 << 18) / answer_bytes
+        assert await until_still(lambda: wire.sent_bytes) < commands * 20_000 + (1 << 20) < count * 20_000
         assert spawned.memory_bytes() - before < 16 << 20
         for n in range(count):
             assert (await wire.line()).startswith(b'{"v":"1","id":"%d","type":"tools"' % n)

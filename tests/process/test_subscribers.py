@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import socket
@@ -11,6 +12,7 @@ import anyio
 import msgspec
 import pytest
 
+from nous.runtime.connection import MAX_PENDING
 from tests.support.harness import Peer, command_line, connect, events_path, open_process, serve_socket, socket_path
 from tests.support.home import Home, Setup, bounded
 from tests.support.lines import joined_deltas, read_line
@@ -220,6 +222,8 @@ async def test_a_connection_that_reads_no_answers_holds_nobody_up(home: Home) ->
     line = command_line("list_tools", {"ignored": "x" * 20_000}, "a") + b"\n"
     with bounded(), socket.socket(socket.AF_UNIX) as sock:
         async with serve_socket(home) as (path, spawned), anyio.create_task_group() as tasks:
+            async with connect(path) as peer:
+                answer_bytes = len(json.dumps(await peer.ok("list_tools")))
             sock.connect(str(path))
             stubborn = RawWire(sock.fileno(), sock.fileno())
 
@@ -228,7 +232,10 @@ async def test_a_connection_that_reads_no_answers_holds_nobody_up(home: Home) ->
                     await stubborn.send(line)
 
             tasks.start_soon(ask)
-            assert await until_still(lambda: stubborn.sent_bytes) < 8 << 20
+            # Read are as many commands as may wait, and as answers fit what is kept for a reader, what is being
+            # written (1 MiB each) and the socket.
+            commands = MAX_PENDING + (9 << 18) / answer_bytes
+            assert await until_still(lambda: stubborn.sent_bytes) < commands * 20_000 + (1 << 20)
             async with connect(path) as peer:
                 await peer.ok("ping")
             assert spawned.memory_bytes() < 80 << 20

@@ -41,8 +41,9 @@ def make_state(root: Path) -> Path:
 def forget(state: Path) -> None:
     """Remove what one example left: thousands of files in a directory make it slow."""
     for name in ("sessions", "traces"):
-        for path in (state / name).iterdir():
-            path.unlink()
+        for path in (state / name).rglob("*"):
+            if path.is_file():
+                path.unlink()
 
 
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

@@ -48,7 +48,7 @@ async def test_a_process_that_stood_still_has_used_one_slice(monkeypatch: pytest
 
 
 async def test_within_returns_or_raises_what_the_function_does() -> None:
-    async def discard(value: int) -> None:
+    async def discard(value: object) -> None:
         raise AssertionError(value)
 
     async def give(value: int) -> int:
