@@ -94,15 +94,18 @@ FAULTS: list[tuple[str, Reply, str, str]] = [
 @pytest.mark.behaviour("P8.9", "P8.10", "P8.11", "P8.12", "P8.13", "P3.11", "P5.11", "P5.15")
 async def test_every_fault_of_a_provider_fails_its_run_alone(home: Home) -> None:
     config = {**ONE_TRY, "provider": {"stream_idle_timeout_ms": IDLE_MS}}
-    async with serve(*[fault_or_whole] * 4 * len(FAULTS)) as server:
-        async with open_peer("stdio", home, replace(chat_setup(server.url), config=config)) as peer:
-            for name, _, code, cause in FAULTS:
-                run = await peer.run(f"fault: {name}")
-                check_failed(name, run, code, cause)
-                await check_nothing_half(peer, home, run)
-                assert (await peer.run("once more"))[-1].payload["status"] == "completed", name
-            state = await peer.ok("get_state")
-            assert (state["run_state"], state["runs"], state["provider_builds"]) == ("idle", [], 1)
+    replies = [fault_or_whole] * 4 * len(FAULTS)
+    async with (
+        serve(*replies) as server,
+        open_peer("stdio", home, replace(chat_setup(server.url), config=config)) as peer,
+    ):
+        for name, _, code, cause in FAULTS:
+            run = await peer.run(f"fault: {name}")
+            check_failed(name, run, code, cause)
+            await check_nothing_half(peer, home, run)
+            assert (await peer.run("once more"))[-1].payload["status"] == "completed", name
+        state = await peer.ok("get_state")
+        assert (state["run_state"], state["runs"], state["provider_builds"]) == ("idle", [], 1)
 
 
 async def fault_or_whole(wire: Wire) -> None:
