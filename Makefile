@@ -54,6 +54,7 @@ check: $(INSTALLED) ## Lint, types, the floors, generated files
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/check_drift.py
 	$(BIN)/python scripts/draw_states.py --check
+	$(BIN)/python scripts/check_structure.py
 
 schema: $(INSTALLED) ## Write protocol/v1 anew from the code
 	$(BIN)/python scripts/check_drift.py --write

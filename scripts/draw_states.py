@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from nous.engine.inputs import Input
-from nous.engine.transitions import TRANSITIONS, State
+from nous.engine.inputs import HookAnswered, Input
+from nous.engine.transitions import AFTER_HOOK, TRANSITIONS, State
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "engine.md"
 
@@ -40,7 +40,12 @@ def edges() -> dict[tuple[State, State], list[str]]:
     for row in TRANSITIONS.values():
         if row.input not in steady:
             for to in sorted(row.to, key=order.index):
-                found.setdefault((row.state, to), []).append(name_of(row.input))
+                names = found.setdefault((row.state, to), [])
+                if row.input is HookAnswered:
+                    hooks = [then.value for then, after in AFTER_HOOK.items() if to in after]
+                    names.append(f"{name_of(row.input)} ({' or '.join(hooks)})")
+                else:
+                    names.append(name_of(row.input))
     return dict(sorted(found.items(), key=lambda edge: (order.index(edge[0][0]), order.index(edge[0][1]))))
 
 

@@ -6,10 +6,7 @@ run a model call that did not fit.  Its model call makes no message events; two 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
-
-from msgspec import UNSET
+from typing import Final
 
 from nous.engine.answer import Answer
 from nous.engine.effects import AppendCompaction, CallModel, PlanCompaction, StopModel
@@ -22,116 +19,88 @@ from nous.engine.inputs import (
     ModelFailed,
     ModelProduced,
 )
+from nous.engine.run_state import RunState
 from nous.engine.spec import request_digest
-from nous.engine.summary import estimate_tokens
-from nous.engine.transitions import State
+from nous.engine.steps import AskHook, Await, Compact, Complete, EndAborted, Fail, Step
+from nous.engine.transitions import AfterHook, State
 from nous.errors import bound_text
 from nous.ports.extensions import HookOutcome
 from nous.ports.model import Finish, TextDelta, ThinkingDelta, UsageReport
 from nous.protocol.entries import Compaction, Summariser, Trigger
 from nous.protocol.events import StatusEvent
-from nous.protocol.messages import Message, Usage
-
-if TYPE_CHECKING:
-    from nous.engine.machine import RunMachine
+from nous.protocol.messages import Usage
 
 MAX_SUMMARY_BYTES: Final = 128 * 1024
 """A summary stands in one line of an answer, and in every later request."""
 
 
 class CompactionPart:
-    """Part of a :class:`RunMachine`.  ``entry`` is the last compaction that was stored."""
+    """Part of a run machine: what it does from the decision to compact to the entry that holds the summary."""
 
-    def __init__(self, run: RunMachine) -> None:
+    def __init__(self, run: RunState) -> None:
         self._run = run
-        self.entry: Compaction | None = None
-        self.is_manual = False
-        self._context_tokens = run.spec.context_tokens
         self._trigger: Trigger = "manual"
         self._instruction = ""
-        self._then: Callable[[], None] = lambda: None
-        self._otherwise: Callable[[], None] = lambda: None
+        self._then: Step = Complete()
+        self._otherwise: Step = Complete()
         self._plan: CompactionPlanned | None = None
         self._pending: Compaction | None = None
         self._answer: Answer | None = None
         self._call = 0
         self._made = 0
-        self._retried_overflow = False
 
     # -- what starts it
 
-    def on_compaction_started(self, item: CompactionStarted) -> None:
+    def on_compaction_started(self, item: CompactionStarted) -> Step:
         run = self._run
-        self.is_manual = True
+        run.is_compaction = True
         self._instruction = item.instruction
         run.announce()
-        self._begin("manual", run.complete, lambda: run.fail("command_rejected", "nothing_to_compact"))
+        return Compact("manual", Complete(), Fail("command_rejected", "nothing_to_compact"))
 
-    def note_message(self, message: Message) -> None:
-        """Count a message that joined the context."""
-        self._context_tokens += estimate_tokens(message)
-
-    def begin_if_large(self, usage: Usage, then: Callable[[], None]) -> bool:
-        """Compact if the context is past the threshold, and go on with ``then``.  False: nothing was begun."""
-        limit = self._run.spec.limits.compact_at_tokens
-        size = max(self._context_tokens, usage.input_tokens + usage.output_tokens)
-        if not limit or size < limit:
-            return False
-        self._begin("threshold", then, then)
-        return True
-
-    def begin_after_overflow(self, retry: Callable[[], None], give_up: Callable[[], None]) -> bool:
-        """Compact because the context did not fit, once per run.  False: it was done before."""
-        if self._retried_overflow:
-            return False
-        self._retried_overflow = True
-        self._begin("overflow", retry, give_up)
-        return True
-
-    def _begin(self, trigger: Trigger, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+    @property
+    def is_due(self) -> bool:
+        """Whether the context has grown past the threshold."""
         run = self._run
+        limit = run.spec.limits.compact_at_tokens
+        size = max(run.context_tokens, run.last_usage.input_tokens + run.last_usage.output_tokens)
+        return bool(limit) and size >= limit
+
+    def begin(self, step: Compact) -> Step:
+        """Ask the extensions whether to compact."""
         self._made += 1
-        self._trigger, self._then, self._otherwise = trigger, then, otherwise
-        payload = {"trigger": trigger, "instruction": self._instruction}
-        run.hooks.ask("before_compact", payload, self._take_hook)
+        self._trigger, self._then, self._otherwise = step
+        payload = {"trigger": step.trigger, "instruction": self._instruction}
+        return AskHook("before_compact", payload, AfterHook.COMPACTION)
 
-    def _take_hook(self, answer: HookOutcome) -> None:
+    def after_hook(self, answer: HookOutcome) -> Step:
+        """Plan the compaction, unless an extension has blocked it."""
         run = self._run
-        if answer.block is not None and self.is_manual:
-            run.fail("policy_blocked", answer.block)
-        elif answer.block is not None:
-            self._otherwise()
-        else:
-            self._plan_it()
-
-    def _plan_it(self) -> None:
-        run = self._run
-        run.state = State.PLANNING
-        run.effects.append(PlanCompaction(f"{run.spec.run_id}-c{self._made}", run.leaf_id, self._instruction))
+        if answer.block is not None:
+            return Fail("policy_blocked", answer.block) if run.is_compaction else self._otherwise
+        run.effects.append(PlanCompaction(self._entry_id, run.leaf_id, self._instruction))
+        return Await(State.PLANNING)
 
     # -- planning and summarising
 
-    def on_compaction_refused(self, item: CompactionRefused) -> None:
-        if item.entry_id == self._entry_id:
-            self._otherwise()
+    def on_compaction_refused(self, item: CompactionRefused) -> Step | None:
+        return self._otherwise if item.entry_id == self._entry_id else None
 
     @property
     def _entry_id(self) -> str:
         return f"{self._run.spec.run_id}-c{self._made}"
 
-    def on_compaction_planned(self, item: CompactionPlanned) -> None:
+    def on_compaction_planned(self, item: CompactionPlanned) -> Step | None:
         run = self._run
         if item.entry_id != self._entry_id:
-            return
+            return None
         self._plan = item
         self._status("compaction_start", f"Compacting the conversation ({self._trigger}).")
         if item.by == "deterministic":
-            self._store_fallback()
-            return
-        self._call = run.calls.next_number()
+            return self._store_fallback()
+        self._call = run.next_call()
         self._answer = Answer(item.entry_id, set())
-        run.state = State.SUMMARISING
-        left_out = run.calls.images_left_out
+        left_out = run.images_left_out
         digest = request_digest(run.context_digest, self._instruction, (item.first_kept_entry_id,), left_out)
         run.effects.append(
             CallModel(
@@ -145,11 +114,12 @@ class CompactionPart:
                 images_left_out=left_out,
             )
         )
+        return Await(State.SUMMARISING)
 
-    def on_summary_produced(self, item: ModelProduced) -> None:
+    def on_summary_produced(self, item: ModelProduced) -> Step | None:
         answer = self._answer
         if answer is None or item.call != self._call:
-            return
+            return None
         answer.opened = True
         for piece in item.items:
             if isinstance(piece, TextDelta | ThinkingDelta):
@@ -162,25 +132,25 @@ class CompactionPart:
                 answer.finish, answer.finish_word = piece.reason, piece.word
             if answer.size_bytes > self._run.spec.limits.max_message_bytes:
                 self.stop()
-                self._store_fallback()
-                return
+                return self._store_fallback()
         answer.compact()
+        return None
 
-    def on_summary_done(self, item: ModelDone) -> None:
+    def on_summary_done(self, item: ModelDone) -> Step | None:
         if self._answer is None or item.call != self._call:
-            return
+            return None
         answer = self._close_call()
         text = answer.full_text().strip()
         is_whole = answer.finish == "stop" or (answer.finish == "length" and self._run.spec.runs_cut_calls)
         if is_whole and text:
-            self._store(bound_text(text, MAX_SUMMARY_BYTES), "model")
-        else:
-            self._store_fallback()
+            return self._store(bound_text(text, MAX_SUMMARY_BYTES), "model")
+        return self._store_fallback()
 
-    def on_summary_failed(self, item: ModelFailed) -> None:
-        if self._answer is not None and item.call == self._call:
-            self._close_call(is_free=not self._answer.opened)
-            self._store_fallback()
+    def on_summary_failed(self, item: ModelFailed) -> Step | None:
+        if self._answer is None or item.call != self._call:
+            return None
+        self._close_call(is_free=not self._answer.opened)
+        return self._store_fallback()
 
     def stop(self) -> None:
         """Stop the summary's model call, if it is under way."""
@@ -190,20 +160,20 @@ class CompactionPart:
 
     def _close_call(self, *, is_free: bool = False) -> Answer:
         """Count what the call cost, however it ended; return what it said.  ``is_free``: it was refused at once."""
-        answer, calls = self._answer, self._run.calls
+        answer, run = self._answer, self._run
         assert answer is not None
         self._answer = None
-        calls.usage = calls.usage.plus(answer.usage)
-        calls.costs.add(answer, is_whole=answer.finish is not None, is_free=is_free)
+        run.usage = run.usage.plus(answer.usage)
+        run.costs.add(answer, is_whole=answer.finish is not None, is_free=is_free)
         return answer
 
     # -- storing
 
-    def _store_fallback(self) -> None:
+    def _store_fallback(self) -> Step:
         assert self._plan is not None
-        self._store(self._plan.fallback, "deterministic")
+        return self._store(self._plan.fallback, "deterministic")
 
-    def _store(self, summary: str, by: Summariser) -> None:
+    def _store(self, summary: str, by: Summariser) -> Step:
         run, plan = self._run, self._plan
         assert plan is not None
         self._pending = Compaction(
@@ -217,25 +187,23 @@ class CompactionPart:
             instruction=self._instruction,
             created_at=run.stamp.ts,
         )
-        run.state = State.STORING_SUMMARY
         run.effects.append(AppendCompaction(self._pending))
+        return Await(State.STORING_SUMMARY)
 
-    def on_compaction_stored(self, item: EntryStored) -> None:
+    def on_compaction_stored(self, item: EntryStored) -> Step | None:
         run, entry = self._run, self._pending
         if entry is None or entry.id != item.entry_id:
-            return
-        self._pending, self.entry = None, entry
+            return None
+        self._pending, run.compaction = None, entry
         run.context_digest = item.context_digest or run.context_digest
-        self._context_tokens = item.context_tokens
-        run.calls.last_usage = Usage()  # it measured a context that is no more
+        run.context_tokens = item.context_tokens
+        run.last_usage = Usage()  # it measured a context that is no more
         self._status("compaction_end", f"The conversation was compacted ({entry.by}).")
-        if not run.end_if_aborting():
-            self._then()
+        return EndAborted() if run.aborting else self._then
 
     def is_storing(self, entry_id: str) -> bool:
         return self._pending is not None and self._pending.id == entry_id
 
     def _status(self, code: str, message: str) -> None:
         run = self._run
-        turn_id = run.turn_id if run.in_turn else UNSET
-        run.emitter.emit(StatusEvent(message=message, run_id=run.spec.run_id, turn_id=turn_id, code=code))
+        run.emitter.emit(StatusEvent(message=message, run_id=run.spec.run_id, turn_id=run.open_turn_id(), code=code))

@@ -1,146 +1,124 @@
-"""Hooks inside a run: ask the extensions, wait, go on with what they came to.
+"""Hooks inside a run: ask the extensions, wait, go on with what they answered.
 
-A run asks one hook at a time.  Without extensions that listen nothing is asked, nothing is recorded, and every step is
-what it would be without this module.
+A run asks one hook at a time.  Without extensions that listen nothing is asked and nothing is recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from msgspec import UNSET, structs
 
-from nous.engine.effects import CallHook, StopHook, TellHook
+from nous.engine.effects import CallHook, StopHook
 from nous.engine.inputs import HookAnswered
-from nous.engine.queues import Queued
-from nous.engine.transitions import State
+from nous.engine.run_state import RunState
+from nous.engine.steps import AskHook, Await, Fail, Offer, OpenTurn, Resume, Step, TakeTurn
+from nous.engine.transitions import AfterHook, State
 from nous.ports.extensions import HookName, HookOutcome
 from nous.protocol.events import StatusEvent, WarningEvent
-from nous.protocol.messages import TurnKind
-
-if TYPE_CHECKING:
-    from nous.engine.machine import RunMachine
 
 NOTHING: Final = HookOutcome()
-
-Then = Callable[[HookOutcome], None]
+"""What a hook answers that nobody listens to."""
 
 
 class HookPart:
-    """Part of a :class:`RunMachine`."""
+    """Part of a run machine: the hook that is being asked, and the way of an input through the hooks into its turn."""
 
-    def __init__(self, run: RunMachine) -> None:
+    def __init__(self, run: RunState) -> None:
         self._run = run
-        self._made = 0
-        self._then: Then | None = None
+        self._asked = 0
+        self._then: AfterHook | None = None
         self._has_begun = False
-        self._offered: tuple[TurnKind, list[Queued]] | None = None
+        self._offer: Offer | None = None
+        self._left: list[tuple[HookName, dict[str, Any]]] = []
 
-    def ask(self, hook: HookName, payload: dict[str, Any], then: Then) -> None:
-        """Ask the extensions of a hook and go on with ``then``: at once if there are none."""
+    def ask(self, step: AskHook) -> Step:
+        """Ask the extensions of a hook; if there are none, go on at once."""
         run = self._run
-        if hook not in run.spec.hooks:
-            then(NOTHING)
-            return
-        self._made += 1
-        self._then = then
-        run.state = State.IN_HOOK
-        run.effects.append(CallHook(self._made, hook, payload))
+        if step.hook not in run.spec.hooks:
+            return Resume(step.then, NOTHING)
+        self._asked += 1
+        self._then = step.then
+        run.effects.append(CallHook(self._asked, step.hook, step.payload))
+        return Await(State.IN_HOOK)
 
-    def tell(self, hook: HookName, **payload: Any) -> None:
-        """Tell the extensions of a hook what has happened."""
-        if hook in self._run.spec.hooks:
-            self._run.effects.append(TellHook(hook, payload))
+    @property
+    def asked_for(self) -> AfterHook | None:
+        """What waits for the hook that is being asked, if one is."""
+        return self._then
 
     def stop(self) -> None:
-        """Stop what is asked, if anything is."""
+        """Stop the hook that is being asked, if one is."""
         if self._then is not None:
             self._then = None
-            self._run.effects.append(StopHook(self._made))
+            self._run.effects.append(StopHook(self._asked))
 
-    def on_hook_answered(self, item: HookAnswered) -> None:
+    def on_hook_answered(self, item: HookAnswered) -> Step | None:
         then, run = self._then, self._run
-        if then is None or item.operation != self._made:
-            return
+        if then is None or item.operation != self._asked:
+            return None
         self._then = None
-        turn_id = run.turn_id if run.in_turn else UNSET
+        turn_id = run.open_turn_id()
         for warning in item.outcome.warnings:
             run.emitter.emit(WarningEvent(run_id=run.spec.run_id, turn_id=turn_id, **structs.asdict(warning)))
-        then(item.outcome)
+        return Resume(then, item.outcome)
 
-    # -- the way into a turn
+    # -- an input's way into its turn
 
-    def offer_input(
-        self, kind: TurnKind, inputs: list[Queued], text: str, begin: Callable[[str], None], skip: Callable[[], None]
-    ) -> None:
-        """Offer what was said to the extensions, then tell them that the run and the turn begin.
+    def offer(self, offer: Offer) -> Step:
+        """Offer an input to the extensions, then tell them that the run and the turn begin.
 
-        ``begin`` is called with the text as they left it, ``skip`` if one of them has handled it; who blocks anything
-        on the way fails the run.  Inputs whose turn has not begun when the run ends are its ``discarded`` ones.
+        Blocking any of these hooks fails the run.  If the run ends before the turn begins, the inputs count as
+        discarded.
         """
-        self._offered = (kind, inputs)
+        self._offer = offer
+        return AskHook("input", {"text": offer.text, "turn_kind": offer.kind}, AfterHook.OFFER_INPUT)
 
-        def take_input(answer: HookOutcome) -> None:
-            if answer.block is not None:
-                self._refuse(answer.block)
-            elif answer.handled:
-                self._offered = None
-                self._say_handled(answer.text, kind, inputs)
-                skip()
-            else:
-                self._begin_run(kind, text if answer.text is None else answer.text, take_up)
-
-        def take_up(changed: str) -> None:
-            self._offered = None
-            begin(changed)
-
-        self.ask("input", {"text": text, "turn_kind": kind}, take_input)
-
-    def _begin_run(self, kind: TurnKind, text: str, begin: Callable[[str], None]) -> None:
-        steps: list[tuple[HookName, dict[str, Any]]] = [("turn_start", {"turn_kind": kind})]
+    def after_input_hook(self, answer: HookOutcome) -> Step:
+        """Skip an input that an extension has handled; otherwise go on with its text as they left it."""
+        offer = self._offer
+        assert offer is not None
+        if answer.block is not None:
+            return Fail("policy_blocked", answer.block)
+        if answer.handled:
+            self._offer = None
+            self._say_handled(answer.text, offer)
+            return TakeTurn()
+        text = offer.text if answer.text is None else answer.text
+        self._offer = offer._replace(text=text)
+        self._left = [("turn_start", {"turn_kind": offer.kind})]
         if not self._has_begun:
             self._has_begun = True
-            steps = [("before_agent_start", {"text": text}), ("run_start", {"text": text}), *steps]
-        self._pass(steps, lambda: begin(text))
+            self._left = [("before_agent_start", {"text": text}), ("run_start", {"text": text}), *self._left]
+        return self._begin_turn()
 
-    def _pass(self, steps: list[tuple[HookName, dict[str, Any]]], then: Callable[[], None]) -> None:
-        """Ask hook after hook, until one of them is blocked."""
-        if not steps:
-            then()
-            return
-        hook, payload = steps[0]
+    def after_turn_hook(self, answer: HookOutcome) -> Step:
+        """Go on to the next hook before the turn, unless this one was blocked."""
+        return self._begin_turn() if answer.block is None else Fail("policy_blocked", answer.block)
 
-        def take(answer: HookOutcome) -> None:
-            if answer.block is not None:
-                self._refuse(answer.block)
-            else:
-                self._pass(steps[1:], then)
+    def _begin_turn(self) -> Step:
+        if self._left:
+            hook, payload = self._left.pop(0)
+            return AskHook(hook, payload, AfterHook.BEGIN_TURN)
+        offer, self._offer = self._offer, None
+        assert offer is not None
+        return OpenTurn(offer)
 
-        self.ask(hook, payload, take)
-
-    def _refuse(self, reason: str) -> None:
-        self._run.fail("policy_blocked", reason)
-
-    def _say_handled(self, text: str | None, kind: TurnKind, inputs: list[Queued]) -> None:
-        run = self._run
-        ids = tuple(queued.command_id for queued in inputs)
-        run.emitter.emit(
+    def _say_handled(self, text: str | None, offer: Offer) -> None:
+        ids = tuple(queued.command_id for queued in offer.inputs)
+        self._run.emitter.emit(
             StatusEvent(
                 message=text or "An extension has handled the input.",
-                run_id=run.spec.run_id,
+                run_id=self._run.spec.run_id,
                 code="input_handled",
-                reason=kind,
+                reason=offer.kind,
                 command_id=ids[0],
                 command_ids=ids if len(ids) > 1 else UNSET,
             )
         )
 
     def give_back(self) -> None:
-        """Put back what was queued, and was offered to the extensions when the run came to its end."""
-        offered, self._offered = self._offered, None
-        if offered is None:
-            return
-        kind, inputs = offered
-        if kind != "prompt":
-            self._run.queues.put_back(kind, inputs)
+        """Put an input back into its queue that was offered to the extensions when the run ended."""
+        offer, self._offer = self._offer, None
+        if offer is not None and offer.kind != "prompt":
+            self._run.queues.put_back(offer.kind, offer.inputs)

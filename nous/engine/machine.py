@@ -1,4 +1,8 @@
-"""The run machine: one method through which every input passes, one table that says who handles it."""
+"""The run machine: one method takes every input, one table names the part that handles it, and only here the state
+changes.
+
+A part's handler returns a step (:mod:`nous.engine.steps`), which the machine carries out.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from typing import Any, Final
 from msgspec import UNSET
 
 from nous.engine.compaction import CompactionPart
-from nous.engine.effects import AppendEntry, Effect, StartTimer, StopTool
-from nous.engine.emitter import Emitter, Event
+from nous.engine.effects import Effect, StartTimer, StopTool
+from nous.engine.emitter import Event
 from nous.engine.hooks import HookPart
 from nous.engine.inputs import (
     AbortRequested,
@@ -28,319 +32,273 @@ from nous.engine.inputs import (
 )
 from nous.engine.modelcall import ModelCalls
 from nous.engine.output import OutputPart
-from nous.engine.queues import InputQueues, Queued
-from nous.engine.spec import RunSpec, chain_digest
-from nous.engine.toolround import ToolRound
-from nous.engine.transitions import STOPPED_AT_ONCE, TRANSITIONS, State
-from nous.errors import WIRE_CODES, NousError
-from nous.ports.model import ModelItem
-from nous.protocol.events import (
-    AgentEnd,
-    AgentStart,
-    ErrorEvent,
-    MessageEnd,
-    MessageStart,
-    RunStatus,
-    TurnEnd,
-    TurnStart,
-    WarningEvent,
-    encode_json,
+from nous.engine.queues import Queued
+from nous.engine.run_state import RunState
+from nous.engine.spec import RunSpec
+from nous.engine.steps import (
+    AskHook,
+    Await,
+    CheckAnswer,
+    Compact,
+    Complete,
+    CompleteTurn,
+    EndAborted,
+    Fail,
+    NextCall,
+    NextTurn,
+    Offer,
+    OpenTurn,
+    Resume,
+    RetryCall,
+    RunTools,
+    Step,
+    TakeTurn,
 )
-from nous.protocol.messages import ImageBlock, Message, Role, StopReason, TextBlock, TurnKind
+from nous.engine.toolround import ToolRound
+from nous.engine.transitions import STOPPED_AT_ONCE, TRANSITIONS, AfterHook, State
+from nous.errors import WIRE_CODES, NousError
+from nous.ports.extensions import HookOutcome
+from nous.ports.model import ModelItem
+from nous.protocol.events import AgentEnd, ErrorEvent, RunStatus, TurnStart
+from nous.protocol.messages import ImageBlock, StopReason, TextBlock, TurnKind
 
-_HANDLERS: Final[Mapping[str, Callable[[RunMachine], Callable[[Any], None]]]] = {
+_HANDLERS: Final[Mapping[str, Callable[[RunMachine], Callable[[Any], Step | None]]]] = {
     row.handler: attrgetter(row.handler) for row in TRANSITIONS.values()
 }
-"""How a machine is asked for each handler that the table names."""
+"""Returns a machine's handler, for each one that the table names."""
 
 
 class RunMachine:
     """One run, from its prompt to its ``agent_end``; then ``status`` and, if it failed, ``failure`` are set.
 
-    ``receive`` never raises on a well-typed input: one that has no row in the table is late news and is ignored.
-    ``take_events`` and ``take_effects`` hand over what has come up since they were last asked, in order.
+    ``receive`` never raises on a well-typed input: one that has no row in the table comes too late and is ignored.
+    ``take_events`` and ``take_effects`` hand over what has come up since they were last called, in order.
     """
 
     def __init__(self, spec: RunSpec) -> None:
-        self.spec = spec
+        self.run = run = RunState(spec)
         self.state = State.READY
-        self.aborting = False
-        self.leaf_id = spec.leaf_id
-        self.queues = InputQueues(spec.steering_mode, spec.follow_up_mode)
-        self.active_tools = spec.active_tools
-        self.turn_id = ""
-        self.stamp = Stamp("", 0)
-        self.emitter = Emitter(spec.run_id, spec.limits.max_event_bytes)
-        self.effects: list[Effect] = []
-        self._started_ns = 0
-        self.context_digest = spec.context_digest
-        self._messages_made = 0
-        self._turn: TurnStart | None = None
-        self._storing: Message | None = None
-        self.stop_reason: StopReason = "stop"
         self.status: RunStatus | None = None
         self.failure: NousError | None = None
-        self.calls = ModelCalls(self)
-        self.output = OutputPart(self)
-        self.tools = ToolRound(self)
-        self.compaction = CompactionPart(self)
-        self.hooks = HookPart(self)
+        self.calls = ModelCalls(run)
+        self.output = OutputPart(run)
+        self.tools = ToolRound(run)
+        self.compaction = CompactionPart(run)
+        self.hooks = HookPart(run)
 
-    # -- the one door in, the two doors out
+    # -- one way in, two ways out
 
     def receive(self, stamp: Stamp, item: Input) -> None:
+        """Handle an input that came at ``stamp``."""
         row = TRANSITIONS.get((self.state, type(item)))
         if row is None:
             return
-        if stamp.ts is not self.stamp.ts:
-            self.emitter.ts = stamp.ts.encode()
-        self.stamp = stamp
-        _HANDLERS[row.handler](self)(item)
+        run = self.run
+        if stamp.ts is not run.stamp.ts:
+            run.emitter.ts = stamp.ts.encode()
+        run.stamp = stamp
+        step = _HANDLERS[row.handler](self)(item)
+        while step is not None:
+            step = _CARRIED_OUT[type(step)](self, step)
 
     def take_events(self) -> list[Event]:
-        out, self.emitter.out = self.emitter.out, []
+        """Return the events since the last call."""
+        emitter = self.run.emitter
+        out, emitter.out = emitter.out, []
         return out
 
     def take_effects(self) -> list[Effect]:
-        out, self.effects = self.effects, []
+        """Return the effects since the last call."""
+        out, self.run.effects = self.run.effects, []
         return out
 
     @property
+    def spec(self) -> RunSpec:
+        """What the run was made with."""
+        return self.run.spec
+
+    @property
     def ended(self) -> bool:
+        """Whether ``agent_end`` was emitted."""
         return self.state is State.ENDED
 
     def elides(self, items: Sequence[ModelItem]) -> bool:
-        """Whether a trace may leave out a :class:`ModelProduced` with these items.
+        """Return whether a trace may leave out a :class:`ModelProduced` with these items.
 
         It may if each item causes exactly one event that holds all of it, so that the input can be made again from
         the events.
         """
         return self.state is State.CALLING and self.calls.elides(items)
 
-    # -- beginning and turns
+    # -- turns
 
-    def on_run_started(self, item: RunStarted) -> None:
-        self.announce()
-        self._start_turn("prompt", [Queued(item.command_id, item.text)], item.images)
+    def on_run_started(self, item: RunStarted) -> Step:
+        self.run.announce()
+        return self._start_turn("prompt", [Queued(item.command_id, item.text)], item.images)
 
-    def announce(self) -> None:
-        self._started_ns = self.stamp.mono_ns
-        spec = self.spec
-        self.emitter.emit(
-            AgentStart(
-                run_id=spec.run_id,
-                session_id=spec.session_id,
-                leaf_id=spec.leaf_id,
-                provider=spec.provider,
-                model=spec.model,
-            )
-        )
-
-    def _start_turn(self, kind: TurnKind, inputs: list[Queued], images: tuple[ImageBlock, ...] = ()) -> None:
+    def _start_turn(self, kind: TurnKind, inputs: list[Queued], images: tuple[ImageBlock, ...] = ()) -> Step:
         """Ask the extensions whether, with what text, and whether now; then begin a turn."""
-        text = "\n".join(q.text for q in inputs)
-        if not self.spec.hooks:
-            self._open_turn(kind, inputs, text, images)
-            return
-        self.hooks.offer_input(
-            kind, inputs, text, lambda changed: self._open_turn(kind, inputs, changed, images), self._take_turn
-        )
+        offer = Offer(kind, inputs, "\n".join(q.text for q in inputs), images)
+        return self.hooks.offer(offer) if self.run.spec.hooks else OpenTurn(offer)
 
-    def _open_turn(self, kind: TurnKind, inputs: list[Queued], text: str, images: tuple[ImageBlock, ...]) -> None:
-        self.turn_id = str(int(self.turn_id or "0") + 1)
-        self.calls.made_in_turn = 0
+    def _open_turn(self, step: OpenTurn) -> Step:
+        kind, inputs, text, images = step.offer
+        run = self.run
+        run.turn_id = str(int(run.turn_id or "0") + 1)
+        run.calls_in_turn = 0
         ids = tuple(q.command_id for q in inputs)
-        self._turn = TurnStart(
-            run_id=self.spec.run_id,
-            turn_id=self.turn_id,
+        run.turn = TurnStart(
+            run_id=run.spec.run_id,
+            turn_id=run.turn_id,
             turn_kind=kind,
             command_id=ids[0],
             command_ids=ids if len(ids) > 1 else UNSET,
         )
-        self.emitter.emit(self._turn)
+        run.emitter.emit(run.turn)
         blocks = (TextBlock(text), *images) if images else ()
-        message = self.make_message(self.next_message_id(), "user", text, turn_kind=kind, blocks=blocks)
-        self.emit_message_start(message.id, "user")
-        self.store(message, State.STORING_INPUT)
+        message = run.make_message(run.next_message_id(), "user", text, turn_kind=kind, blocks=blocks)
+        run.emit_message_start(message.id, "user")
+        run.store(message)
+        return Await(State.STORING_INPUT)
 
-    def _end_turn(self) -> None:
-        turn = self._turn
-        if turn is None:
-            return
-        self._turn = None
-        self.emitter.emit(
-            TurnEnd(
-                run_id=turn.run_id,
-                turn_id=turn.turn_id,
-                turn_kind=turn.turn_kind,
-                command_id=turn.command_id,
-                command_ids=turn.command_ids,
-            )
-        )
-        self.hooks.tell("turn_end", turn_id=turn.turn_id, turn_kind=turn.turn_kind)
-
-    @property
-    def in_turn(self) -> bool:
-        return self._turn is not None
-
-    def complete_turn(self) -> None:
-        """End the run with its turn, whatever is queued."""
-        self._end_turn()
-        self.complete()
-
-    def next_turn(self) -> None:
-        """End the turn; compact if the context has grown past the threshold; go on with what is queued."""
-        self._end_turn()
-        if not self.compaction.begin_if_large(self.calls.last_usage, self._take_turn):
-            self._take_turn()
-
-    def _take_turn(self) -> None:
-        taken = self.queues.take()
-        if taken is None:
-            self.complete()
-        else:
-            self._start_turn(*taken)
-
-    # -- entries
-
-    def make_message(self, message_id: str, role: Role, text: str, **fields: Any) -> Message:
-        return Message(
-            id=message_id,
-            parent_id=self.leaf_id,
-            role=role,
-            text=text,
-            run_id=self.spec.run_id,
-            created_at=self.stamp.ts,
-            **fields,
-        )
-
-    def next_message_id(self) -> str:
-        """Draw the next id: the run's and a number, unique because run ids are, and the same in every replay."""
-        self._messages_made += 1
-        return f"{self.spec.run_id}-m{self._messages_made}"
-
-    def store(self, message: Message, state: State) -> None:
-        self._storing = message
-        self.effects.append(AppendEntry(message))
-        self.state = state
-
-    def stored(self, item: EntryStored) -> Message | None:
-        """Take note that the entry being stored is stored; None if the news is of another one."""
-        message = self._storing
-        if message is None or message.id != item.entry_id:
-            return None
-        self._storing = None
-        self.leaf_id = message.id
-        self.compaction.note_message(message)
-        self.context_digest = chain_digest(self.context_digest, message)
-        return message
-
-    def on_entry_failed(self, item: EntryFailed) -> None:
-        awaited = self._storing is not None and self._storing.id == item.entry_id
-        if awaited or self.compaction.is_storing(item.entry_id):
-            self.fail(item.code, item.cause)
-
-    def on_input_stored(self, item: EntryStored) -> None:
-        message = self.stored(item)
+    def on_input_stored(self, item: EntryStored) -> Step | None:
+        run = self.run
+        message = run.stored(item)
         if message is None:
-            return
-        self.emit_message_end(message.id, "user", message.text)
-        if not self.end_if_aborting():
-            self.before_call()
+            return None
+        run.emit_message_end(message.id, "user", message.text)
+        return EndAborted() if run.aborting else NextCall()
 
-    # -- between the parts
+    def on_entry_failed(self, item: EntryFailed) -> Step | None:
+        storing = self.run.storing
+        is_awaited = storing is not None and storing.id == item.entry_id
+        if is_awaited or self.compaction.is_storing(item.entry_id):
+            return Fail(item.code, item.cause)
+        return None
 
-    def before_call(self) -> None:
-        """What comes before each model call: a steer waits, the limit is reached, or the call."""
-        limit = self.spec.limits.max_model_calls
-        if self.queues.steered:
-            self.next_turn()
-        elif self.calls.made_in_turn >= limit:
-            self.warn("tool_loop_limit_exceeded", f"The turn reached {limit} model calls.", limit=limit)
-            self._end_turn()
-            self._end("max_steps")
-        else:
-            self.calls.begin()
+    def _next_call(self, step: NextCall) -> Step | None:
+        run = self.run
+        limit = run.spec.limits.max_model_calls
+        if run.queues.steered:
+            return NextTurn()
+        if run.calls_in_turn < limit:
+            return self.calls.begin()
+        run.warn("tool_loop_limit_exceeded", f"The turn reached {limit} model calls.", limit=limit)
+        run.end_turn()
+        self._end("max_steps")
+        return None
 
-    # -- what may come at any time
+    def _next_turn(self, step: NextTurn) -> Step:
+        self.run.end_turn()
+        return Compact("threshold", TakeTurn(), TakeTurn()) if self.compaction.is_due else TakeTurn()
+
+    def _take_turn(self, step: TakeTurn) -> Step:
+        taken = self.run.queues.take()
+        return Complete() if taken is None else self._start_turn(*taken)
+
+    def _complete_turn(self, step: CompleteTurn) -> Step:
+        self.run.end_turn()
+        return Complete()
+
+    # -- steps that a part carries out
+
+    def _await(self, step: Await) -> None:
+        self.state = step.state
+
+    def _retry_call(self, step: RetryCall) -> Step:
+        return self.calls.retry()
+
+    def _run_tools(self, step: RunTools) -> Step:
+        return self.tools.begin(step.calls, step.cut_text)
+
+    def _check_answer(self, step: CheckAnswer) -> Step:
+        return self.output.check(step.answer)
+
+    def _compact(self, step: Compact) -> Step:
+        return self.compaction.begin(step)
+
+    def _ask_hook(self, step: AskHook) -> Step:
+        return self.hooks.ask(step)
+
+    def _resume(self, step: Resume) -> Step:
+        return _RESUMED[step.then](self)(step.outcome)
+
+    # -- inputs that may come at any time
 
     def on_steered(self, item: Steered) -> None:
-        self.queues.add("steer", item.command_id, item.text)
+        self.run.queues.add("steer", item.command_id, item.text)
 
     def on_followed_up(self, item: FollowedUp) -> None:
-        self.queues.add("follow_up", item.command_id, item.text)
+        self.run.queues.add("follow_up", item.command_id, item.text)
 
     def on_steering_mode_set(self, item: SteeringModeSet) -> None:
-        self.queues.modes["steer"] = item.mode
+        self.run.queues.modes["steer"] = item.mode
 
     def on_follow_up_mode_set(self, item: FollowUpModeSet) -> None:
-        self.queues.modes["follow_up"] = item.mode
+        self.run.queues.modes["follow_up"] = item.mode
 
     def on_tools_set(self, item: ToolsSet) -> None:
-        if not self.output.forbids_tools:
-            self.active_tools = item.tools
+        if not self.run.forbids_tools:
+            self.run.active_tools = item.tools
 
-    def on_abort_requested(self, item: AbortRequested) -> None:
-        if self.aborting:
-            return
-        self.aborting = True
+    def on_abort_requested(self, item: AbortRequested) -> Step | None:
+        run = self.run
+        if run.aborting:
+            return None
+        run.aborting = True
         if self.state is State.CALLING:
             self.calls.stop()
-            self.warn("provider_aborted", "The model call was stopped.")
-            self.end_aborted()
-        elif self.state in STOPPED_AT_ONCE:
+            run.warn("provider_aborted", "The model call was stopped.")
+            return EndAborted()
+        if self.state in STOPPED_AT_ONCE:
             self.compaction.stop()
             self.hooks.stop()
-            self.end_aborted()
-        else:
-            if self.state is State.RUNNING_TOOL:
-                self.effects.append(StopTool(self.tools.current_id))
-                self.state = State.STOPPING_TOOL
-            self.effects.append(StartTimer("abort_grace", self.spec.limits.abort_grace_ms))
+            return EndAborted()
+        grace = StartTimer("abort_grace", run.spec.limits.abort_grace_ms)
+        if self.state is not State.RUNNING_TOOL:
+            run.effects.append(grace)
+            return None
+        run.effects += [StopTool(self.tools.current_id), grace]
+        return Await(State.STOPPING_TOOL)
 
-    def on_timer_fired(self, item: TimerFired) -> None:
-        if self.aborting and item.timer == "abort_grace":
-            self.end_aborted()
+    def on_timer_fired(self, item: TimerFired) -> Step | None:
+        return EndAborted() if self.run.aborting and item.timer == "abort_grace" else None
 
     # -- endings
 
-    def complete(self) -> None:
+    def _complete(self, step: Complete) -> None:
         self._end("completed")
 
-    def end_if_aborting(self) -> bool:
-        if self.aborting:
-            self.end_aborted()
-        return self.aborting
-
-    def end_aborted(self) -> None:
-        self.stop_reason = "aborted"
+    def _end_aborted(self, step: EndAborted) -> None:
+        self.run.stop_reason = "aborted"
         self._close_open_parts("aborted")
-        self._end_turn()
+        self.run.end_turn()
         self._end("aborted")
 
-    def fail(self, code: str, cause: str | None) -> None:
-        """End the run as failed: what is open is closed, then ``error`` says why."""
-        error = self.failure = NousError(code if code in WIRE_CODES else "internal_error", cause)
-        self.stop_reason = "error"
+    def _fail(self, step: Fail) -> None:
+        run = self.run
+        error = self.failure = NousError(step.code if step.code in WIRE_CODES else "internal_error", step.cause)
+        run.stop_reason = "error"
         self._close_open_parts("error")
-        self.emitter.emit(
+        run.emitter.emit(
             ErrorEvent(
-                run_id=self.spec.run_id,
-                turn_id=self.turn_id if self.in_turn else UNSET,
+                run_id=run.spec.run_id,
+                turn_id=run.open_turn_id(),
                 code=error.code,
-                message=error.full_message if self.spec.error_reasons else error.message,
+                message=error.full_message if run.spec.error_reasons else error.message,
                 category=error.category,
                 retryable=error.retryable,
                 cause=UNSET if error.cause is None else error.cause,
             )
         )
-        self._end_turn()
+        run.end_turn()
         self._end("failed")
 
     def _close_open_parts(self, stop_reason: StopReason) -> None:
-        storing, self._storing = self._storing, None
+        run = self.run
+        storing, run.storing = run.storing, None
         if storing is not None and storing.role == "user":
-            self.emit_message_end(storing.id, "user", storing.text, stop_reason=stop_reason)
+            run.emit_message_end(storing.id, "user", storing.text, stop_reason=stop_reason)
         self.calls.close(stop_reason)
         self.tools.close()
 
@@ -348,56 +306,54 @@ class RunMachine:
         self.state = State.ENDED
         self.status = status
         self.hooks.give_back()
-        total_usd = self.calls.costs.total_usd
-        self.emitter.emit(
+        run = self.run
+        total_usd = run.costs.total_usd
+        run.emitter.emit(
             AgentEnd(
-                run_id=self.spec.run_id,
+                run_id=run.spec.run_id,
                 status=status,
-                stop_reason=self.stop_reason,
-                usage=self.calls.usage,
+                stop_reason=run.stop_reason,
+                usage=run.usage,
                 cost_usd=UNSET if total_usd is None else total_usd,
-                duration_ms=self.ms_since(self._started_ns),
-                leaf_id=self.leaf_id,
-                discarded=self.queues.discard(self.spec.limits.inline_text_bytes),
+                duration_ms=run.ms_since(run.started_ns),
+                leaf_id=run.leaf_id,
+                discarded=run.queues.discard(run.spec.limits.inline_text_bytes),
                 **self._shown_output(),
             )
         )
-        self.hooks.tell("run_end", status=status, leaf_id=self.leaf_id)
+        run.tell("run_end", status=status, leaf_id=run.leaf_id)
 
     def _shown_output(self) -> dict[str, Any]:
         value = self.output.value
-        if value is UNSET or self.fits_inline(value):
+        if value is UNSET or self.run.fits_inline(value):
             return {"output": value}
         return {"output_bytes": len(bytes(value)), "output_omitted": True}
 
-    # -- small helpers of the handlers
 
-    def ms_since(self, mono_ns: int) -> int:
-        return (self.stamp.mono_ns - mono_ns) // 1_000_000
+_CARRIED_OUT: Final[Mapping[type[Step], Callable[[RunMachine, Any], Step | None]]] = {
+    Await: RunMachine._await,
+    OpenTurn: RunMachine._open_turn,
+    NextCall: RunMachine._next_call,
+    RetryCall: RunMachine._retry_call,
+    RunTools: RunMachine._run_tools,
+    CheckAnswer: RunMachine._check_answer,
+    NextTurn: RunMachine._next_turn,
+    TakeTurn: RunMachine._take_turn,
+    CompleteTurn: RunMachine._complete_turn,
+    Complete: RunMachine._complete,
+    EndAborted: RunMachine._end_aborted,
+    Fail: RunMachine._fail,
+    Compact: RunMachine._compact,
+    AskHook: RunMachine._ask_hook,
+    Resume: RunMachine._resume,
+}
+"""How each step is carried out; what comes back is the next one."""
 
-    def fits_inline(self, value: object) -> bool:
-        """Whether a value may stand in an event: measured as JSON, where a character may take six bytes."""
-        return len(encode_json(value)) <= self.spec.limits.inline_text_bytes
-
-    def warn(self, code: str, message: str, **fields: Any) -> None:
-        self.emitter.emit(
-            WarningEvent(code=code, message=message, run_id=self.spec.run_id, turn_id=self.turn_id, **fields)
-        )
-
-    def emit_message_start(self, message_id: str, role: Role) -> None:
-        self.emitter.emit(MessageStart(run_id=self.spec.run_id, turn_id=self.turn_id, message_id=message_id, role=role))
-
-    def emit_message_end(self, message_id: str, role: Role, text: str, **fields: Any) -> None:
-        content: dict[str, Any] = {"text": text}
-        if not self.fits_inline(text):
-            content = {"text_bytes": len(text.encode()), "text_omitted": True}
-        self.emitter.emit(
-            MessageEnd(
-                run_id=self.spec.run_id,
-                turn_id=self.turn_id,
-                message_id=message_id,
-                role=role,
-                **content,
-                **fields,
-            )
-        )
+_RESUMED: Final[Mapping[AfterHook, Callable[[RunMachine], Callable[[HookOutcome], Step]]]] = {
+    AfterHook.OFFER_INPUT: lambda machine: machine.hooks.after_input_hook,
+    AfterHook.BEGIN_TURN: lambda machine: machine.hooks.after_turn_hook,
+    AfterHook.TOOL_CALL: lambda machine: machine.tools.after_call_hook,
+    AfterHook.TOOL_RESULT: lambda machine: machine.tools.after_result_hook,
+    AfterHook.COMPACTION: lambda machine: machine.compaction.after_hook,
+}
+"""Returns who takes the answer of a hook."""

@@ -3,63 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from msgspec import UNSET
 
 from nous.engine.answer import Answer
-from nous.engine.cost import Costs
 from nous.engine.effects import CallModel, StopModel
 from nous.engine.inputs import EntryStored, ModelDone, ModelFailed, ModelProduced, TimerFired
+from nous.engine.output import tools_are_off
 from nous.engine.retry import RetryPart
+from nous.engine.run_state import MAX_LISTED_IDS, RunState
 from nous.engine.spec import request_digest, schema_digest
+from nous.engine.steps import (
+    Await,
+    CheckAnswer,
+    Compact,
+    EndAborted,
+    Fail,
+    NextCall,
+    NextTurn,
+    RetryCall,
+    RunTools,
+    Step,
+)
 from nous.engine.transitions import State
 from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.events import DeltaTemplate, MessageUpdate, ThinkingUpdate, ToolArgumentsUpdate
-from nous.protocol.messages import Message, StopReason, Usage
-
-if TYPE_CHECKING:
-    from nous.engine.machine import RunMachine
+from nous.protocol.messages import Message, StopReason
 
 _BYTES_PER_CHARACTER: Final = 6
 """The most that one character of a delta takes as JSON (a control character)."""
 
-MAX_IDS_SHOWN: Final = 100
-"""How many messages a warning names."""
-
 
 class ModelCalls:
-    """Part of a :class:`RunMachine`: what it does from a model call to the entry that holds its answer."""
+    """Part of a run machine: what it does from a model call to the entry that holds its answer."""
 
-    def __init__(self, run: RunMachine) -> None:
+    def __init__(self, run: RunState) -> None:
         self._run = run
-        self.made_in_turn = 0
-        self.usage = Usage()
-        self.last_usage = Usage()
-        self.last_text = ""
-        self.costs = Costs(run.spec.prices)
         self._schema_digest = () if run.spec.output_schema is None else (schema_digest(run.spec.output_schema),)
         self.retries = RetryPart(run)
-        self.images_left_out: tuple[str, ...] = ()
-        self._made = 0
+        self._call = 0
+        self._has_overflowed = False
         self._answer: Answer | None = None
         self._template: DeltaTemplate | None = None
         self._call_ids: set[str] = set()
 
-    def next_number(self) -> int:
-        """Draw the next call's number."""
-        self._made += 1
-        return self._made
-
-    def begin(self) -> None:
+    def begin(self) -> Await:
+        """Make a model call."""
         run = self._run
-        self.next_number()
-        self.made_in_turn += 1
+        self._call = run.next_call()
+        run.calls_in_turn += 1
         self._answer = Answer(run.next_message_id(), self._call_ids)
-        run.state = State.CALLING
         run.effects.append(
             CallModel(
-                call=self._made,
+                call=self._call,
                 purpose="answer",
                 leaf_id=run.leaf_id,
                 tools=run.active_tools,
@@ -67,14 +64,15 @@ class ModelCalls:
                     run.context_digest,
                     run.spec.system_digest,
                     (*run.active_tools, *self._schema_digest),
-                    self.images_left_out,
+                    run.images_left_out,
                 ),
-                images_left_out=self.images_left_out,
+                images_left_out=run.images_left_out,
             )
         )
+        return Await(State.CALLING)
 
     def stop(self) -> None:
-        self._run.effects.append(StopModel(self._made))
+        self._run.effects.append(StopModel(self._call))
 
     def elides(self, items: Sequence[ModelItem]) -> bool:
         """Whether ``items`` is plain text into an open answer, far from its size limit."""
@@ -88,10 +86,10 @@ class ModelCalls:
             left -= len(item.text) * _BYTES_PER_CHARACTER
         return left > 0
 
-    def on_model_produced(self, item: ModelProduced) -> None:
+    def on_model_produced(self, item: ModelProduced) -> Step | None:
         answer, run = self._answer, self._run
-        if answer is None or item.call != self._made or not item.items:
-            return
+        if answer is None or item.call != self._call or not item.items:
+            return None
         if not answer.opened:
             self._open(answer)
         template = self._template
@@ -105,9 +103,9 @@ class ModelCalls:
                 self._take_other(answer, piece)
             if answer.size_bytes > limit:
                 self.stop()
-                run.fail("provider_error", f"message_too_large: the answer passed {limit} bytes")
-                return
+                return Fail("provider_error", f"message_too_large: the answer passed {limit} bytes")
         answer.compact()
+        return None
 
     def _open(self, answer: Answer) -> None:
         answer.opened = True
@@ -143,18 +141,18 @@ class ModelCalls:
         elif isinstance(piece, Finish):
             answer.finish, answer.finish_word = piece.reason, piece.word
 
-    def on_model_done(self, item: ModelDone) -> None:
+    def on_model_done(self, item: ModelDone) -> Step | None:
         answer, run = self._answer, self._run
-        if answer is None or item.call != self._made:
-            return
+        if answer is None or item.call != self._call:
+            return None
         if answer.finish is None:
-            self._fail(ModelFailed(item.call, "provider_unavailable", "cut: the stream ended without a finish"))
-        elif answer.finish == "refusal":
-            run.fail("content_refused", None)
-        elif run.output.forbids_tools and (calls := tuple(answer.calls())):
-            run.output.refuse_tools(calls)
-        else:
-            run.store(self._message(answer), State.STORING_ANSWER)
+            return self._fail(ModelFailed(item.call, "provider_unavailable", "cut: the stream ended without a finish"))
+        if answer.finish == "refusal":
+            return Fail("content_refused", None)
+        if run.forbids_tools and (calls := tuple(answer.calls())):
+            return tools_are_off(calls)
+        run.store(self._message(answer))
+        return Await(State.STORING_ANSWER)
 
     def _message(self, answer: Answer) -> Message:
         spec = self._run.spec
@@ -168,76 +166,73 @@ class ModelCalls:
             blocks=answer.blocks(),
             provider=spec.provider,
             model=spec.model,
-            images_left_out=self.images_left_out,
+            images_left_out=self._run.images_left_out,
         )
 
-    def on_model_failed(self, item: ModelFailed) -> None:
+    def on_model_failed(self, item: ModelFailed) -> Step | None:
         answer, run = self._answer, self._run
-        if answer is None or item.call != self._made:
-            return
-        if item.code == "context_overflow" and not answer.opened and not run.output.is_wanted:
+        if answer is None or item.call != self._call:
+            return None
+        if item.code == "context_overflow" and not answer.opened and not run.is_structured:
             self._answer = None
-            if run.compaction.begin_after_overflow(self._retry, lambda: run.fail(item.code, item.cause)):
-                return
-        if not answer.opened and not run.output.forbids_tools and self._leave_images_out(item):
-            return
-        self._fail(item)
+            if not self._has_overflowed:
+                self._has_overflowed = True
+                return Compact("overflow", RetryCall(), Fail(item.code, item.cause))
+        if not answer.opened and not run.forbids_tools and self._leave_images_out(item):
+            return RetryCall()
+        return self._fail(item)
 
     def _leave_images_out(self, item: ModelFailed) -> bool:
-        """Make the call again at once without the images that were refused.  False: none was that is not left out."""
-        refused = tuple(i for i in item.refused_images if i not in self.images_left_out)
+        """Leave out the images that were refused.  False: none was that is not left out already."""
+        run = self._run
+        refused = tuple(i for i in item.refused_images if i not in run.images_left_out)
         if not refused:
             return False
-        self.images_left_out += refused
-        self._run.warn(
+        run.images_left_out += refused
+        run.warn(
             "images_left_out",
             "The provider refused an image; the images of these messages are left out from now on.",
             cause=item.code if item.cause is None else f"{item.code}: {item.cause}",
-            message_ids=refused[:MAX_IDS_SHOWN],
-            truncated_fields=["message_ids"] if len(refused) > MAX_IDS_SHOWN else UNSET,
+            message_ids=refused[:MAX_LISTED_IDS],
+            truncated_fields=["message_ids"] if len(refused) > MAX_LISTED_IDS else UNSET,
         )
         self._answer = None
-        self._retry()
         return True
 
-    def _fail(self, item: ModelFailed) -> None:
+    def _fail(self, item: ModelFailed) -> Step:
         """Make the call again later if nothing of the answer was shown, and there may be another; else fail the run."""
         answer = self._answer
-        is_only = self._run.output.forbids_tools
-        if answer is not None and not answer.opened and not is_only and self.retries.begin(item):
+        is_only = self._run.forbids_tools
+        if answer is not None and not answer.opened and not is_only and (waiting := self.retries.begin(item)):
             self._answer = None
-        else:
-            self._run.fail(item.code, item.cause)
+            return waiting
+        return Fail(item.code, item.cause)
 
-    def on_retry_due(self, item: TimerFired) -> None:
-        if item.timer == "provider_retry":
-            self._retry()
+    def on_retry_due(self, item: TimerFired) -> Step | None:
+        return RetryCall() if item.timer == "provider_retry" else None
 
-    def _retry(self) -> None:
+    def retry(self) -> Step:
         """Make the call again that did not fit or did not come through; it counts once for the turn."""
-        self.made_in_turn -= 1
-        self._run.before_call()
+        self._run.calls_in_turn -= 1
+        return NextCall()
 
-    def on_answer_stored(self, item: EntryStored) -> None:
+    def on_answer_stored(self, item: EntryStored) -> Step | None:
         run, answer = self._run, self._answer
         message = run.stored(item)
         if message is None or answer is None:
-            return
-        self.images_left_out = ()  # the message says so from now on
+            return None
+        run.images_left_out = ()  # the message says so from now on
         calls = message.tool_calls
         is_cut = answer.is_cut and (not calls or not run.spec.runs_cut_calls)
         run.stop_reason = _stop_reason(answer) if is_cut else "tool_use" if calls else "stop"
         self._close(run.stop_reason, message.text)
-        if run.end_if_aborting():
-            return
+        if run.aborting:
+            return EndAborted()
         if calls:
-            run.tools.begin(calls, cut_text(answer) if is_cut else "")
-        elif is_cut and run.output.is_wanted and not run.spec.runs_cut_calls:
-            run.fail("output_invalid", "$: the answer was cut before its end")
-        elif run.output.is_wanted:
-            run.output.check(message)
-        else:
-            run.next_turn()
+            return RunTools(calls, cut_text(answer) if is_cut else "")
+        if is_cut and run.is_structured and not run.spec.runs_cut_calls:
+            return Fail("output_invalid", "$: the answer was cut before its end")
+        return CheckAnswer(message) if run.is_structured else NextTurn()
 
     def close(self, stop_reason: StopReason) -> None:
         """Close an answer that is still open because the run ends now."""
@@ -245,16 +240,16 @@ class ModelCalls:
             self._close(stop_reason, self._answer.full_text())
 
     def _close(self, stop_reason: StopReason, text: str) -> None:
-        answer = self._answer
+        answer, run = self._answer, self._run
         assert answer is not None
         self._answer = self._template = None
-        self.last_usage = answer.usage
-        self.usage = self.usage.plus(answer.usage)
+        run.last_usage = answer.usage
+        run.usage = run.usage.plus(answer.usage)
         is_free = stop_reason == "error" and not answer.opened
-        cost = self.costs.add(answer, is_whole=answer.finish is not None, is_free=is_free)
+        cost = run.costs.add(answer, is_whole=answer.finish is not None, is_free=is_free)
         if answer.opened:
-            self.last_text = text
-            self._run.emit_message_end(
+            run.last_text = text
+            run.emit_message_end(
                 answer.message_id,
                 "assistant",
                 text,

@@ -6,57 +6,51 @@ run takes no further input, compacts nothing, and uses tools only where its spec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from nous.engine.effects import CheckOutput
 from nous.engine.inputs import OutputChecked
+from nous.engine.run_state import RunState
+from nous.engine.steps import Await, CompleteTurn, Fail, Step
 from nous.engine.transitions import State
 from nous.errors import bound_text
 from nous.protocol.messages import Message, ToolCallBlock
-
-if TYPE_CHECKING:
-    from nous.engine.machine import RunMachine
 
 _NAME_BYTES: Final = 64
 
 
 class OutputPart:
-    """Part of a :class:`RunMachine`.  ``value`` is the output, once it was found to fit: JSON without white space."""
+    """Part of a run machine.  ``value`` is the output, once it was found to fit: JSON without white space."""
 
-    def __init__(self, run: RunMachine) -> None:
+    def __init__(self, run: RunState) -> None:
         self._run = run
         self._answer: Message | None = None
-        self.is_wanted = run.spec.output_schema is not None
         self.value: Raw | UnsetType = UNSET
 
-    @property
-    def forbids_tools(self) -> bool:
-        """Whether the run makes exactly one model call."""
-        return self.is_wanted and not self._run.spec.output_tools
-
-    def refuse_tools(self, calls: tuple[ToolCallBlock, ...]) -> None:
-        name = bound_text(calls[0].name, _NAME_BYTES)
-        self._run.fail("output_invalid", f"$: the model called the tool {name!r}, and tools are off")
-
-    def check(self, answer: Message) -> None:
-        run = self._run
+    def check(self, answer: Message) -> Await:
+        """Have an answer checked that was stored."""
         self._answer = answer
-        run.effects.append(CheckOutput(answer.id, answer.text))
-        run.state = State.CHECKING_OUTPUT
+        self._run.effects.append(CheckOutput(answer.id, answer.text))
+        return Await(State.CHECKING_OUTPUT)
 
-    def on_output_checked(self, item: OutputChecked) -> None:
-        run, answer = self._run, self._answer
+    def on_output_checked(self, item: OutputChecked) -> Step | None:
+        answer = self._answer
         if answer is None or item.entry_id != answer.id:
-            return
+            return None
         self._answer = None
         if item.fault is not None:
-            run.fail("output_invalid", item.fault)
-            return
+            return Fail("output_invalid", item.fault)
         self.value = compact_json(answer.text)
-        run.complete_turn()
+        return CompleteTurn()
+
+
+def tools_are_off(calls: tuple[ToolCallBlock, ...]) -> Fail:
+    """Return how a run fails whose model called tools although it has none."""
+    name = bound_text(calls[0].name, _NAME_BYTES)
+    return Fail("output_invalid", f"$: the model called the tool {name!r}, and tools are off")
 
 
 def compact_json(text: str) -> Raw | UnsetType:

@@ -9,18 +9,17 @@ for the same.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from msgspec import UNSET
 
 from nous.engine.effects import StartTimer
 from nous.engine.inputs import ModelFailed
+from nous.engine.run_state import RunState
 from nous.engine.spec import EngineLimits
+from nous.engine.steps import Await
 from nous.engine.transitions import State
 from nous.errors import WIRE_CODES
-
-if TYPE_CHECKING:
-    from nous.engine.machine import RunMachine
 
 _DRAWS: Final = 1 << 16
 
@@ -38,9 +37,9 @@ def backoff_ms(limits: EngineLimits, attempt: int, call: int) -> int:
 
 
 class RetryPart:
-    """Part of a :class:`RunMachine`: counts the retries since a model last began to answer."""
+    """Part of a run machine: counts the retries since a model last began to answer."""
 
-    def __init__(self, run: RunMachine) -> None:
+    def __init__(self, run: RunState) -> None:
         self._run = run
         self._limits = run.spec.limits
         self._made = 0
@@ -50,21 +49,20 @@ class RetryPart:
         """The model answers: what fails from now on is another failure."""
         self._made = self._waited_ms = 0
 
-    def begin(self, item: ModelFailed) -> bool:
-        """Wait before the call is made again.  False: it is not; who asked fails the run."""
+    def begin(self, item: ModelFailed) -> Await | None:
+        """Wait before the call is made again.  None: it is not made again, and the caller fails the run."""
         limits = self._limits
         if not limits.max_retries or not is_transient(item.code):
-            return False
+            return None
         delay_ms = max(backoff_ms(limits, self._made + 1, item.call), item.retry_after_ms or 0)
         if self._made >= limits.max_retries or self._waited_ms + delay_ms > limits.retry_total_ms:
             self._warn(item, "provider_retry_exhausted", "The model call is not made again.")
-            return False
+            return None
         self._made += 1
         self._warn(item, "provider_retry", "The model call failed; it is made again.", delay_ms=delay_ms)
         self._waited_ms += delay_ms
-        self._run.state = State.AWAITING_RETRY
         self._run.effects.append(StartTimer("provider_retry", delay_ms))
-        return True
+        return Await(State.AWAITING_RETRY)
 
     def _warn(self, item: ModelFailed, code: str, message: str, **fields: Any) -> None:
         """Say which retry it is (or how many there were), of how many, and what was waited so far."""

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from msgspec import UNSET, structs
 
 from nous.engine.answer import parse_arguments
 from nous.engine.effects import AskPolicy, RunTool
 from nous.engine.inputs import EntryStored, PolicyAnswered, ToolDone, ToolProgressed
+from nous.engine.run_state import RunState
 from nous.engine.spec import SHOWN_OUTPUT_BYTES
-from nous.engine.transitions import State
+from nous.engine.steps import AskHook, Await, EndAborted, NextCall, Step
+from nous.engine.transitions import AfterHook, State
 from nous.errors import bound_text
 from nous.ports.extensions import HookOutcome
 from nous.ports.tool import Outcome
 from nous.protocol.events import ToolExecutionEnd, ToolExecutionStart, ToolExecutionUpdate
 from nous.protocol.messages import ToolCallBlock, ToolResultBlock
-
-if TYPE_CHECKING:
-    from nous.engine.machine import RunMachine
 
 SKIPPED_TEXT: Final = "Skipped due to queued user message."
 
@@ -34,9 +33,9 @@ _WARNINGS: Final[dict[Outcome, tuple[str, str]]] = {
 
 
 class ToolRound:
-    """Part of a :class:`RunMachine`: what it does between an answer with tool calls and the next model call."""
+    """Part of a run machine: what it does between an answer with tool calls and the next model call."""
 
-    def __init__(self, run: RunMachine) -> None:
+    def __init__(self, run: RunState) -> None:
         self._run = run
         self._pending: deque[ToolCallBlock] = deque()
         self._cut_text = ""
@@ -51,17 +50,16 @@ class ToolRound:
     def current_id(self) -> str:
         return "" if self._current is None else self._current.id
 
-    def begin(self, calls: tuple[ToolCallBlock, ...], cut_text: str = "") -> None:
+    def begin(self, calls: tuple[ToolCallBlock, ...], cut_text: str) -> Step:
         """Run the calls.  With ``cut_text`` none is run: each is answered with it, because the answer was cut."""
         self._pending.extend(calls)
         self._cut_text = cut_text
-        self._next()
+        return self._next()
 
-    def _next(self) -> None:
+    def _next(self) -> Step:
         run = self._run
         if not self._pending:
-            run.before_call()
-            return
+            return NextCall()
         call = self._current = self._pending.popleft()
         self._announced = False
         arguments = parse_arguments(call.arguments)
@@ -69,46 +67,43 @@ class ToolRound:
             text = self._cut_text or SKIPPED_TEXT
             run.warn("tool_execution_skipped", text, tool_call_id=call.id, tool_name=bound_text(call.name, 256))
             self._announce(arguments)
-            self._store_result(ToolDone(call.id, text, "ok", truncated=False), is_error=True)
-        elif call.name not in run.spec.known_tools:
-            self._refuse(arguments, "not_found", f"There is no tool named {bound_text(call.name, 256)!r}.")
-        elif call.name not in run.active_tools:
-            self._refuse(arguments, "not_active", f"The tool {call.name!r} is not active.")
-        elif arguments is None:
-            self._refuse(None, "invalid_arguments", "The arguments must be one JSON object.")
-        else:
-            self._arguments = arguments
-            payload = {"tool_call_id": call.id, "tool_name": call.name, "arguments": arguments}
-            run.hooks.ask("tool_call", payload, self._take_hook)
+            return self._store_result(ToolDone(call.id, text, "ok", truncated=False), is_error=True)
+        if call.name not in run.spec.known_tools:
+            return self._refuse(arguments, "not_found", f"There is no tool named {bound_text(call.name, 256)!r}.")
+        if call.name not in run.active_tools:
+            return self._refuse(arguments, "not_active", f"The tool {call.name!r} is not active.")
+        if arguments is None:
+            return self._refuse(None, "invalid_arguments", "The arguments must be one JSON object.")
+        self._arguments = arguments
+        payload = {"tool_call_id": call.id, "tool_name": call.name, "arguments": arguments}
+        return AskHook("tool_call", payload, AfterHook.TOOL_CALL)
 
-    def _take_hook(self, answer: HookOutcome) -> None:
+    def after_call_hook(self, answer: HookOutcome) -> Step:
         """Refuse the call, or ask about it with the arguments that the extensions left it with."""
         call, run = self._current, self._run
         assert call is not None
         if answer.block is not None:
-            self._refuse(self._arguments, "blocked", f"Blocked: {answer.block}")
-            return
+            return self._refuse(self._arguments, "blocked", f"Blocked: {answer.block}")
         if answer.arguments is not None:
             self._arguments = answer.arguments
         run.effects.append(AskPolicy(call.id, call.name, self._arguments))
-        run.state = State.ASKING
+        return Await(State.ASKING)
 
-    def _refuse(self, arguments: dict[str, Any] | None, outcome: Outcome, text: str) -> None:
+    def _refuse(self, arguments: dict[str, Any] | None, outcome: Outcome, text: str) -> Step:
         """Answer a call that cannot run with a result the model can read."""
         self._announce(arguments)
-        self._finish(ToolDone(self.current_id, text, outcome, truncated=False))
+        return self._finish(ToolDone(self.current_id, text, outcome, truncated=False))
 
-    def on_policy_answered(self, item: PolicyAnswered) -> None:
+    def on_policy_answered(self, item: PolicyAnswered) -> Step | None:
         call, run = self._current, self._run
         if call is None or item.tool_call_id != call.id:
-            return
+            return None
         if not item.allow:
             reason = f"Blocked: {item.reason}" if item.reason else "Blocked by policy."
-            self._refuse(self._arguments, "blocked", reason)
-            return
+            return self._refuse(self._arguments, "blocked", reason)
         self._announce(self._arguments)
         run.effects.append(RunTool(call.id, call.name, self._arguments))
-        run.state = State.RUNNING_TOOL
+        return Await(State.RUNNING_TOOL)
 
     def _announce(self, arguments: dict[str, Any] | None) -> None:
         call, run = self._current, self._run
@@ -155,13 +150,12 @@ class ToolRound:
         if text and self._run.spec.shows_tool_output and not self._has_shown_output:
             self._emit_update(bound_text(text, max(4, min(SHOWN_OUTPUT_BYTES, limits.inline_text_bytes // 6))))
 
-    def on_tool_done(self, item: ToolDone) -> None:
+    def on_tool_done(self, item: ToolDone) -> Step | None:
         run, call = self._run, self._current
         if call is None or item.tool_call_id != call.id:
-            return
+            return None
         if run.aborting or "tool_result" not in run.spec.hooks:
-            self._finish(item)
-            return
+            return self._finish(item)
         # Known from here on: what the tool said is shown also if the run ends while the hook is asked.
         self._result = item
         payload = {
@@ -171,34 +165,39 @@ class ToolRound:
             "text": item.text,
             "is_error": item.outcome != "ok",
         }
-        run.hooks.ask("tool_result", payload, lambda answer: self._finish(changed_result(item, answer)))
+        return AskHook("tool_result", payload, AfterHook.TOOL_RESULT)
 
-    def _finish(self, done: ToolDone) -> None:
+    def after_result_hook(self, answer: HookOutcome) -> Step:
+        """Store the result as the extensions left it."""
+        assert self._result is not None
+        return self._finish(changed_result(self._result, answer))
+
+    def _finish(self, done: ToolDone) -> Step:
         warning = _WARNINGS.get(done.outcome)
         if warning is not None and not self._run.aborting:
             call = self._current
             assert call is not None
             self._run.warn(*warning, tool_call_id=call.id, tool_name=bound_text(call.name, 256))
-        self._store_result(done, is_error=done.outcome != "ok")
+        return self._store_result(done, is_error=done.outcome != "ok")
 
-    def _store_result(self, done: ToolDone, *, is_error: bool) -> None:
+    def _store_result(self, done: ToolDone, *, is_error: bool) -> Step:
         call, run = self._current, self._run
         assert call is not None
         self._result = done
         block = ToolResultBlock(tool_call_id=call.id, tool_name=call.name, text=done.text, is_error=is_error)
         message = run.make_message(run.next_message_id(), "tool_result", done.text, blocks=(block, *done.images))
-        run.store(message, State.STORING_RESULT)
+        run.store(message)
+        return Await(State.STORING_RESULT)
 
-    def on_result_stored(self, item: EntryStored) -> None:
+    def on_result_stored(self, item: EntryStored) -> Step | None:
         run, done = self._run, self._result
         message = run.stored(item)
         if message is None or done is None:
-            return
+            return None
         block = message.blocks[0]
         assert isinstance(block, ToolResultBlock)
         self._emit_end(done.text, is_error=block.is_error, truncated=done.truncated, message_id=message.id)
-        if not run.end_if_aborting():
-            self._next()
+        return EndAborted() if run.aborting else self._next()
 
     def _emit_end(self, text: str, *, is_error: bool, truncated: bool, message_id: str | None) -> None:
         call, run = self._current, self._run

@@ -53,6 +53,16 @@ class State(Enum):
     ENDED = "ended"
 
 
+class AfterHook(Enum):
+    """What goes on once the extensions have answered a hook."""
+
+    OFFER_INPUT = "offer_input"
+    BEGIN_TURN = "begin_turn"
+    TOOL_CALL = "tool_call"
+    TOOL_RESULT = "tool_result"
+    COMPACTION = "compaction"
+
+
 class Row(NamedTuple):
     """In ``state``, ``input`` is handled by ``handler``, which leads to one of ``to``."""
 
@@ -83,6 +93,15 @@ _NEXT_CALL: Final = _NEXT_TURN | {State.CALLING}
 _NO_ANSWER: Final = frozenset({State.AWAITING_RETRY, State.ENDED})
 _SUMMARY: Final = frozenset({State.SUMMARISING, State.STORING_SUMMARY})
 _NEXT_TOOL: Final = frozenset({State.ASKING, State.IN_HOOK, State.STORING_RESULT})
+
+AFTER_HOOK: Final[dict[AfterHook, frozenset[State]]] = {
+    AfterHook.OFFER_INPUT: frozenset({State.STORING_INPUT, State.IN_HOOK, State.ENDED}),
+    AfterHook.BEGIN_TURN: frozenset({State.STORING_INPUT, State.IN_HOOK, State.ENDED}),
+    AfterHook.TOOL_CALL: frozenset({State.ASKING, State.STORING_RESULT}),
+    AfterHook.TOOL_RESULT: frozenset({State.STORING_RESULT}),
+    AfterHook.COMPACTION: frozenset({State.PLANNING, State.STORING_INPUT, State.IN_HOOK, State.ENDED}),
+}
+"""Where a run may stand after a hook's answer, by what goes on with it."""
 
 
 def _rows() -> list[Row]:
@@ -115,7 +134,7 @@ def _rows() -> list[Row]:
         Row(s.SUMMARISING, ModelFailed, "compaction.on_summary_failed", frozenset({s.STORING_SUMMARY})),
         Row(s.STORING_SUMMARY, EntryStored, "compaction.on_compaction_stored", _NEXT_CALL),
         Row(s.STORING_SUMMARY, EntryFailed, "on_entry_failed", ended),
-        Row(s.IN_HOOK, HookAnswered, "hooks.on_hook_answered", _NEXT_TURN | _NEXT_TOOL),
+        Row(s.IN_HOOK, HookAnswered, "hooks.on_hook_answered", frozenset().union(*AFTER_HOOK.values())),
     ]
     rows += [Row(state, TimerFired, "on_timer_fired", ended) for state in State if state in _STORING]
     for state in _ACTIVE:

@@ -17,8 +17,10 @@ from msgspec import UNSET
 
 from nous.engine.inputs import AbortReason, AbortRequested, CompactionStarted, Input, ModelProduced, RunStarted, Stamp
 from nous.engine.machine import RunMachine
+from nous.engine.spec import RunSpec
 from nous.errors import NousError, as_nous_error
 from nous.ports.system import Clock
+from nous.protocol.entries import Compaction
 from nous.protocol.events import AgentEnd, ErrorEvent, MessageEnd, ToolExecutionEnd, untraced_line
 from nous.protocol.responses import PendingCounts, RunState
 from nous.runtime.performer import Performer
@@ -56,7 +58,7 @@ class RunDriver:
         sync_on: frozenset[type],
         on_end: Callable[[RunDriver], None],
     ) -> None:
-        self.machine = machine
+        self._machine = machine
         self.begun = anyio.Event()
         self.ended = anyio.Event()
         self.started_at = clock.now()
@@ -78,25 +80,45 @@ class RunDriver:
 
     @property
     def run_id(self) -> str:
-        return self.machine.spec.run_id
+        return self._machine.spec.run_id
 
     @property
     def session_id(self) -> str:
-        return self.machine.spec.session_id
+        return self._machine.spec.session_id
+
+    @property
+    def spec(self) -> RunSpec:
+        """What the run was made with."""
+        return self._machine.spec
+
+    @property
+    def leaf_id(self) -> str:
+        """The session's leaf as the run has moved it."""
+        return self._machine.run.leaf_id
+
+    @property
+    def last_text(self) -> str:
+        """The text of the last answer that was closed."""
+        return self._machine.run.last_text
+
+    @property
+    def compaction(self) -> Compaction | None:
+        """The last compaction that the run has stored."""
+        return self._machine.run.compaction
 
     @property
     def active(self) -> bool:
-        return not self.machine.ended and self.broken is None
+        return not self._machine.ended and self.broken is None
 
     @property
     def is_compaction(self) -> bool:
         """Whether this run has no turns: it only compacts its session."""
-        return self.machine.compaction.is_manual
+        return self._machine.run.is_compaction
 
     @property
     def failure(self) -> NousError | None:
         """Why the run failed, once it has."""
-        return self.broken or self.machine.failure
+        return self.broken or self._machine.failure
 
     @property
     def refusal(self) -> NousError | None:
@@ -105,17 +127,17 @@ class RunDriver:
 
     @property
     def state(self) -> RunState:
-        return "aborting" if self.machine.aborting else "running"
+        return "aborting" if self._machine.run.aborting else "running"
 
     @property
     def spent(self) -> Spent:
         """What its model calls used that have ended."""
-        calls = self.machine.calls
-        return Spent(calls.usage, calls.costs.total_usd)
+        run = self._machine.run
+        return Spent(run.usage, run.costs.total_usd)
 
     @property
     def pending_counts(self) -> PendingCounts:
-        queues = self.machine.queues
+        queues = self._machine.run.queues
         return PendingCounts(steer=queues.count("steer"), follow_up=queues.count("follow_up"))
 
     @property
@@ -173,7 +195,7 @@ class RunDriver:
         if error is None:
             return
         await self._recorder.close_broken(self._publisher.offset, self._clock.now())
-        self._publisher.put_untraced(untraced_end(self.machine, self._clock.now(), error))
+        self._publisher.put_untraced(untraced_end(self._machine, self._clock.now(), error))
 
     def _release(self) -> None:
         self._recorder.release()
@@ -195,7 +217,7 @@ class RunDriver:
         """
         if self.is_compaction or not self.active:
             raise NousError("command_rejected", "no_active_run")
-        if self.machine.output.is_wanted:
+        if self._machine.run.is_structured:
             raise NousError("command_rejected", "structured_output", hint="Such a run makes exactly one model call.")
         pending = self.pending_counts
         if pending.steer + pending.follow_up >= MAX_QUEUED:
@@ -220,7 +242,7 @@ class RunDriver:
             self._stepping = False
 
     def _step(self, stamp: Stamp, item: Input) -> None:
-        machine = self.machine
+        machine = self._machine
         if machine.ended or self.broken is not None:
             return
         elided = type(item) is ModelProduced and machine.elides(item.items)
@@ -278,6 +300,6 @@ def untraced_end(machine: RunMachine, ts: str, error: NousError) -> list[bytes]:
             retryable=error.retryable,
             cause=UNSET if error.cause is None else error.cause,
         ),
-        AgentEnd(run_id=run_id, status="failed", stop_reason="error", leaf_id=machine.leaf_id, untraced=True),
+        AgentEnd(run_id=run_id, status="failed", stop_reason="error", leaf_id=machine.run.leaf_id, untraced=True),
     )
     return [untraced_line(run_id, k, ts, payload) for k, payload in enumerate(payloads, 1)]

@@ -130,7 +130,7 @@ async def prompt(call: Call, payload: c.Prompt) -> Answer | Reply:
             command="prompt",
             run_id=driver.run_id,
             session_id=session.id,
-            leaf_id=driver.machine.spec.leaf_id or UNSET,
+            leaf_id=driver.spec.leaf_id or UNSET,
         )
         return Reply(answer, driver.open)
     _let_go(call, driver)
@@ -182,7 +182,7 @@ async def compact_session(call: Call, payload: c.CompactSession) -> Compaction:
     driver = await start_compaction(daemon, session, first, call.upcoming)
     _let_go(call, driver)
     await _await_end(call, driver)
-    entry = driver.machine.compaction.entry
+    entry = driver.compaction
     if entry is None:
         raise NousError("command_rejected", "aborted", data={"run_id": driver.run_id, "session_id": driver.session_id})
     return Compaction(
@@ -310,8 +310,8 @@ def _run_info(run: RunDriver) -> RunInfo:
         started_at=run.started_at,
         seq=run.published_seq,
         pending_counts=run.pending_counts,
-        provider=run.machine.spec.provider,
-        model=run.machine.spec.model,
+        provider=run.spec.provider,
+        model=run.spec.model,
         usage=run.spent.usage,
         cost_usd=run.spent.shown_cost,
     )

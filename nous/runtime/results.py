@@ -23,7 +23,7 @@ _decode_result: Final = msgspec.json.Decoder(Result).decode
 
 def run_result(driver: RunDriver, traces_root: Path, max_event_bytes: int) -> Result:
     """Return the result of a run that has ended.  ``events`` is cut where the line would pass ``max_event_bytes``."""
-    output = driver.machine.calls.last_text
+    output = driver.last_text
     budget = max_event_bytes - ENVELOPE_BYTES
     output_bytes = len(msgspec.json.encode(output))
     cut = output_bytes > budget // 2
@@ -38,7 +38,7 @@ def run_result(driver: RunDriver, traces_root: Path, max_event_bytes: int) -> Re
         events=events,
         session_id=driver.session_id,
         run_id=driver.run_id,
-        leaf_id=driver.machine.leaf_id or UNSET,
+        leaf_id=driver.leaf_id or UNSET,
         events_truncated=True if truncated else UNSET,
         output_truncated=True if cut else UNSET,
     )

@@ -28,7 +28,7 @@ from tests.support.engine_moves import Move, Played, batches, firsts, modes, pla
 def whole(run: Played) -> Bench:
     bench = run.bench.run_to_end()
     event(f"ended {bench.machine.status}")
-    event(f"turn {bench.machine.turn_id}")
+    event(f"turn {bench.machine.run.turn_id}")
     return bench
 
 
@@ -110,7 +110,7 @@ def test_no_steer_or_follow_up_is_lost(run: Played) -> None:
     for kind, cls in (("steer", Steered), ("follow_up", FollowedUp)):
         given_ids = [item.command_id for item in bench.accepted if isinstance(item, cls)]
         assert [command_id for k, command_id in began + gone if k == kind] == given_ids
-    is_plain = not (bench.machine.compaction.is_manual or bench.machine.output.is_wanted)
+    is_plain = not (bench.machine.run.is_compaction or bench.machine.run.is_structured)
     if bench.machine.status == "completed" and is_plain:
         assert gone == []
 

@@ -50,7 +50,7 @@ from nous.engine.inputs import (
 )
 from nous.engine.machine import RunMachine
 from nous.engine.spec import EMPTY_CONTEXT, EngineLimits, RunSpec
-from nous.engine.transitions import TRANSITIONS, State
+from nous.engine.transitions import TRANSITIONS, AfterHook, State
 from nous.ports.extensions import TOLD_HOOKS, HookOutcome
 from nous.ports.model import Finish, FinishReason, ModelItem, TextDelta, ToolCallDelta
 from nous.protocol.entries import Compaction, Summariser
@@ -202,6 +202,7 @@ class Bench:
         self.events: list[Event] = []
         self.effects: list[Effect] = []
         self.edges: set[tuple[State, type[Input], State]] = set()
+        self.hook_edges: set[tuple[AfterHook, State]] = set()
         self.accepted: list[Steered | FollowedUp] = []
         self.stored: list[Message] = []
         self.last_call = 0
@@ -219,7 +220,7 @@ class Bench:
 
     def step(self, stamp: Stamp, item: Input) -> None:
         """Give one input and hold the machine to its table: late news changes nothing, all else follows a row."""
-        machine, before = self.machine, self.machine.state
+        machine, before, then = self.machine, self.machine.state, self.machine.hooks.asked_for
         row = TRANSITIONS.get((before, type(item)))
         entry = self.waiting.entry
         self.inputs.append((stamp, item))
@@ -230,6 +231,8 @@ class Bench:
             return
         assert machine.state in row.to
         self.edges.add((before, type(item), machine.state))
+        if then is not None and type(item) is HookAnswered:
+            self.hook_edges.add((then, machine.state))
         self.waiting.hear(item)
         for effect in effects:
             self.waiting.ask(effect)

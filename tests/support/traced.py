@@ -60,7 +60,7 @@ class TracedState:
             if isinstance(item, ModelDone | ModelFailed):
                 call = 0 if item.call == call else call
         if end is not None:
-            recorder.finish(end or str(machine.status), machine.stamp.ts)
+            recorder.finish(end or str(machine.status), machine.run.stamp.ts)
         recorder.release()
         return self.traces / f"{machine.spec.run_id}.ndjson"
 

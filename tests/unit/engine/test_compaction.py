@@ -50,7 +50,7 @@ def test_a_manual_compaction_is_a_run_without_turns() -> None:
     assert (entry.id, entry.parent_id, entry.first_kept_entry_id) == ("run-1-c1", "old-7", "kept")
     assert (entry.summary, entry.by, entry.trigger, entry.instruction) == ("short", "model", "manual", "keep names")
     assert entry.tokens_before == 1000
-    assert bench.machine.compaction.entry == entry
+    assert bench.machine.run.compaction == entry
 
 
 def test_what_is_asked_of_the_planner_and_of_the_model() -> None:
@@ -117,7 +117,7 @@ def test_nothing_to_compact_lets_the_run_go_on() -> None:
 
 def test_the_next_call_is_made_with_the_new_context() -> None:
     bench = large().follow_up("more").say().plan().answer(TextDelta("short")).store_compaction(0)
-    assert bench.machine.context_digest == "digest"
+    assert bench.machine.run.context_digest == "digest"
     bench.store()
     other = large().follow_up("more").say().refuse_plan().store()
     assert bench.asked(CallModel)[-1].digest != other.asked(CallModel)[-1].digest
@@ -273,7 +273,7 @@ def test_aborted_while_it_is_stored() -> None:
 def test_aborted_while_it_is_stored_for_too_long() -> None:
     bench = manual().answer(TextDelta("short")).abort().fire()
     assert bench.types()[-1] == "agent_end"
-    assert bench.machine.compaction.entry is None
+    assert bench.machine.run.compaction is None
 
 
 @pytest.mark.parametrize("start", [manual, lambda: large().say().plan()])
@@ -281,4 +281,4 @@ def test_one_that_cannot_be_stored_fails_the_run(start: Any) -> None:
     bench = start().answer(TextDelta("short")).fail_store()
     assert bench.types()[-2:] == ["error", "agent_end"]
     assert "turn_id" not in bench.payload("error")
-    assert bench.machine.compaction.entry is None
+    assert bench.machine.run.compaction is None

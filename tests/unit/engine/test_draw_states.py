@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nous.engine.transitions import TRANSITIONS
+from nous.engine.transitions import AFTER_HOOK, TRANSITIONS, AfterHook, State
 from scripts.draw_states import BEGIN, END, PAGE, drawing, main, name_of, redrawn, steady_inputs
 
 
@@ -17,7 +17,7 @@ def test_the_committed_page_is_fresh() -> None:
 
 def test_every_edge_is_drawn_or_named_below() -> None:
     drawn = {
-        (start, to, name)
+        (start, to, name.partition(" (")[0])
         for start, to, names in re.findall(r"^    (\w+) --> (\w+): (.+)$", drawing(), re.MULTILINE)
         for name in names.split(", ")
     }
@@ -30,6 +30,15 @@ def test_every_edge_is_drawn_or_named_below() -> None:
         for to in row.to
         if name_of(row.input) not in steady
     }
+
+
+def test_every_hook_is_drawn_where_its_answer_leads() -> None:
+    drawn = {
+        (AfterHook(then), State(to))
+        for to, thens in re.findall(r"^    in_hook --> (\w+): hook_answered \(([^)]+)\)", drawing(), re.MULTILINE)
+        for then in thens.split(" or ")
+    }
+    assert drawn == {(then, to) for then, after in AFTER_HOOK.items() for to in after}
 
 
 def test_a_stale_page_is_found_and_drawn_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

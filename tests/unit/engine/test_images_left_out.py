@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nous.engine.effects import AppendEntry, CallModel, StartTimer
-from nous.engine.modelcall import MAX_IDS_SHOWN
+from nous.engine.run_state import MAX_LISTED_IDS
 from nous.ports.model import TextDelta
 from nous.protocol.messages import Message
 from tests.support.engine import Bench, make_spec, replay, tool_call
@@ -73,9 +73,9 @@ def test_never_after_something_was_shown_nor_where_one_call_is_all() -> None:
 
 
 def test_a_warning_names_a_bounded_number_of_messages() -> None:
-    ids = tuple(f"m{number}" for number in range(MAX_IDS_SHOWN + 1))
+    ids = tuple(f"m{number}" for number in range(MAX_LISTED_IDS + 1))
     warning = started().refuse_images(*ids).payload("warning")
-    assert (len(warning["message_ids"]), warning["truncated_fields"]) == (MAX_IDS_SHOWN, ["message_ids"])
+    assert (len(warning["message_ids"]), warning["truncated_fields"]) == (MAX_LISTED_IDS, ["message_ids"])
 
 
 def test_it_replays() -> None:

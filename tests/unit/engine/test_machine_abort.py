@@ -23,7 +23,7 @@ def test_while_the_prompt_is_stored() -> None:
     bench = Bench()
     bench.give(RunStarted("c1", "hello"))
     bench.abort()
-    assert (bench.state, bench.machine.aborting) == (State.STORING_INPUT, True)
+    assert (bench.state, bench.machine.run.aborting) == (State.STORING_INPUT, True)
     bench.store()
     assert bench.types()[-3:] == ["message_end", *END]
     assert "stop_reason" not in bench.payload("message_end")

@@ -225,12 +225,12 @@ def test_nothing_is_elided_outside_a_call() -> None:
 
 def test_the_last_text_is_that_of_the_last_message_that_was_closed() -> None:
     bench = calling().answer(TextDelta("look"), tool_call("read")).store()
-    assert bench.machine.calls.last_text == "look"
+    assert bench.machine.run.last_text == "look"
     bench.run_tool().produce(TextDelta("half"))
-    assert bench.machine.calls.last_text == "look"
+    assert bench.machine.run.last_text == "look"
     bench.abort()
-    assert bench.machine.calls.last_text == "half"
-    assert Bench().start().machine.calls.last_text == ""
+    assert bench.machine.run.last_text == "half"
+    assert Bench().start().machine.run.last_text == ""
 
 
 def test_an_answer_of_very_many_deltas_is_joined_in_order() -> None:

@@ -67,10 +67,10 @@ def test_a_tool_call_is_a_hard_failure() -> None:
 def test_tools_cannot_be_switched_on_meanwhile() -> None:
     bench = structured()
     bench.give(ToolsSet(("read",)))
-    assert bench.machine.active_tools == ()
+    assert bench.machine.run.active_tools == ()
     allowed = structured(output_tools=True)
     allowed.give(ToolsSet(("read",)))
-    assert allowed.machine.active_tools == ("read",)
+    assert allowed.machine.run.active_tools == ("read",)
 
 
 def test_tools_on_the_way_where_the_spec_allows_them() -> None:

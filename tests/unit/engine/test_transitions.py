@@ -12,7 +12,7 @@ import pytest
 from nous.engine.inputs import AbortRequested, FollowUpModeSet, Input, RunStarted, SteeringModeSet, ToolsSet
 from nous.engine.machine import RunMachine
 from nous.engine.spec import EngineLimits
-from nous.engine.transitions import TRANSITIONS, Row, State
+from nous.engine.transitions import AFTER_HOOK, TRANSITIONS, Row, State
 from nous.ports.model import TextDelta
 from nous.protocol.entries import Compaction
 from nous.protocol.grammar import EventGrammar
@@ -26,6 +26,8 @@ HOOKED = make_spec(
     limits=EngineLimits(max_model_calls=1, max_message_bytes=512, compact_at_tokens=25, max_retries=1),
     hooks=("input", "tool_call", "tool_result", "before_compact"),
 )
+OPENED = msgspec.structs.replace(HOOKED, hooks=("input", "run_start", "turn_start"))
+GUARDED = msgspec.structs.replace(HOOKED, hooks=("before_compact",))
 
 
 class Move(NamedTuple):
@@ -76,14 +78,14 @@ def outline(bench: Bench) -> tuple[object, ...]:
     machine = bench.machine
     return (
         machine.state,
-        machine.output.is_wanted,
-        machine.aborting,
-        machine.queues.count("steer") > 0,
-        machine.queues.count("follow_up") > 0,
-        machine.calls.made_in_turn,
-        machine.turn_id in ("", "1"),
-        attrgetter("_trigger", "_retried_overflow", "is_manual")(machine.compaction),
-        machine.compaction._context_tokens >= TINY.limits.compact_at_tokens,
+        machine.run.is_structured,
+        machine.run.aborting,
+        machine.run.queues.count("steer") > 0,
+        machine.run.queues.count("follow_up") > 0,
+        machine.run.calls_in_turn,
+        machine.run.turn_id in ("", "1"),
+        (machine.compaction._trigger, machine.calls._has_overflowed, machine.run.is_compaction),
+        machine.run.context_tokens >= TINY.limits.compact_at_tokens,
         sum(len(m.tool_calls) - (m.role == "tool_result") for m in bench.stored),
         tuple(c.name for c in bench.waiting.entry.tool_calls) if isinstance(bench.waiting.entry, Message) else (),
         bench.waiting.hook.hook if bench.waiting.hook is not None else "",
@@ -95,9 +97,10 @@ def outline(bench: Bench) -> tuple[object, ...]:
 @pytest.fixture(scope="module")
 def benches() -> list[Bench]:
     """Every way a run can go, to all outlines: a breadth-first search."""
-    frontier = [Bench(TINY), Bench(TINY).compact(), Bench(STRUCTURED), Bench(HOOKED), Bench(HOOKED).compact()]
-    for bench in (frontier[0], frontier[2], frontier[3]):
+    frontier = [Bench(spec) for spec in (TINY, STRUCTURED, HOOKED, OPENED, GUARDED)]
+    for bench in frontier:
         bench.give(RunStarted("c1", "hello"))
+    frontier += [Bench(TINY).compact(), Bench(HOOKED).compact()]
     found, seen = [*frontier], set(map(outline, frontier))
     while frontier:
         bench = frontier.pop(0)
@@ -118,6 +121,12 @@ def test_every_edge_of_the_table_is_passed_and_no_other(benches: list[Bench]) ->
     assert set().union(*(b.edges for b in benches)) == drawn
 
 
+def test_every_hook_leads_where_its_table_says_and_nowhere_else(benches: list[Bench]) -> None:
+    drawn = {(then, to) for then, after in AFTER_HOOK.items() for to in after}
+    assert set().union(*(b.hook_edges for b in benches)) == drawn
+
+
+@pytest.mark.full
 def test_every_way_keeps_the_grammar_and_can_be_brought_to_its_end(benches: list[Bench]) -> None:
     for bench in benches:
         grammar = EventGrammar()
@@ -127,6 +136,7 @@ def test_every_way_keeps_the_grammar_and_can_be_brought_to_its_end(benches: list
         assert grammar.finish() == []
 
 
+@pytest.mark.full
 def test_every_state_but_the_first_and_the_last_can_be_aborted(benches: list[Bench]) -> None:
     active = {b.state for b in benches if not b.machine.ended}
     assert active == set(State) - {State.READY, State.ENDED}
