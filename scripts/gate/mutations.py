@@ -51,7 +51,7 @@ MUTATIONS: Final = (
         "A1.3",
         "a failure is only answered",
         "nous/engine/machine.py",
-        '        self._close_open_parts("error")\n        self.emitter.emit(\n            ErrorEvent(',
+        '        self._close_open_parts("error")\n        run.emitter.emit(\n            ErrorEvent(',
         '        self._close_open_parts("error")\n        (lambda event: None)(\n            ErrorEvent(',
     ),
     Mutation("A2.1", "events count by two", "nous/engine/emitter.py", "        self.seq += 1", "        self.seq += 2"),
@@ -75,7 +75,7 @@ MUTATIONS: Final = (
     Mutation(
         "B1.2",
         "a message is linked to nothing",
-        "nous/engine/machine.py",
+        "nous/engine/run_state.py",
         "            parent_id=self.leaf_id,\n            role=role,",
         '            parent_id="",\n            role=role,',
     ),
@@ -98,8 +98,8 @@ MUTATIONS: Final = (
         "B2.4",
         "a blocked tool call runs",
         "nous/engine/toolround.py",
-        "        if answer.block is not None:\n            self._refuse(",
-        "        if answer.block is None and answer.handled:\n            self._refuse(",
+        "        if answer.block is not None:\n            return self._refuse(",
+        "        if answer.block is None and answer.handled:\n            return self._refuse(",
     ),
     Mutation(
         "C1",
