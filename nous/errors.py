@@ -215,14 +215,17 @@ class NousError(Exception):
 
     @property
     def category(self) -> Category:
+        """The category of the code."""
         return self.info.category
 
     @property
     def message(self) -> str:
+        """The sentence of the code, which a client can show alone."""
         return self.info.message
 
     @property
     def retryable(self) -> bool:
+        """Whether the same command may succeed later."""
         return self.info.category in RETRYABLE
 
     @property
@@ -233,6 +236,7 @@ class NousError(Exception):
 
     @property
     def exit_code(self) -> int:
+        """The exit code of a command that fails with this error."""
         own = self.info.exit_code
         return _EXIT_BY_CATEGORY[self.info.category] if own is None else own
 

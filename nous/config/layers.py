@@ -29,7 +29,8 @@ from nous.config.keys import (
     suggest_key,
 )
 from nous.config.settings import Settings
-from nous.config.yaml_file import Node, SourceFile, parse_yaml, read_source, refuse, show_key
+from nous.config.yaml_file import parse_yaml, read_source
+from nous.config.yaml_nodes import Node, SourceFile, refuse, show_key
 from nous.errors import NousError
 from nous.system.state_dir import home_dir, user_dir
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from nous.config.yaml_file import SourceFile, read_source
+from nous.config.yaml_file import read_source
+from nous.config.yaml_nodes import SourceFile
 from nous.errors import NousError
 
 if TYPE_CHECKING:

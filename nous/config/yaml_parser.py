@@ -19,7 +19,7 @@ from typing import Final
 import yaml
 from yaml.events import Event
 
-from nous.config.yaml_file import Node, Scalar, SourceFile, refuse, show_key
+from nous.config.yaml_nodes import Node, Scalar, SourceFile, refuse, show_key
 
 MAX_DEPTH: Final = 32
 

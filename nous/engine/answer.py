@@ -65,6 +65,7 @@ class Answer:
         return self.finish in ("length", "other")
 
     def report(self, usage: Usage) -> None:
+        """Take a usage report; the last one counts."""
         self.usage = usage
         self.has_usage = True
 
@@ -112,10 +113,12 @@ class Answer:
             self.text.clear()
 
     def full_text(self) -> str:
+        """Return the text so far."""
         closed = [part.text for part in self._parts if isinstance(part, TextBlock)]
         return "".join([*closed, *self._joined, *self.text])
 
     def calls(self) -> list[ToolCallBlock]:
+        """Return the tool calls in the order of their indices."""
         return [call.block() for _, call in sorted(self._calls.items())]
 
     def blocks(self) -> tuple[Block, ...]:

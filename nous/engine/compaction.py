@@ -52,6 +52,7 @@ class CompactionPart:
     # -- what starts it
 
     def on_compaction_started(self, item: CompactionStarted) -> Step:
+        """Begin a run that only compacts its session."""
         run = self._run
         run.is_compaction = True
         self._instruction = item.instruction
@@ -84,6 +85,7 @@ class CompactionPart:
     # -- planning and summarising
 
     def on_compaction_refused(self, item: CompactionRefused) -> Step | None:
+        """Go on without a compaction: there is nothing to compact."""
         return self._otherwise if item.entry_id == self._entry_id else None
 
     @property
@@ -91,6 +93,7 @@ class CompactionPart:
         return f"{self._run.spec.run_id}-c{self._made}"
 
     def on_compaction_planned(self, item: CompactionPlanned) -> Step | None:
+        """Have the conversation summarised, or store the summary that needs no model."""
         run = self._run
         if item.entry_id != self._entry_id:
             return None
@@ -117,6 +120,7 @@ class CompactionPart:
         return Await(State.SUMMARISING)
 
     def on_summary_produced(self, item: ModelProduced) -> Step | None:
+        """Collect the summary's text, up to the limit of a message."""
         answer = self._answer
         if answer is None or item.call != self._call:
             return None
@@ -137,6 +141,7 @@ class CompactionPart:
         return None
 
     def on_summary_done(self, item: ModelDone) -> Step | None:
+        """Store the model's summary, or the other one if it is not whole."""
         if self._answer is None or item.call != self._call:
             return None
         answer = self._close_call()
@@ -147,6 +152,7 @@ class CompactionPart:
         return self._store_fallback()
 
     def on_summary_failed(self, item: ModelFailed) -> Step | None:
+        """Store the summary that needs no model."""
         if self._answer is None or item.call != self._call:
             return None
         self._close_call(is_free=not self._answer.opened)
@@ -191,6 +197,7 @@ class CompactionPart:
         return Await(State.STORING_SUMMARY)
 
     def on_compaction_stored(self, item: EntryStored) -> Step | None:
+        """Count the context anew and go on with what the compaction was for."""
         run, entry = self._run, self._pending
         if entry is None or entry.id != item.entry_id:
             return None
@@ -202,6 +209,7 @@ class CompactionPart:
         return EndAborted() if run.aborting else self._then
 
     def is_storing(self, entry_id: str) -> bool:
+        """Return whether the compaction with this id is being stored."""
         return self._pending is not None and self._pending.id == entry_id
 
     def _status(self, code: str, message: str) -> None:

@@ -30,22 +30,30 @@ class CallModel(Struct, frozen=True):
 
 
 class StopModel(Struct, frozen=True):
+    """Cancel the model call with this number."""
+
     call: int
 
 
 class AskPolicy(Struct, frozen=True):
+    """Decide whether a tool call may run; answered by ``PolicyAnswered``."""
+
     tool_call_id: str
     tool_name: str
     arguments: dict[str, Any]
 
 
 class RunTool(Struct, frozen=True):
+    """Run a tool call; answered by ``ToolProgressed`` and one ``ToolDone``."""
+
     tool_call_id: str
     tool_name: str
     arguments: dict[str, Any]
 
 
 class StopTool(Struct, frozen=True):
+    """Cancel the tool call with this id."""
+
     tool_call_id: str
 
 
@@ -85,6 +93,8 @@ class CallHook(Struct, frozen=True):
 
 
 class StopHook(Struct, frozen=True):
+    """Cancel the hook with this number."""
+
     operation: int
 
 
@@ -96,6 +106,8 @@ class TellHook(Struct, frozen=True):
 
 
 class StartTimer(Struct, frozen=True):
+    """Answer with ``TimerFired`` after ``delay_ms``."""
+
     timer: TimerName
     after_ms: int
 

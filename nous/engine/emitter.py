@@ -32,12 +32,14 @@ class Emitter:
         self.out: list[Event] = []
 
     def emit(self, payload: Struct) -> None:
+        """Emit a frozen event: it takes the next ``seq``."""
         self.seq += 1
         self._k = 0
         line = event_line(self._run_id, self.seq, self.ts, payload)
         self.out.append(Event(type(payload), self.seq, None, bound_event(line, self._max_bytes)))
 
     def emit_feature(self, feature: Feature, payload: Struct) -> None:
+        """Emit an event for those who asked for ``feature``: it takes the next ``k`` behind the last ``seq``."""
         self._k += 1
         line = feature_line(self._run_id, self.seq, self._k, self.ts, payload)
         self.out.append(Event(type(payload), self.seq, feature, bound_event(line, self._max_bytes)))

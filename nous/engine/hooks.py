@@ -54,6 +54,7 @@ class HookPart:
             self._run.effects.append(StopHook(self._asked))
 
     def on_hook_answered(self, item: HookAnswered) -> Step | None:
+        """Emit the extensions' warnings and go on with their answer."""
         then, run = self._then, self._run
         if then is None or item.operation != self._asked:
             return None

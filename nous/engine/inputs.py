@@ -28,11 +28,15 @@ class RunStarted(Struct, frozen=True, tag="run_started", omit_defaults=True):
 
 
 class Steered(Struct, frozen=True, tag="steered"):
+    """A steer arrived."""
+
     command_id: str
     text: str
 
 
 class FollowedUp(Struct, frozen=True, tag="followed_up"):
+    """A follow-up arrived."""
+
     command_id: str
     text: str
 
@@ -41,19 +45,27 @@ AbortReason = Literal["client", "eof", "signal", "client_gone", "shutdown"]
 
 
 class AbortRequested(Struct, frozen=True, tag="abort_requested"):
+    """Somebody wants the run to end."""
+
     command_id: str
     reason: AbortReason = "client"
 
 
 class SteeringModeSet(Struct, frozen=True, tag="steering_mode_set"):
+    """How many queued steers the next turn takes was changed."""
+
     mode: QueueMode
 
 
 class FollowUpModeSet(Struct, frozen=True, tag="follow_up_mode_set"):
+    """How many queued follow-ups the next turn takes was changed."""
+
     mode: QueueMode
 
 
 class ToolsSet(Struct, frozen=True, tag="tools_set"):
+    """The active tools were changed."""
+
     tools: tuple[str, ...]
 
 
@@ -85,17 +97,23 @@ class ModelFailed(Struct, frozen=True, tag="model_failed", omit_defaults=True):
 
 
 class PolicyAnswered(Struct, frozen=True, tag="policy_answered", omit_defaults=True):
+    """The policy has decided about a tool call."""
+
     tool_call_id: str
     allow: bool
     reason: str | None = None
 
 
 class ToolProgressed(Struct, frozen=True, tag="tool_progressed"):
+    """A tool has shown some output."""
+
     tool_call_id: str
     text: str
 
 
 class ToolDone(Struct, frozen=True, tag="tool_done", omit_defaults=True):
+    """A tool call has ended, however it did."""
+
     tool_call_id: str
     text: str
     outcome: Outcome
@@ -125,6 +143,8 @@ class EntryStored(Struct, frozen=True, tag="entry_stored", omit_defaults=True):
 
 
 class EntryFailed(Struct, frozen=True, tag="entry_failed", omit_defaults=True):
+    """An entry could not be stored."""
+
     entry_id: str
     code: str
     cause: str | None = None
@@ -164,6 +184,8 @@ TimerName = Literal["abort_grace", "provider_retry"]
 
 
 class TimerFired(Struct, frozen=True, tag="timer_fired"):
+    """A timer's delay has passed."""
+
     timer: TimerName
 
 

@@ -133,6 +133,7 @@ class RunMachine:
     # -- turns
 
     def on_run_started(self, item: RunStarted) -> Step:
+        """Begin the run with its prompt."""
         self.run.announce()
         return self._start_turn("prompt", [Queued(item.command_id, item.text)], item.images)
 
@@ -162,6 +163,7 @@ class RunMachine:
         return Await(State.STORING_INPUT)
 
     def on_input_stored(self, item: EntryStored) -> Step | None:
+        """Show the turn's message as stored and make the first model call."""
         run = self.run
         message = run.stored(item)
         if message is None:
@@ -170,6 +172,7 @@ class RunMachine:
         return EndAborted() if run.aborting else NextCall()
 
     def on_entry_failed(self, item: EntryFailed) -> Step | None:
+        """Fail the run if the entry is the one that it waits for."""
         storing = self.run.storing
         is_awaited = storing is not None and storing.id == item.entry_id
         if is_awaited or self.compaction.is_storing(item.entry_id):
@@ -226,22 +229,28 @@ class RunMachine:
     # -- inputs that may come at any time
 
     def on_steered(self, item: Steered) -> None:
+        """Queue a steer."""
         self.run.queues.add("steer", item.command_id, item.text)
 
     def on_followed_up(self, item: FollowedUp) -> None:
+        """Queue a follow-up."""
         self.run.queues.add("follow_up", item.command_id, item.text)
 
     def on_steering_mode_set(self, item: SteeringModeSet) -> None:
+        """Take the new mode."""
         self.run.queues.modes["steer"] = item.mode
 
     def on_follow_up_mode_set(self, item: FollowUpModeSet) -> None:
+        """Take the new mode."""
         self.run.queues.modes["follow_up"] = item.mode
 
     def on_tools_set(self, item: ToolsSet) -> None:
+        """Use other tools from the next model call on."""
         if not self.run.forbids_tools:
             self.run.active_tools = item.tools
 
     def on_abort_requested(self, item: AbortRequested) -> Step | None:
+        """End the run as aborted, at once or once its tool or entry is done; never later than the grace."""
         run = self.run
         if run.aborting:
             return None
@@ -262,6 +271,7 @@ class RunMachine:
         return Await(State.STOPPING_TOOL)
 
     def on_timer_fired(self, item: TimerFired) -> Step | None:
+        """End an aborted run whose grace is over."""
         return EndAborted() if self.run.aborting and item.timer == "abort_grace" else None
 
     # -- endings

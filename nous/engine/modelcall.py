@@ -72,6 +72,7 @@ class ModelCalls:
         return Await(State.CALLING)
 
     def stop(self) -> None:
+        """Cancel the call that is under way."""
         self._run.effects.append(StopModel(self._call))
 
     def elides(self, items: Sequence[ModelItem]) -> bool:
@@ -87,6 +88,7 @@ class ModelCalls:
         return left > 0
 
     def on_model_produced(self, item: ModelProduced) -> Step | None:
+        """Show what arrived, up to the limit of a message."""
         answer, run = self._answer, self._run
         if answer is None or item.call != self._call or not item.items:
             return None
@@ -142,6 +144,7 @@ class ModelCalls:
             answer.finish, answer.finish_word = piece.reason, piece.word
 
     def on_model_done(self, item: ModelDone) -> Step | None:
+        """Store the answer if it is whole."""
         answer, run = self._answer, self._run
         if answer is None or item.call != self._call:
             return None
@@ -170,6 +173,7 @@ class ModelCalls:
         )
 
     def on_model_failed(self, item: ModelFailed) -> Step | None:
+        """Compact, leave images out, retry or fail the run."""
         answer, run = self._answer, self._run
         if answer is None or item.call != self._call:
             return None
@@ -209,6 +213,7 @@ class ModelCalls:
         return Fail(item.code, item.cause)
 
     def on_retry_due(self, item: TimerFired) -> Step | None:
+        """Make the call again that failed."""
         return RetryCall() if item.timer == "provider_retry" else None
 
     def retry(self) -> Step:
@@ -217,6 +222,7 @@ class ModelCalls:
         return NextCall()
 
     def on_answer_stored(self, item: EntryStored) -> Step | None:
+        """Go on with what a stored answer asks for: tools, a check, or the next turn."""
         run, answer = self._run, self._answer
         message = run.stored(item)
         if message is None or answer is None:

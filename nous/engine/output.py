@@ -37,6 +37,7 @@ class OutputPart:
         return Await(State.CHECKING_OUTPUT)
 
     def on_output_checked(self, item: OutputChecked) -> Step | None:
+        """Complete the run if the answer fits its schema, else fail it."""
         answer = self._answer
         if answer is None or item.entry_id != answer.id:
             return None

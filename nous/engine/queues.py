@@ -13,6 +13,8 @@ QueueKind = Literal["steer", "follow_up"]
 
 
 class Queued(NamedTuple):
+    """An input with the id of the command that brought it."""
+
     command_id: str
     text: str
 
@@ -26,15 +28,19 @@ class InputQueues:
 
     @property
     def steered(self) -> bool:
+        """Whether a steer is queued."""
         return bool(self._queues["steer"])
 
     def count(self, kind: QueueKind) -> int:
+        """Return how many inputs of a kind are queued."""
         return len(self._queues[kind])
 
     def add(self, kind: QueueKind, command_id: str, text: str) -> None:
+        """Queue an input behind the others of its kind."""
         self._queues[kind].append(Queued(command_id, text))
 
     def take(self) -> tuple[QueueKind, list[Queued]] | None:
+        """Take the inputs of the next turn; None if nothing is queued."""
         for kind, queue in self._queues.items():
             if queue:
                 count = len(queue) if self.modes[kind] == "all" else 1

@@ -25,6 +25,7 @@ _DRAWS: Final = 1 << 16
 
 
 def is_transient(code: str) -> bool:
+    """Return whether an error code's category is ``network_transient``."""
     return code in WIRE_CODES and WIRE_CODES[code].category == "network_transient"
 
 

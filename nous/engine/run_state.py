@@ -146,14 +146,17 @@ class RunState:
             self.effects.append(TellHook(hook, payload))
 
     def warn(self, code: str, message: str, **fields: Any) -> None:
+        """Emit a warning that belongs to the run."""
         self.emitter.emit(
             WarningEvent(code=code, message=message, run_id=self.spec.run_id, turn_id=self.turn_id, **fields)
         )
 
     def emit_message_start(self, message_id: str, role: Role) -> None:
+        """Emit the start of a message."""
         self.emitter.emit(MessageStart(run_id=self.spec.run_id, turn_id=self.turn_id, message_id=message_id, role=role))
 
     def emit_message_end(self, message_id: str, role: Role, text: str, **fields: Any) -> None:
+        """Emit the end of a message; a text that does not fit an event is replaced by its size."""
         content: dict[str, Any] = {"text": text}
         if not self.fits_inline(text):
             content = {"text_bytes": len(text.encode()), "text_omitted": True}
@@ -168,6 +171,7 @@ class RunState:
         return UNSET if self.turn is None else self.turn_id
 
     def ms_since(self, mono_ns: int) -> int:
+        """Return the whole milliseconds from a reading of the monotonic clock to the current input."""
         return (self.stamp.mono_ns - mono_ns) // 1_000_000
 
     def fits_inline(self, value: object) -> bool:

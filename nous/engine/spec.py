@@ -104,4 +104,5 @@ def request_digest(context: str, system: str, tools: tuple[str, ...], images_lef
 
 
 def schema_digest(schema: Mapping[str, Any]) -> str:
+    """Return a digest of an output schema as the prompt brought it."""
     return hashlib.sha256(_encode(schema)).hexdigest()

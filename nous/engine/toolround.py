@@ -48,6 +48,7 @@ class ToolRound:
 
     @property
     def current_id(self) -> str:
+        """The id of the tool call that is under way, or an empty string."""
         return "" if self._current is None else self._current.id
 
     def begin(self, calls: tuple[ToolCallBlock, ...], cut_text: str) -> Step:
@@ -95,6 +96,7 @@ class ToolRound:
         return self._finish(ToolDone(self.current_id, text, outcome, truncated=False))
 
     def on_policy_answered(self, item: PolicyAnswered) -> Step | None:
+        """Run the tool call, or answer it with the refusal."""
         call, run = self._current, self._run
         if call is None or item.tool_call_id != call.id:
             return None
@@ -124,6 +126,7 @@ class ToolRound:
         )
 
     def on_tool_progressed(self, item: ToolProgressed) -> None:
+        """Show a piece of the tool's output."""
         if self._current is not None and item.tool_call_id == self._current.id:
             self._emit_update(item.text)
 
@@ -151,6 +154,7 @@ class ToolRound:
             self._emit_update(bound_text(text, max(4, min(SHOWN_OUTPUT_BYTES, limits.inline_text_bytes // 6))))
 
     def on_tool_done(self, item: ToolDone) -> Step | None:
+        """Offer the result to the extensions, then store it."""
         run, call = self._run, self._current
         if call is None or item.tool_call_id != call.id:
             return None
@@ -190,6 +194,7 @@ class ToolRound:
         return Await(State.STORING_RESULT)
 
     def on_result_stored(self, item: EntryStored) -> Step | None:
+        """Show the stored result and go on with the next call."""
         run, done = self._run, self._result
         message = run.stored(item)
         if message is None or done is None:

@@ -36,6 +36,8 @@ from nous.engine.inputs import (
 
 
 class State(Enum):
+    """Where a run stands: what it waits for."""
+
     READY = "ready"
     STORING_INPUT = "storing_input"
     CALLING = "calling"

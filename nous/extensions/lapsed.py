@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from nous.config.settings import ExtensionsSettings, OnFailure
-from nous.config.yaml_file import SourceFile
+from nous.config.yaml_nodes import SourceFile
 from nous.errors import NousError
 from nous.extensions.discovery import Installed
 from nous.extensions.manifest import MANIFEST_NAME, Manifest, parse_manifest

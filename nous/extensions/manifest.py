@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from nous.config.settings import OnFailure, Priority
-from nous.config.yaml_file import Node, SourceFile, parse_yaml, read_source, refuse, show_key
+from nous.config.yaml_file import parse_yaml, read_source
+from nous.config.yaml_nodes import Node, SourceFile, refuse, show_key
 from nous.errors import NousError
 from nous.extensions.policy import Policy
 from nous.ports.extensions import HookName

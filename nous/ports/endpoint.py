@@ -14,15 +14,20 @@ class Endpoint(Protocol):
     while nothing is being sent.  Only one task sends and only one receives.
     """
 
-    async def receive(self) -> bytes: ...
+    async def receive(self) -> bytes:
+        """Return some bytes, or ``b""`` at the end of the stream."""
 
-    def send_nowait(self, data: bytes) -> int: ...
+    def send_nowait(self, data: bytes) -> int:
+        """Write what fits without blocking; return how many bytes that was."""
 
-    async def send(self, data: bytes) -> None: ...
+    async def send(self, data: bytes) -> None:
+        """Write everything.  Raises :class:`BrokenEndpointError` if the peer is gone."""
 
-    async def wait_closed(self) -> None: ...
+    async def wait_closed(self) -> None:
+        """Return once the peer will read no more."""
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close the connection."""
 
 
 class BrokenEndpointError(Exception):

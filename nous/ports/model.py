@@ -200,7 +200,8 @@ class Provider(Protocol):
         """Load what the first call will need.  Asked for once the daemon is ready; must not be relied on."""
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close the provider's connections."""
 
 
 class KnownModel(NamedTuple):
@@ -244,7 +245,8 @@ class Catalogue(Protocol):
 
     def known(self) -> list[KnownProvider]: ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close the connections of all providers."""
 
 
 MAX_DELTA_BYTES: Final = 128 * 1024

@@ -6,6 +6,8 @@ from typing import Protocol
 
 
 class Clock(Protocol):
+    """Reads the time."""
+
     def now(self) -> str:
         """Wall time, RFC 3339 UTC with milliseconds: ``2026-11-21T10:00:00.000Z``."""
         ...
@@ -16,9 +18,13 @@ class Clock(Protocol):
 
 
 class Ids(Protocol):
-    def run_id(self) -> str: ...
+    """Makes ids, each unique."""
 
-    def session_id(self) -> str: ...
+    def run_id(self) -> str:
+        """Return an id for a run."""
+
+    def session_id(self) -> str:
+        """Return an id for a session."""
 
     def entry_id(self) -> str:
         """Return the id of a session entry that belongs to no run."""

@@ -113,7 +113,8 @@ def load_models(path: Path | None) -> ModelTable:
 
 
 def _read_corrections(path: Path) -> dict[str, dict[str, ModelInfo]]:
-    from nous.config.yaml_file import Node, parse_yaml, read_source, refuse, show_key
+    from nous.config.yaml_file import parse_yaml, read_source
+    from nous.config.yaml_nodes import Node, refuse, show_key
     from nous.errors import NousError
 
     try:

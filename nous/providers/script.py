@@ -30,7 +30,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from nous.config.yaml_file import SourceFile, parse_yaml
+from nous.config.yaml_file import parse_yaml
+from nous.config.yaml_nodes import SourceFile
 from nous.errors import NousError
 from nous.ports.model import Finish, Purpose
 from nous.protocol.messages import Usage

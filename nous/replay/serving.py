@@ -33,7 +33,8 @@ from nous.protocol.messages import Message
 from nous.replay.recording import Header, read_header
 from nous.replay.replayed_run import Paced, ReplayedRun, client_commands
 from nous.replay.sequencer import BEGINNINGS, Sequencer, is_command
-from nous.runtime.extensions import NoExtensions, operation_of
+from nous.runtime.extensions import NoExtensions
+from nous.runtime.run_hooks import operation_of
 from nous.runtime.seams import Admitted, EntryLog, FindOutputFault
 
 Speed = Literal["full", "recorded"]

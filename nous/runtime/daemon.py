@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import msgspec
@@ -23,7 +23,7 @@ from nous.engine.inputs import (
     ToolsSet,
 )
 from nous.errors import NousError
-from nous.ports.extensions import Extensions
+from nous.ports.extensions import Extensions, HookCall, HookName
 from nous.ports.model import Catalogue, ModelChoice, Provider
 from nous.ports.system import Clock, Ids
 from nous.ports.tool import Tool
@@ -31,9 +31,9 @@ from nous.protocol.codec import UnfinishedLines
 from nous.protocol.commands import QueueMode
 from nous.protocol.entries import ModelChange
 from nous.protocol.events import CONNECTION_FEATURES, StartWarning, StatusEvent, WarningEvent, daemon_line
-from nous.protocol.responses import PROTOCOL_VERSION
-from nous.runtime.extensions import DaemonListener, NoExtensions
-from nous.runtime.health import LoopWatch
+from nous.protocol.responses import PROTOCOL_VERSION, Health
+from nous.runtime.extensions import DaemonListener, NoExtensions, ask_about_session
+from nous.runtime.health import LoopWatch, measure
 from nous.runtime.hub import Hub
 from nous.runtime.models import OneProvider
 from nous.runtime.order import Order
@@ -113,7 +113,7 @@ class Daemon:
         self.warnings = warnings
         self.schemas = schemas or SchemaChecker()
         self.toolbox = Toolbox(tools, settings.tools.active, may_grow=extensions is not None)
-        self.listener = DaemonListener(self)
+        self.listener = DaemonListener(self.toolbox, self.announce)
         self.hub = Hub()
         self.unfinished_lines = UnfinishedLines(LONGEST_LINES * settings.daemon.max_line_bytes)
         self.order = Order()
@@ -163,13 +163,11 @@ class Daemon:
         for tail in session.take_recovered():
             name = Path(tail.path).name
             log.warning("torn_tail_recovered", session_id=session.id, kept_as=name)
-            self.hub.announce(
-                self.event_line(
-                    WarningEvent(
-                        code="torn_tail_recovered",
-                        message="A line that was cut off in the middle was kept aside.",
-                        cause=f"session {session.id}: kept as {name}",
-                    )
+            self.announce(
+                WarningEvent(
+                    code="torn_tail_recovered",
+                    message="A line that was cut off in the middle was kept aside.",
+                    cause=f"session {session.id}: kept as {name}",
                 )
             )
 
@@ -358,7 +356,20 @@ class Daemon:
         if self.settings.trace.fsync != "off":
             await self.syncs.finish(session.begin_sync())
 
+    async def ask_about_session(self, hook: HookName, session_id: str, payload: dict[str, Any]) -> None:
+        """Ask the extensions whether a session may be left or forked.  Raises ``policy_blocked``."""
+        await self.extensions.ready()
+        if hook in self.extensions.hooks:
+            call = HookCall(hook=hook, operation_id=self.ids.entry_id(), session_id=session_id, payload=payload)
+            await ask_about_session(self.extensions, self.listener, call)
+
     # -- facts
+
+    def health(self) -> Health:
+        """Return how the daemon is now."""
+        pending = [run.pending_counts for run in self.runs.values()]
+        uptime_ns = self.clock.mono_ns() - self.started_ns
+        return measure(self.loop_watch, uptime_ns=uptime_ns, pending=pending, queued_bytes=self.hub.queued_bytes)
 
     def agents_text(self) -> str | None:
         return read_agents_file(self.workdir, self.outputs_root.parent) if self.settings.prompt.agents_md else None
@@ -385,6 +396,10 @@ class Daemon:
         """Return the line of an event outside any run, with the next ``evt-<n>`` id."""
         self._events_made += 1
         return daemon_line(self._events_made, self.clock.now(), payload, self.settings.daemon.max_event_bytes)
+
+    def announce(self, payload: StatusEvent | WarningEvent) -> None:
+        """Send every subscriber an event outside any run."""
+        self.hub.announce(self.event_line(payload))
 
     @cached_property
     def config_digest(self) -> str:

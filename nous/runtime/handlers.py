@@ -33,8 +33,6 @@ from nous.protocol.responses import (
     Tools,
     Tree,
 )
-from nous.runtime.extensions import ask_about_session
-from nous.runtime.health import measure
 from nous.runtime.launch import nothing_to_compact, start_compaction, start_run
 from nous.runtime.model_commands import list_models, set_model
 from nous.runtime.pages import page_messages, page_tree
@@ -298,7 +296,7 @@ async def get_state(call: Call, payload: c.GetState) -> State:
         usage=spent.usage,
         cost_usd=spent.shown_cost,
         extensions=daemon.extensions.states() or UNSET,
-        health=measure(daemon),
+        health=daemon.health(),
     )
 
 
@@ -344,7 +342,7 @@ async def get_tree(call: Call, payload: c.GetTree) -> Tree:
 
 async def new_session(call: Call, payload: c.NewSession) -> SessionAnswer:
     daemon = call.connection.daemon
-    await ask_about_session(daemon, "session_before_switch", daemon.active_session_id, {"reason": "new"})
+    await daemon.ask_about_session("session_before_switch", daemon.active_session_id, {"reason": "new"})
     session = daemon.create_session()
     await daemon.uses.activate(session.id)
     await daemon.sync_session(session)
@@ -357,7 +355,7 @@ async def switch_session(call: Call, payload: c.SwitchSession) -> SessionAnswer:
     daemon = call.connection.daemon
     session = await daemon.session(payload.session_id)
     asked = {"reason": "switch", "session_id": session.id}
-    await ask_about_session(daemon, "session_before_switch", daemon.active_session_id, asked)
+    await daemon.ask_about_session("session_before_switch", daemon.active_session_id, asked)
     await daemon.uses.activate(session.id)
     return SessionAnswer(session_id=session.id, active=True, parent_id=session.parent_id or UNSET)
 
@@ -380,7 +378,7 @@ async def branch_session(call: Call, payload: c.BranchSession) -> SessionAnswer:
     daemon = call.connection.daemon
     source = await daemon.session(payload.source_id)
     asked = {"leaf_id": source.leaf_id if payload.leaf_id is None else payload.leaf_id}
-    await ask_about_session(daemon, "session_before_fork", source.id, asked)
+    await daemon.ask_about_session("session_before_fork", source.id, asked)
     session = await daemon.branch_session(payload.source_id, payload.leaf_id)
     await daemon.uses.activate(session.id)
     await daemon.sync_session(session)

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
 
 import anyio
 from msgspec import UNSET
 
 from nous.ports.system import Clock
-from nous.protocol.responses import Health
+from nous.protocol.responses import Health, PendingCounts
 from nous.system.procfs import resident_bytes
-
-if TYPE_CHECKING:
-    from nous.runtime.daemon import Daemon
 
 SAMPLE_EVERY_S: Final = 1.0
 SAMPLES: Final = 60
@@ -50,15 +47,18 @@ class LoopWatch:
             self._lags_ns.append(max(0, self._clock.mono_ns() - started_ns - expected_ns))
 
 
-def measure(daemon: Daemon) -> Health:
-    """Return how the daemon is now.  Costs one small read of /proc; without one (macOS) there is no ``rss_bytes``."""
-    pending = [run.pending_counts for run in daemon.runs.values()]
-    lag_ms = daemon.loop_watch.worst_lag_ms
+def measure(watch: LoopWatch, *, uptime_ns: int, pending: Iterable[PendingCounts], queued_bytes: int) -> Health:
+    """Return how the daemon is now.  ``pending`` has the queued inputs of each run that is on.
+
+    Costs one small read of /proc; without one (macOS) there is no ``rss_bytes``.
+    """
+    counts = list(pending)
+    lag_ms = watch.worst_lag_ms
     return Health(
-        uptime_ms=(daemon.clock.mono_ns() - daemon.started_ns) // _NS_PER_MS,
+        uptime_ms=uptime_ns // _NS_PER_MS,
         rss_bytes=resident_bytes(os.getpid()) or UNSET,
-        open_runs=len(daemon.runs),
-        queued_inputs=sum(counts.steer + counts.follow_up for counts in pending),
-        queued_output_bytes=daemon.hub.queued_bytes,
+        open_runs=len(counts),
+        queued_inputs=sum(each.steer + each.follow_up for each in counts),
+        queued_output_bytes=queued_bytes,
         loop_lag_ms=UNSET if lag_ms is None else lag_ms,
     )

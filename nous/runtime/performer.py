@@ -54,7 +54,7 @@ from nous.ports.tool import Tool, ToolContext, ToolResult
 from nous.protocol.entries import Compaction
 from nous.protocol.messages import Message
 from nous.protocol.text import clean, split_text
-from nous.runtime.extensions import RunHooks
+from nous.runtime.run_hooks import RunHooks
 from nous.runtime.seams import EntryLog, Seams
 from nous.telemetry.log import get_log
 

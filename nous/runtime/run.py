@@ -29,10 +29,10 @@ from nous.protocol.messages import Message
 from nous.protocol.responses import PROTOCOL_VERSION
 from nous.runtime.compaction import compaction_request
 from nous.runtime.driver import SYNC_EVENTS, RunDriver
-from nous.runtime.extensions import RunHooks
 from nous.runtime.performer import Performer
 from nous.runtime.publisher import BeginSync, Publisher
 from nous.runtime.recorder import Recorder
+from nous.runtime.run_hooks import RunHooks
 from nous.runtime.system_prompt import build_system_prompt
 from nous.runtime.terms import FAULT_INJECTION, STRUCTURED_OUTPUT_TOOLS, RunTerms
 from nous.schemas.checker import CheckFailedError

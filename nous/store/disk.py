@@ -37,6 +37,7 @@ class Disk:
         return fd
 
     def close(self, fd: int) -> None:
+        """Close the descriptor."""
         os.close(fd)
 
     def read_at(self, fd: int, count: int, offset: int) -> bytes:

@@ -32,6 +32,7 @@ class SystemClock:
         self._cached = (-1, "")
 
     def now(self) -> str:
+        """Return the wall clock's time in UTC, as it stands in events."""
         second, rest_ns = divmod(time.time_ns(), _NS_PER_S)
         cached = self._cached
         if cached[0] != second:
@@ -39,6 +40,7 @@ class SystemClock:
         return f"{cached[1]}{rest_ns // _NS_PER_MS:03d}Z"
 
     def mono_ns(self) -> int:
+        """Return the monotonic clock's nanoseconds."""
         return time.monotonic_ns()
 
 

@@ -53,12 +53,15 @@ class RandomIds:
         self._count = 0
 
     def run_id(self) -> str:
+        """Return an id for a run."""
         return f"run-{self._next()}"
 
     def session_id(self) -> str:
+        """Return an id for a session."""
         return f"sess-{self._next()}"
 
     def entry_id(self) -> str:
+        """Return an id for an entry."""
         return f"ent-{self._next()}"
 
     def _next(self) -> str:

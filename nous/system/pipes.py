@@ -54,6 +54,7 @@ class ReadPipe:
         return data
 
     def close(self) -> None:
+        """Close the descriptor.  May be repeated."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -80,6 +81,7 @@ class WritePipe:
                 await anyio.wait_writable(self._fd)
 
     def close(self) -> None:
+        """Close the descriptor.  May be repeated."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

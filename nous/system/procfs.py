@@ -28,6 +28,7 @@ class ProcessStat(NamedTuple):
 
     @property
     def is_dead(self) -> bool:
+        """Whether the process has ended and was not reaped."""
         return self.state in "ZX"
 
 

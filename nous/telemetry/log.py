@@ -56,18 +56,22 @@ class Log:
         self._room = room
 
     def debug(self, event: str, /, **fields: object) -> None:
+        """Log an event at level ``debug``."""
         if _logging.threshold <= _RANKS["debug"]:
             _logging.emit("debug", self._room, event, fields)
 
     def info(self, event: str, /, **fields: object) -> None:
+        """Log an event at level ``info``."""
         if _logging.threshold <= _RANKS["info"]:
             _logging.emit("info", self._room, event, fields)
 
     def warning(self, event: str, /, **fields: object) -> None:
+        """Log an event at level ``warning``."""
         if _logging.threshold <= _RANKS["warning"]:
             _logging.emit("warning", self._room, event, fields)
 
     def error(self, event: str, /, **fields: object) -> None:
+        """Log an event at level ``error``."""
         _logging.emit("error", self._room, event, fields)
 
     def last(self, event: str, /, **fields: object) -> None:

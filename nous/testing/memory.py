@@ -22,10 +22,10 @@ from nous.providers.mock import MockProvider
 from nous.providers.settings import ProviderSettings
 from nous.runtime.connection import Connection
 from nous.runtime.daemon import Daemon
+from nous.runtime.drain import end_runs
 from nous.runtime.hub import Listener
 from nous.runtime.outbox import Outbox
 from nous.runtime.seams import Seams
-from nous.runtime.stop import end_runs
 from nous.system.clock import SystemClock
 from nous.system.ids import RandomIds, new_epoch
 from nous.transport.memory import MemoryEndpoint, memory_pair

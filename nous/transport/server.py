@@ -16,9 +16,9 @@ from nous.ports.endpoint import BrokenEndpointError, Endpoint
 from nous.protocol.events import StatusEvent
 from nous.runtime.connection import Connection
 from nous.runtime.daemon import Daemon
+from nous.runtime.drain import ABORT_MARGIN_MS, end_runs
 from nous.runtime.hub import Listener
 from nous.runtime.outbox import Outbox
-from nous.runtime.stop import ABORT_MARGIN_MS, end_runs
 from nous.system.threads import run_in_thread
 from nous.telemetry.log import get_log
 from nous.transport.ending import ProcessEnding

@@ -20,9 +20,9 @@ from anyio.lowlevel import checkpoint
 from nous.replay.engine_mode import replay_in_engine
 from nous.runtime.connection import Connection
 from nous.runtime.daemon import Daemon
+from nous.runtime.drain import end_runs
 from nous.runtime.hub import Listener
 from nous.runtime.outbox import Outbox
-from nous.runtime.stop import end_runs
 from nous.store.trace_reader import scan
 from nous.transport.memory import MemoryEndpoint, memory_pair
 from tests.support.harness import Peer, command_line, make_server

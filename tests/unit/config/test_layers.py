@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nous.config.keys import KEYS, Key, flatten
 from nous.config.layers import PROCESS_VARIABLES, Resolved, allows_bootstrap, resolve, user_config_file
 from nous.config.settings import ProviderName, Settings
-from nous.config.yaml_file import SourceFile
+from nous.config.yaml_nodes import SourceFile
 from nous.errors import NousError
 
 PROVIDERS = ", ".join(get_args(ProviderName))

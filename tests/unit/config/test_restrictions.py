@@ -11,7 +11,7 @@ from nous.config.keys import KEYS, flatten
 from nous.config.layers import resolve
 from nous.config.restrictions import PROJECT_SETTINGS
 from nous.config.settings import Settings
-from nous.config.yaml_file import SourceFile
+from nous.config.yaml_nodes import SourceFile
 
 TRUSTED = "project.yaml (as trusted)"
 

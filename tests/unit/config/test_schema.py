@@ -12,7 +12,8 @@ import pytest
 from nous.config.keys import KEYS
 from nous.config.layers import read_file_layer
 from nous.config.schema import settings_schema
-from nous.config.yaml_file import SourceFile, parse_yaml
+from nous.config.yaml_file import parse_yaml
+from nous.config.yaml_nodes import SourceFile
 from nous.errors import NousError
 
 FILES = [

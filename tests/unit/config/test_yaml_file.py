@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nous.config.yaml_file import MAX_FILE_BYTES, SourceFile, parse_yaml, read_source, show_key
+from nous.config.yaml_file import MAX_FILE_BYTES, parse_yaml, read_source
+from nous.config.yaml_nodes import SourceFile, show_key
 from nous.config.yaml_parser import MAX_DEPTH
 from nous.errors import NousError
 
