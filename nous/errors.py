@@ -4,7 +4,7 @@
      +-- fields                  code, cause, hint, retry_after_ms, image_refused, data
      +-- derived from the code   category, retryable, message, exit_code
 
-Source of the rules: docs/hardening (error taxonomy) and protocol v1, section 8.  A code belongs to exactly
+Source of the rules: docs/errors.md and protocol v1, section 7.  A code belongs to exactly
 one category; ``retryable`` follows from the category alone; ``message`` is a fixed sentence per code (of
 ``provider_auth`` another one where a key is not set), and only ``cause`` carries bounded detail.  On the wire,
 ``message`` is the sentence followed by the cause.
@@ -148,7 +148,7 @@ WIRE_CODES: Final[dict[str, CodeInfo]] = {
     ),
     "internal_error": CodeInfo("internal_failure", "Something in nous failed.", "Please report it with the logs."),
 }
-"""The codes of protocol v1, section 8.  Closed: a new one is a change of the protocol."""
+"""The codes of protocol v1, section 7.  Closed: a new one is a change of the protocol."""
 
 CLI_CODES: Final[dict[str, CodeInfo]] = {
     "invalid_usage": CodeInfo("invalid_input", "The command line is not valid.", "Each command has --help."),

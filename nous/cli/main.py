@@ -138,7 +138,7 @@ COMMANDS: Final[dict[str, tuple[str, Command]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code (docs/hardening: exit codes)."""
+    """Run the command line; return the exit code (docs/errors.md)."""
     _fill_standard_descriptors()
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if not argv or argv[0] in ("-h", "--help", "help"):

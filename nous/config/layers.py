@@ -5,7 +5,7 @@
 A mapping is merged with the same mapping of the layer below it, a list is replaced whole.  Each layer is checked by
 itself, so an error names the place that holds it: ``FILE:LINE``, the environment's variable, or the flag.
 
-Source of the rules: docs/hardening (configuration).
+Source of the rules: docs/configuration.md, "Layers".
 """
 
 from __future__ import annotations

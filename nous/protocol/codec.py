@@ -6,7 +6,7 @@ The decoder is fed whatever a read delivered and gives back whole lines' worth o
 * a line past the limit is dropped up to its LF in constant memory and reported once;
 * no input raises: what is wrong with a line is a :class:`Refused` in its place.
 
-Source: protocol v1, sections 1, 2 and 8.
+Source: protocol v1, sections 1 and 7.
 """
 
 import re

@@ -1,6 +1,6 @@
 """The commands of protocol v1: one frozen struct per payload, and the table that names them.
 
-Source: protocol v1, sections 4 and 6.  A field that is null means the same as one that is left out, and so does an
+Source: protocol v1, section 4.  A field that is null means the same as one that is left out, and so does an
 optional id that is empty.
 """
 
@@ -272,13 +272,13 @@ READ_ONLY: Final = frozenset(
         "list_models",
     }
 )
-"""Commands that change nothing: always run anew, never remembered by id (section 6)."""
+"""Commands that change nothing: always run anew, never remembered by id (protocol v1, section 4)."""
 
 IMMEDIATE_READS: Final = frozenset({"ping", "hello"})
 """Reads that are answered before the next line is read."""
 
 UNORDERED: Final = READ_ONLY | {"abort", "steer", "follow_up", "export_trace"}
-"""Commands that never wait for another command's turn (section 2)."""
+"""Commands that never wait for another command's turn (protocol v1, section 2)."""
 
 
 class Command(Struct, frozen=True):

@@ -1,6 +1,6 @@
 """What a session holds besides its messages, how a model reads it, and how a session stands in a list.
 
-Source: protocol v1, sections 4 (``compact_session``) and 6 (``list_sessions``).
+Source: protocol v1, section 4 (``compact_session``, ``list_sessions``).
 """
 
 from typing import Final, Literal

@@ -1,6 +1,6 @@
 """The events of protocol v1: one frozen struct per payload, and how an event line is written.
 
-Source: protocol v1, sections 2 and 5.  Frozen events count ``seq`` from 1 without a hole within a run;
+Source: protocol v1, sections 1 and 5.  Frozen events count ``seq`` from 1 without a hole within a run;
 feature events take no ``seq`` and carry ``after_seq``.
 """
 

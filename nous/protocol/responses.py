@@ -1,6 +1,6 @@
 """The answers of protocol v1: one frozen struct per success payload, and how a response line is written.
 
-Source: protocol v1, sections 2, 4 and 6.
+Source: protocol v1, sections 1 and 4.
 """
 
 from typing import Annotated, Any, Final, Literal

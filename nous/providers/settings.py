@@ -1,6 +1,6 @@
 """What a provider is built with, and the rules an endpoint must keep before any byte is sent to it.
 
-Source of the rules: docs/hardening (Boundaries: provider endpoints).
+Source of the rules: docs/providers.md, "Where they are".
 """
 
 import ipaddress

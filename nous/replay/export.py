@@ -1,7 +1,7 @@
 """Exports a run: one file that says all of it, for a bug report or a test, without what it should not say.
 
 An export is made by performing the recording again (:mod:`nous.replay.rewrite`), sealed, replayed, and only then given
-its name.  Source: docs/runtime-trace.md (export).
+its name.  Source: docs/runtime-trace.md, "Export".
 """
 
 from __future__ import annotations

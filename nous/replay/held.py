@@ -2,7 +2,7 @@
 
 Looked for are each value itself, its JSON, base64 (also inside of longer base64, and URL-safe), hexadecimal and
 percent-encoded forms, all of them also with line ends in between.  Time is linear in the text, with one search per
-form.  Source: docs/runtime-trace.md (redaction).
+form.  Source: docs/runtime-trace.md, "Export".
 """
 
 from __future__ import annotations

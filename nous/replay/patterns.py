@@ -1,8 +1,7 @@
 """What looks like a secret in a text, and where: known forms of keys and tokens, private keys, and values given.
 
 Every search takes time linear in the text: each pattern begins with fixed characters, looks back a bounded way, and
-never gives back what it has taken.  Rather too much is found than too little.  Source: docs/runtime-trace.md
-(redaction).
+never gives back what it has taken.  Rather too much is found than too little.  Source: docs/runtime-trace.md, "Export".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 So a text that came in pieces can be redacted as one and cut into the same pieces again, and a run behaves with it as it
 did.  What JSON would escape (quotes, backslashes, control characters) stays, and with it the shape of JSON in a text.
-Source: docs/runtime-trace.md (redaction).
+Source: docs/runtime-trace.md, "Export".
 """
 
 from __future__ import annotations

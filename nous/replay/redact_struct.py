@@ -2,7 +2,7 @@
 
 A new kind of input, message or block needs no code here: its texts are redacted because they are texts.  Left alone are
 values that cannot hold a secret: those of a closed list, and names that nous made itself and that have its form.
-Source: docs/runtime-trace.md (redaction).
+Source: docs/runtime-trace.md, "Export".
 """
 
 from __future__ import annotations

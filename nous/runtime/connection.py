@@ -48,7 +48,7 @@ from nous.telemetry.log import get_log
 log = get_log("runtime")
 
 UNREAD_ANSWERS_BYTES: Final = 1024 * 1024
-"""A peer that leaves more than this unread is not read further (protocol v1, section 3)."""
+"""A peer that leaves more than this unread is not read further (protocol v1, section 6)."""
 
 MAX_PENDING: Final = 1024
 """Commands of one connection that may wait for their answers at once; the next line is read when one is answered."""

@@ -1,6 +1,6 @@
 """State-changing commands already answered, by id: the same id with the same body gets the same answer.
 
-Source: protocol v1, section 6.  Per connection, the newest 1024, 1 MiB in all; refused commands are not kept.
+Source: protocol v1, section 4.  Per connection, the newest 1024, 1 MiB in all; refused commands are not kept.
 """
 
 from __future__ import annotations

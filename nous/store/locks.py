@@ -2,7 +2,7 @@
 
 The lock's file is never renamed or removed and opened anew for each acquisition, so that nobody can hold a lock on
 a file that is no longer the one others look at.  A dead owner frees it by itself.  Taking it never blocks: who finds
-it held comes back later, a bounded number of times.  Source of the rules: docs/hardening (persistence).
+it held comes back later, a bounded number of times.  Source of the rules: docs/hardening/adr.md, "Locks".
 """
 
 import fcntl

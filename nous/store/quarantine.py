@@ -1,7 +1,7 @@
 """Setting aside what is damaged, on request: moved whole to where nobody reads it, never removed.
 
 A session is moved under its own lock, so no writer is in the middle of it; the next one that asks for it is told that
-there is none.  Source of the rules: docs/hardening (persistence).
+there is none.  Source of the rules: docs/sessions.md, "The file".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One session: its tree in memory, kept in step with its file, which other processes append to as well.
 
 What :meth:`Session.append` has written survives the death of the process; what :meth:`Session.sync` has returned for
-survives a power cut.  Source of the rules: docs/hardening (persistence).
+survives a power cut.  Source of the rules: docs/sessions.md, "The file".
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ What the lines say is for others; here a trace is bytes, their digest, and a las
 
     {"type":"trace.end", <fields of whoever closes it>, "sha256":"<over every byte of the file before this value>"}
 
-Source: docs/runtime-trace (the file).
+Source: docs/runtime-trace.md, "The file".
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _SAFE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 def is_safe_id(text: str) -> bool:
-    """Whether an id that came from outside may name something on disk (protocol v1, section 2)."""
+    """Whether an id that came from outside may name something on disk."""
     return _SAFE_ID.fullmatch(text) is not None
 
 

@@ -9,7 +9,7 @@ a grace, the root reaped last; then :meth:`Child.close`.  On Linux nobody escape
 What macOS lacks: no parent-death signal, no /proc, so that a child which leaves its process group is not found, and
 a tree's memory is not known.
 
-Source of the rules: docs/hardening (Boundaries, children).
+Source of the rules: docs/tools.md, "Commands".
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from nous.system.proctree import FAMILY, MARK_VARIABLE, ProcessTree, kill_every_
 from nous.system.threads import WorkThreads, run_alone
 
 TERM_GRACE_MS: Final = 2000
-"""Between TERM and KILL: what docs/hardening grants a child to clean up."""
+"""How long a child may clean up between TERM and KILL."""
 KILL_LIMIT_MS: Final = 5000
 """KILL needs no consent, but a process in the kernel (a dead disk) may not die: it is given up after this."""
 POLITE_PROCESSES: Final = 256

@@ -6,9 +6,9 @@
       trust/                0700   what was trusted of what others wrote (nous.system.trust); made with the first of it
       daemons/<epoch>.lock  0600   held locked by the daemon of that epoch for as long as it lives
 
-Source of the rules: docs/hardening (bootstrap consent, persistence).  The core never makes its own home: only
-:func:`init_state_dir` does, and it is called because a person typed ``nous init`` or gave a permission from outside
-(or typed ``nous replay``, whose daemon gets a directory of its own, which is removed with it).
+Source of the rules: docs/hardening/contracts.md, "Failures can be told apart by machine".  Only :func:`init_state_dir`
+creates the directory.  It is called when a person typed ``nous init``, or gave the permission from outside (a flag, a
+variable), and for ``nous replay``, whose daemon gets a directory of its own that is removed with it.
 """
 
 import fcntl

@@ -8,7 +8,7 @@ from typing import Final
 CONSENT_VARIABLE: Final = "NOUS_ALLOW_BOOTSTRAP"
 
 SECRET_WORDS: Final = ("KEY", "TOKEN", "SECRET", "PASSWORD")
-"""A variable with one of these in its name stays with the daemon (docs/hardening, Boundaries)."""
+"""A variable with one of these in its name stays with the daemon (docs/tools.md, "Commands")."""
 
 
 def open_environment(environ: Mapping[str, str], closed_names: Collection[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ Errors name the path as it was given and never say what lies outside.
 A path is resolved component by component through descriptors (:mod:`nous.tools.resolving`), and what it names is opened
 relative to the descriptor of its directory.  Whoever swaps a directory for a symlink meanwhile changes nothing.
 
-Source of the rules: docs/hardening (Boundaries, tools).
+Source of the rules: docs/tools.md, "Paths".
 """
 
 from __future__ import annotations
