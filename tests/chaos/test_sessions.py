@@ -163,7 +163,10 @@ async def attempt_on(home: Home, disk: FaultyDisk) -> Attempt:
     return attempt
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+@pytest.mark.parametrize(
+    "code",
+    [pytest.param(errno.EIO, id="EIO"), pytest.param(errno.ENOSPC, id="ENOSPC", marks=pytest.mark.full)],
+)
 async def test_the_nth_call_to_the_disk_fails_below_a_daemon(tmp_path: Path, code: int) -> None:
     """What was acknowledged is there, the client was told io_failure, and whatever it asked for next went well."""
     for at in range(1, 1000):

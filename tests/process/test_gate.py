@@ -33,6 +33,7 @@ def run_gate(*argv: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(argv, cwd=ROOT, capture_output=True, timeout=600, check=False)
 
 
+@pytest.mark.full
 def test_every_criterion_has_two_lines_and_passes_with_the_network_down() -> None:
     argv = GATE
     if shutil.which("unshare") and subprocess.run([*NO_NETWORK, "true"], check=False).returncode == 0:

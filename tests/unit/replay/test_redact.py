@@ -281,7 +281,7 @@ def test_a_message_is_redacted_in_all_its_parts() -> None:
 
 # -- how long it takes
 
-LONG = 4 * 1024 * 1024
+LONG = 1024 * 1024
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ LONG = 4 * 1024 * 1024
     ids=lambda text: text[:12],
 )
 def test_no_text_takes_more_than_its_length(text: str) -> None:
-    # A pattern that starts over at every place would need hours for these.
+    # A pattern that starts over at every place would need an hour for these.
     assert len(Redactor(["hunter2hunter2"]).arguments(text)) == len(text)
 
 
