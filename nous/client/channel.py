@@ -85,6 +85,7 @@ class Channel:
         self._wake_writer.set()
 
     async def write(self) -> None:
+        """Write queued commands until the channel is closed."""
         try:
             await self._write_queued()
         except OSError:
@@ -105,6 +106,7 @@ class Channel:
     # -- reading
 
     async def read(self) -> None:
+        """Sort incoming lines until the daemon closes; then fail what is still waited for."""
         decoder = LineDecoder(MAX_INCOMING_LINE_BYTES)
         error: NousError | None = None
         try:

@@ -249,6 +249,7 @@ class Client:
 
     @property
     def pid(self) -> int | None:
+        """The process id of the daemon that this client has spawned, if it has."""
         return None if self._process is None else self._process.pid
 
     @property

@@ -50,6 +50,7 @@ class CommandError(NousError):
 
     @property
     def payload(self) -> dict[str, object]:
+        """The fields of the refused answer."""
         return self.data
 
 

@@ -34,6 +34,7 @@ class Inbox:
         self._error: NousError | None = None
 
     def put(self, events: list[Event]) -> None:
+        """Queue events for whoever reads their run."""
         if self._is_over:
             return
         for event in events:

@@ -26,11 +26,14 @@ class Link(Protocol):
     One task receives and one sends.  ``end_input`` says that no more will be sent; it is called once, by the sender.
     """
 
-    async def receive(self) -> bytes: ...
+    async def receive(self) -> bytes:
+        """Return some bytes, or ``b""`` at the end."""
 
-    async def send(self, data: bytes) -> None: ...
+    async def send(self, data: bytes) -> None:
+        """Write everything."""
 
-    async def end_input(self) -> None: ...
+    async def end_input(self) -> None:
+        """Tell the daemon that no more commands come."""
 
 
 class SocketLink:
@@ -59,6 +62,7 @@ class SocketLink:
         return cls(sock)
 
     async def receive(self) -> bytes:
+        """Return some bytes, or ``b""`` at the end."""
         # A peer that always has more must not keep every other task from running.
         await checkpoint()
         while True:
@@ -70,6 +74,7 @@ class SocketLink:
                 return b""
 
     async def send(self, data: bytes) -> None:
+        """Write everything."""
         view = memoryview(data)
         while view:
             try:
@@ -78,6 +83,7 @@ class SocketLink:
                 await anyio.wait_writable(self._sock)
 
     async def end_input(self) -> None:
+        """Shut the sending side down."""
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 

@@ -27,6 +27,7 @@ class Pending:
 
     @property
     def is_answered(self) -> bool:
+        """Whether the wait is over."""
         return self._answered.is_set()
 
     async def answer(self) -> Response:
@@ -45,10 +46,12 @@ class Pending:
         return self._response
 
     def settle(self, response: Response) -> None:
+        """End the wait with an answer."""
         self._response = response
         self._answered.set()
 
     def fail(self, error: NousError | None) -> None:
+        """End the wait without an answer."""
         self._error = error
         self._answered.set()
 

@@ -55,6 +55,7 @@ class DaemonProcess:
 
     @property
     def pid(self) -> int:
+        """The daemon's process id."""
         return self._popen.pid
 
     @property
@@ -64,15 +65,19 @@ class DaemonProcess:
 
     @property
     def stderr_tail(self) -> bytes:
+        """The end of what it wrote to standard error."""
         return bytes(self._stderr_tail)
 
     async def receive(self) -> bytes:
+        """Return some of its output, or ``b""`` at the end."""
         return await self._stdout.receive()
 
     async def send(self, data: bytes) -> None:
+        """Write everything to its standard input."""
         await self._stdin.send(data)
 
     async def end_input(self) -> None:
+        """Close the daemon's standard input."""
         self._stdin.close()
 
     async def run(self) -> None:
@@ -106,9 +111,11 @@ class DaemonProcess:
             await self._stderr_ended.wait()
 
     def terminate(self) -> None:
+        """Send SIGTERM."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
+        """Send SIGKILL."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:

@@ -115,7 +115,8 @@ class Extensions(Protocol):
         """Wait until each extension is up or has failed, within their start timeouts.  Without any: at once."""
         ...
 
-    async def call(self, call: HookCall) -> HookOutcome: ...
+    async def call(self, call: HookCall) -> HookOutcome:
+        """Ask the extensions of a hook and return what they came to."""
 
     def tell(self, call: HookCall) -> None:
         """Ask a hook whose answer does not matter.  Never blocks; what goes wrong is told to the listener."""
@@ -129,4 +130,5 @@ class Extensions(Protocol):
         """
         ...
 
-    def states(self) -> list[ExtensionInfo]: ...
+    def states(self) -> list[ExtensionInfo]:
+        """Return what is known of each extension."""

@@ -194,7 +194,8 @@ class Provider(Protocol):
         """Whether it can be asked for a summary of a conversation (purpose ``compaction``)."""
         ...
 
-    def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[list[ModelItem]]]: ...
+    def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[list[ModelItem]]]:
+        """Make a model call; the context gives its items in batches as they arrive."""
 
     async def warm(self) -> None:
         """Load what the first call will need.  Asked for once the daemon is ready; must not be relied on."""
@@ -241,9 +242,11 @@ class Catalogue(Protocol):
         """
         ...
 
-    def facts(self, provider: str, model: str) -> ModelFacts: ...
+    def facts(self, provider: str, model: str) -> ModelFacts:
+        """Return what is known of a model."""
 
-    def known(self) -> list[KnownProvider]: ...
+    def known(self) -> list[KnownProvider]:
+        """Return all providers with the models that are known."""
 
     async def aclose(self) -> None:
         """Close the connections of all providers."""

@@ -45,6 +45,7 @@ class ToolResult(Struct, frozen=True, kw_only=True):
 
     @property
     def is_error(self) -> bool:
+        """Whether the outcome is other than ``ok``."""
         return self.outcome != "ok"
 
 
@@ -60,8 +61,10 @@ class Tool(Protocol):
     description: str
 
     @property
-    def schema(self) -> dict[str, Any]: ...
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the arguments."""
 
     source: str
 
-    async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult: ...
+    async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
+        """Carry out a call.  ``arguments`` fit the schema."""

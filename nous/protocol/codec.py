@@ -108,6 +108,7 @@ class LineDecoder:
         self._note()
 
     def feed(self, data: bytes) -> list[bytes | TooLong]:
+        """Take bytes; return the lines that they complete."""
         out: list[bytes | TooLong] = []
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
@@ -117,6 +118,7 @@ class LineDecoder:
         return out
 
     def finish(self) -> list[bytes | TooLong]:
+        """Return what is left as a last line, if there is any."""
         out: list[bytes | TooLong] = []
         self._complete(b"", out)
         return out

@@ -26,6 +26,8 @@ class Payload(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Ping(Payload, frozen=True):
+    """Ask for a sign of life."""
+
     kind = "ping"
 
 
@@ -52,6 +54,8 @@ class Prompt(Payload, frozen=True):
 
 
 class Steer(Payload, frozen=True):
+    """Say something to a run that it takes up before its next model call."""
+
     kind = "steer"
     text: Text
     run_id: str | None = None
@@ -59,6 +63,8 @@ class Steer(Payload, frozen=True):
 
 
 class FollowUp(Payload, frozen=True):
+    """Say something to a run that is answered in a turn of its own."""
+
     kind = "follow_up"
     text: Text
     run_id: str | None = None
@@ -66,26 +72,36 @@ class FollowUp(Payload, frozen=True):
 
 
 class Abort(Payload, frozen=True):
+    """End a run."""
+
     kind = "abort"
     run_id: str | None = None
 
 
 class SetActiveTools(Payload, frozen=True):
+    """Choose the tools that runs may use."""
+
     kind = "set_active_tools"
     tools: list[str]
 
 
 class SetSteeringMode(Payload, frozen=True):
+    """Choose how many queued steers a turn takes."""
+
     kind = "set_steering_mode"
     mode: QueueMode
 
 
 class SetFollowUpMode(Payload, frozen=True):
+    """Choose how many queued follow-ups a turn takes."""
+
     kind = "set_follow_up_mode"
     mode: QueueMode
 
 
 class GetState(Payload, frozen=True):
+    """Ask for the state of the daemon and of a session."""
+
     kind = "get_state"
     session_id: str | None = None
 
@@ -104,28 +120,38 @@ class GetMessages(Payload, frozen=True):
 
 
 class SetLeaf(Payload, frozen=True):
+    """Choose the message that the next prompt continues."""
+
     kind = "set_leaf"
     leaf_id: str
     session_id: str | None = None
 
 
 class GetTree(Payload, frozen=True):
+    """Ask for the tree of a session."""
+
     kind = "get_tree"
     session_id: str | None = None
     cursor: str | None = None
 
 
 class CompactSession(Payload, frozen=True):
+    """Summarise the older part of a session."""
+
     kind = "compact_session"
     session_id: str | None = None
     instruction: str | None = None
 
 
 class NewSession(Payload, frozen=True):
+    """Make a session."""
+
     kind = "new_session"
 
 
 class SwitchSession(Payload, frozen=True):
+    """Choose the active session."""
+
     kind = "switch_session"
     session_id: str
 
@@ -144,21 +170,28 @@ class BranchSession(Payload, frozen=True):
 
     @property
     def source_id(self) -> str | None:
+        """The session to copy, under either of its names."""
         return self.session_id or self.parent_id or None
 
 
 class ExtensionCommand(Payload, frozen=True):
+    """Have an extension carry out one of its commands."""
+
     kind = "extension_command"
     name: str
     payload: dict[str, Any] | None = None
 
 
 class ClientInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who a client says it is."""
+
     name: str | None = None
     version: str | None = None
 
 
 class ListModels(Payload, frozen=True):
+    """Ask which providers and models there are."""
+
     kind = "list_models"
     provider: str | None = None
 
@@ -174,6 +207,8 @@ class SetModel(Payload, frozen=True):
 
 
 class Hello(Payload, frozen=True):
+    """Say which client this is and what it wants."""
+
     kind = "hello"
     client: ClientInfo | None = None
     features: list[str] | None = None
@@ -182,10 +217,14 @@ class Hello(Payload, frozen=True):
 
 
 class ListTools(Payload, frozen=True):
+    """Ask which tools there are."""
+
     kind = "list_tools"
 
 
 class Shutdown(Payload, frozen=True):
+    """Stop the daemon in order."""
+
     kind = "shutdown"
 
 
@@ -204,6 +243,8 @@ class GetEvents(Payload, frozen=True):
 
 
 class ListRuns(Payload, frozen=True):
+    """Ask which runs are on disk."""
+
     kind = "list_runs"
     session_id: str | None = None
     limit: Annotated[int, Meta(ge=1)] | None = None
@@ -211,12 +252,16 @@ class ListRuns(Payload, frozen=True):
 
 
 class ListSessions(Payload, frozen=True):
+    """Ask which sessions are on disk."""
+
     kind = "list_sessions"
     limit: Annotated[int, Meta(ge=1)] | None = None
     cursor: str | None = None
 
 
 class ExportTrace(Payload, frozen=True):
+    """Export a run's trace into a file."""
+
     kind = "export_trace"
     run_id: str
     format: Literal["fixture", "events"] | None = None
@@ -290,6 +335,7 @@ class Command(Struct, frozen=True):
 
     @property
     def type(self) -> str:
+        """The command's type."""
         return self.payload.kind
 
 

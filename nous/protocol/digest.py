@@ -2,5 +2,5 @@
 
 from typing import Final
 
-SCHEMA_DIGEST: Final = "99309c76d285cd4006c472941318bf3d94464b17f57105f7e41fd9633585f043"
+SCHEMA_DIGEST: Final = "83dfe9ef376c8e611d0e6f6c7863d3949fd4b91d04f1e92b612e60860d043510"
 """sha256 over the published schema documents: what ``hello`` and trace headers name."""

@@ -31,10 +31,14 @@ class EventPayload(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class InTurn(EventPayload, frozen=True, kw_only=True):
+    """What all events within a turn have."""
+
     turn_id: str
 
 
 class AgentStart(EventPayload, frozen=True, kw_only=True):
+    """A run begins.  The first event of every run."""
+
     session_id: Annotated[str | UnsetType, Always] = UNSET
     leaf_id: Annotated[str | UnsetType, Always] = UNSET
     provider: Annotated[str | UnsetType, Always] = UNSET
@@ -52,6 +56,8 @@ class Discarded(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AgentEnd(EventPayload, frozen=True, kw_only=True):
+    """A run has ended.  The last event of every run."""
+
     status: Annotated[RunStatus | UnsetType, Always] = UNSET
     stop_reason: Annotated[StopReason | UnsetType, Always] = UNSET
     usage: Annotated[Usage | UnsetType, Always] = UNSET
@@ -66,26 +72,36 @@ class AgentEnd(EventPayload, frozen=True, kw_only=True):
 
 
 class TurnStart(InTurn, frozen=True, kw_only=True):
+    """A turn begins."""
+
     turn_kind: Annotated[TurnKind | UnsetType, Always] = UNSET
     command_id: Annotated[str | UnsetType, Always] = UNSET
     command_ids: tuple[str, ...] | UnsetType = UNSET
 
 
 class TurnEnd(TurnStart, frozen=True, kw_only=True):
+    """A turn has ended."""
+
     pass
 
 
 class MessageStart(InTurn, frozen=True, kw_only=True):
+    """A message begins."""
+
     message_id: str
     role: Role
 
 
 class MessageUpdate(InTurn, frozen=True, kw_only=True):
+    """More text of a message."""
+
     message_id: str
     delta: str
 
 
 class MessageEnd(InTurn, frozen=True, kw_only=True):
+    """A message is complete."""
+
     message_id: str
     role: Annotated[Role | UnsetType, Always] = UNSET
     text: str | UnsetType = UNSET
@@ -108,12 +124,16 @@ class ToolExecutionStart(InTurn, frozen=True, kw_only=True):
 
 
 class ToolExecutionUpdate(InTurn, frozen=True, kw_only=True):
+    """Output of a tool."""
+
     tool_call_id: str
     tool_name: str
     delta: str
 
 
 class ToolExecutionEnd(InTurn, frozen=True, kw_only=True):
+    """A tool call has ended."""
+
     tool_call_id: str
     tool_name: str
     result: str
@@ -198,11 +218,15 @@ class ErrorEvent(EventPayload, frozen=True, kw_only=True):
 
 
 class ThinkingUpdate(InTurn, frozen=True, kw_only=True):
+    """More of a model's thinking (feature ``thinking``)."""
+
     message_id: str
     delta: str
 
 
 class ToolArgumentsUpdate(InTurn, frozen=True, kw_only=True):
+    """More of a tool call's arguments (feature ``tool_arguments``)."""
+
     message_id: str
     tool_call_id: str
     delta: str

@@ -14,6 +14,8 @@ StopReason = Literal["stop", "length", "tool_use", "refusal", "other", "error", 
 
 
 class TextBlock(Struct, frozen=True, gc=False, tag="text"):
+    """Text."""
+
     text: str
 
 
@@ -37,6 +39,8 @@ class ToolCallBlock(Struct, frozen=True, gc=False, tag="tool_call"):
 
 
 class ToolResultBlock(Struct, frozen=True, gc=False, tag="tool_result"):
+    """The result of a tool call."""
+
     tool_call_id: str
     tool_name: str
     text: str
@@ -71,6 +75,7 @@ class Usage(Struct, frozen=True, gc=False, kw_only=True):
     cache_write_tokens: int | UnsetType = UNSET
 
     def plus(self, other: Self) -> Self:
+        """Return the sum of both."""
         return type(self)(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
@@ -111,10 +116,13 @@ class Message(Struct, frozen=True, gc=False, kw_only=True, tag="message", omit_d
 
     @property
     def tool_calls(self) -> tuple[ToolCallBlock, ...]:
+        """The message's tool calls, in order."""
         return tuple(b for b in self.blocks if isinstance(b, ToolCallBlock))
 
 
 class TreeNode(Struct, frozen=True, kw_only=True):
+    """A message in a session's tree, without its content."""
+
     id: str
     parent_id: str
     role: Role

@@ -30,6 +30,8 @@ class Answer(Struct, frozen=True, kw_only=True, tag_field=None):
 
 
 class Pong(Answer, frozen=True):
+    """A sign of life."""
+
     message: str = "pong"
 
 
@@ -57,6 +59,8 @@ class Result(Answer, frozen=True):
 
 
 class PendingCounts(Struct, frozen=True):
+    """How many inputs are queued."""
+
     steer: int = 0
     follow_up: int = 0
 
@@ -133,6 +137,8 @@ class State(Answer, frozen=True):
 
 
 class Messages(Answer, frozen=True):
+    """A page of messages."""
+
     session_id: str
     messages: list[Message]
     leaf_id: str | UnsetType = UNSET
@@ -140,11 +146,15 @@ class Messages(Answer, frozen=True):
 
 
 class Leaf(Answer, frozen=True):
+    """The active leaf of a session."""
+
     session_id: str
     leaf_id: str
 
 
 class Tree(Answer, frozen=True):
+    """A page of a session's tree."""
+
     session_id: str
     nodes: list[TreeNode]
     leaf_id: str | UnsetType = UNSET
@@ -152,6 +162,8 @@ class Tree(Answer, frozen=True):
 
 
 class Compaction(Answer, frozen=True):
+    """What a session was compacted to."""
+
     session_id: str
     summary: str
     first_kept_entry_id: str
@@ -160,6 +172,8 @@ class Compaction(Answer, frozen=True):
 
 
 class SessionAnswer(Answer, frozen=True):
+    """A session that was made or chosen."""
+
     session_id: str
     active: bool
     parent_id: str | UnsetType = UNSET
@@ -175,6 +189,8 @@ class ExtensionResult(Answer, frozen=True):
 
 
 class Limits(Struct, frozen=True, kw_only=True):
+    """The limits that a client has to know."""
+
     max_line_bytes: int
     max_event_bytes: int
     max_message_bytes: int
@@ -184,6 +200,8 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 class HelloAnswer(Answer, frozen=True):
+    """Who the daemon is, what it grants, and its limits."""
+
     server: str
     version: str
     protocol: str
@@ -195,6 +213,8 @@ class HelloAnswer(Answer, frozen=True):
 
 
 class ToolInfo(Struct, frozen=True, kw_only=True):
+    """A tool."""
+
     name: str
     description: str
     source: str
@@ -203,6 +223,8 @@ class ToolInfo(Struct, frozen=True, kw_only=True):
 
 
 class Tools(Answer, frozen=True):
+    """All tools."""
+
     tools: list[ToolInfo]
 
 
@@ -256,6 +278,8 @@ class Events(Answer, frozen=True):
 
 
 class RunSummary(Struct, frozen=True, kw_only=True):
+    """A run on disk."""
+
     run_id: str
     session_id: str
     status: str
@@ -265,11 +289,15 @@ class RunSummary(Struct, frozen=True, kw_only=True):
 
 
 class Runs(Answer, frozen=True):
+    """A page of runs."""
+
     runs: list[RunSummary]
     next_cursor: str | UnsetType = UNSET
 
 
 class Sessions(Answer, frozen=True):
+    """A page of sessions."""
+
     sessions: list[SessionInfo]
     next_cursor: str | UnsetType = UNSET
 
@@ -322,6 +350,7 @@ class WireError(Struct, frozen=True, omit_defaults=True):
 
 
 def wire_error(error: NousError, correlation_id: str | None = None) -> WireError:
+    """Return an error as answers show it."""
     return WireError(
         code=error.code,
         message=error.full_message,

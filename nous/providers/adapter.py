@@ -30,6 +30,7 @@ class HttpRequest(Struct, frozen=True):
 
     @property
     def body(self) -> bytes:
+        """The body as one piece."""
         return b"".join(self.parts)
 
     @property
@@ -103,7 +104,8 @@ class Adapter(Protocol):
     model: str
     url: str
 
-    def build(self, request: ModelRequest) -> HttpRequest: ...
+    def build(self, request: ModelRequest) -> HttpRequest:
+        """Return the HTTP request of a model call."""
 
     def parser(self, tools: Sequence[ToolSpec] = ()) -> ItemParser:
         """Return the parser of one answer to a request with ``tools``: it gives their names back as they are here."""

@@ -10,10 +10,12 @@ class Answer(Protocol):
     """The head of an answer, and its body as it comes.  ``headers`` have names in lower case."""
 
     @property
-    def status(self) -> int: ...
+    def status(self) -> int:
+        """The status code."""
 
     @property
-    def headers(self) -> Mapping[str, str]: ...
+    def headers(self) -> Mapping[str, str]:
+        """The headers, names in lower case."""
 
     @property
     def waited_s(self) -> float:

@@ -85,9 +85,11 @@ class AnthropicAdapter:
         return HttpRequest(self.url, self._headers, parts)
 
     def parser(self, tools: Sequence[ToolSpec] = ()) -> AnthropicParser:
+        """Return a parser for one answer."""
         return AnthropicParser(own_names(tools))
 
     def fault(self, reply: Reply) -> NousError:
+        """Return what an answer other than a stream means."""
         return fault_of_answer(reply)
 
     def _fixed_fields(self, preset: Preset, settings: ProviderSettings, info: ModelInfo | None) -> dict[str, Any]:

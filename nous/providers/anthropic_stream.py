@@ -91,6 +91,7 @@ class AnthropicParser(EndingParser):
         self._is_usage_known = True
 
     def feed(self, data: bytes, items: list[ModelItem]) -> None:
+        """Take the data of one event and append what it says."""
         event = decode_event(_events, data, "a message event")
         kind = event.type
         if kind == "content_block_delta":

@@ -65,6 +65,7 @@ class ChatAdapter:
         self._chunks = Chunks(self._join, self._messages, self._images)
 
     def build(self, request: ModelRequest) -> HttpRequest:
+        """Return the HTTP request of a model call."""
         output = self._output_field(request.output_schema)
         system = system_text(request, is_enforced=b'"strict":true' in output)
         begun, messages = self._chunks.split(repair_history(messages_of(request)))
@@ -83,9 +84,11 @@ class ChatAdapter:
         return HttpRequest(self.url, self._headers, parts)
 
     def parser(self, tools: Sequence[ToolSpec] = ()) -> ChatParser:
+        """Return a parser for one answer."""
         return ChatParser(keeps_details=self._preset.thinking_field == "reasoning_details", names=own_names(tools))
 
     def fault(self, reply: Reply) -> NousError:
+        """Return what an answer other than a stream means."""
         return fault_of_answer(reply)
 
     def _fixed_fields(self, settings: ProviderSettings, info: ModelInfo | None) -> dict[str, Any]:

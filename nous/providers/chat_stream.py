@@ -55,6 +55,7 @@ class ThinkingDetails:
         self._details: list[dict[str, Any]] = []
 
     def feed(self, pieces: object) -> None:
+        """Join pieces of reasoning to those that they continue."""
         for piece in pieces if isinstance(pieces, list) else ():
             if not isinstance(piece, dict):
                 continue
@@ -89,6 +90,7 @@ class ChatParser(EndingParser):
         self._usage: Any = None
 
     def feed(self, data: bytes, items: list[ModelItem]) -> None:
+        """Take the data of one event and append what it says."""
         if data.startswith(b"[DONE]"):
             self._finish_marked(items)
             return

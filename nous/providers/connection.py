@@ -135,16 +135,19 @@ class Incoming:
     # -- called by the parser
 
     def on_message_begin(self) -> None:
+        """Note a second answer that nobody asked for.  Called by the parser."""
         if self.is_complete:
             self.keeps_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header.  Called by the parser."""
         if self.status:
             return  # a trailer
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
     def on_headers_complete(self) -> None:
+        """Take the status, and decide how the body is framed.  Called by the parser."""
         status = self._parser.get_status_code()
         if status < 200 and status != 101:
             self.headers.clear()
@@ -155,6 +158,7 @@ class Incoming:
             self._head.clear()
 
     def on_message_complete(self) -> None:
+        """Note the answer's end.  Called by the parser."""
         if self.status and not self.is_complete:
             self.is_complete = True
             self.keeps_alive = self._parser.should_keep_alive() and not self._is_framed_oddly()
@@ -205,10 +209,12 @@ class Connection:
 
     @property
     def status(self) -> int:
+        """The status code, 0 before it has come."""
         return self._incoming.status
 
     @property
     def headers(self) -> dict[str, str]:
+        """The headers of the answer, names in lower case."""
         return self._incoming.headers
 
     @property
@@ -322,9 +328,11 @@ class Connection:
         return False
 
     def rest(self) -> None:
+        """Note that the connection is idle from now on."""
         self.idle_since = time.monotonic()
 
     def close(self) -> None:
+        """Close the socket."""
         with suppress(OSError):
             self._sock.close()
 

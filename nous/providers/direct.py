@@ -29,6 +29,8 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
+    """Where connections go: scheme, host and port."""
+
     scheme: str
     host: str
     port: int
@@ -53,17 +55,21 @@ class DirectAnswer:
 
     @property
     def waited_s(self) -> float:
+        """The seconds that were waited for bytes."""
         return self._connection.waited_s
 
     @property
     def status(self) -> int:
+        """The status code."""
         return self._connection.status
 
     @property
     def headers(self) -> Mapping[str, str]:
+        """The headers, names in lower case."""
         return self._connection.headers
 
     async def aclose(self) -> None:
+        """Give the connection back."""
         self._client.give_back(self._origin, self._connection)
 
 

@@ -162,6 +162,7 @@ def is_cut(error: NousError) -> bool:
 
 
 def malformed(what: str) -> NousError:
+    """Return ``provider_error`` for an answer that is not what it has to be."""
     return NousError("provider_error", f"malformed: {what}")
 
 

@@ -64,6 +64,7 @@ class GeminiAdapter:
         self._chunks = Chunks(self._join, self._messages)
 
     def build(self, request: ModelRequest) -> HttpRequest:
+        """Return the HTTP request of a model call."""
         begun, messages = self._chunks.split(repair_history(messages_of(request)))
         # Not every model takes a schema together with tools.
         schema = None if request.tools else request.output_schema
@@ -73,9 +74,11 @@ class GeminiAdapter:
         return HttpRequest(self.url, self._headers, parts)
 
     def parser(self, tools: Sequence[ToolSpec] = ()) -> GeminiParser:
+        """Return a parser for one answer."""
         return GeminiParser(own_names(tools))
 
     def fault(self, reply: Reply) -> NousError:
+        """Return what an answer other than a stream means."""
         if reply.retry_after_ms is None:
             delay_ms = _retry_delay_ms(parse_object(reply.body).get("error"))
             reply = msgspec.structs.replace(reply, retry_after_ms=delay_ms)

@@ -76,6 +76,7 @@ class GeminiParser(EndingParser):
         self._usage: Any = None
 
     def feed(self, data: bytes, items: list[ModelItem]) -> None:
+        """Take the data of one event and append what it says."""
         try:
             answer = decode_event(_answers, data, "a part of an answer")
         except NousError:

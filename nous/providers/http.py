@@ -64,6 +64,7 @@ class ByteStream:
 
     @property
     def waited_s(self) -> float:
+        """The seconds that were waited for bytes."""
         return self._answer.waited_s
 
     async def drain(self) -> None:

@@ -44,6 +44,7 @@ class ListedModel(Struct, frozen=True):
 
 
 def list_request(dialect: Dialect, endpoint: Endpoint) -> HttpRequest:
+    """Return the request for a vendor's models."""
     headers = {name: value for name, value in endpoint.headers.items() if name != "content-type"}
     return HttpRequest(endpoint.base + _PATHS[dialect], headers | {"accept": "application/json"}, method="GET")
 

@@ -55,6 +55,7 @@ class MockProvider:
         """There is nothing to prepare."""
 
     def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[list[ModelItem]]]:
+        """Play the next call of the script, or echo."""
         return self._stream(request)
 
     @asynccontextmanager

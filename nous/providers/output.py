@@ -38,6 +38,7 @@ JSON Schema:
 
 
 def is_object(schema: dict[str, Any]) -> bool:
+    """Return whether a schema is one of an object."""
     return schema.get("type") == "object"
 
 
@@ -55,6 +56,7 @@ def is_closed(schema: Any) -> bool:
 
 
 def is_strict(schema: dict[str, Any]) -> bool:
+    """Return whether vendors' strict mode takes a schema: an object that is closed throughout."""
     return is_object(schema) and is_closed(schema)
 
 

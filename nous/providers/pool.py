@@ -34,6 +34,7 @@ class KeyNotSetError(NousError):
 
     @property
     def message(self) -> str:
+        """The sentence that a client can show alone."""
         return "The provider's key is not set."
 
 
@@ -49,9 +50,11 @@ class ProviderPool:
 
     @property
     def builds(self) -> int:
+        """How many HTTP clients were built."""
         return sum(room.builds for room in self._rooms.values())
 
     def find(self, choice: ModelChoice) -> Provider:
+        """Return the provider for a choice; it is built when first chosen."""
         if choice.provider not in PROVIDERS:
             raise NousError("invalid_payload", f"provider: expected one of {', '.join(PROVIDERS)}")
         try:
@@ -90,10 +93,12 @@ class ProviderPool:
         return build_provider(choice.provider, settings, room, self._table)
 
     def facts(self, provider: str, model: str) -> ModelFacts:
+        """Return what the table of models knows of a model."""
         info = None if provider == MOCK else self._table.find(provider, model)
         return ModelFacts() if info is None else _facts(info)
 
     def known(self) -> list[KnownProvider]:
+        """Return all providers with the models that the table knows."""
         from nous.providers.presets import PRESETS
 
         rows = [
@@ -125,6 +130,7 @@ class ProviderPool:
         return load_models(self._models_file)
 
     async def aclose(self) -> None:
+        """Close the connections of all providers."""
         for room in self._rooms.values():
             await room.aclose()
 

@@ -54,6 +54,7 @@ class ProxiedAnswer:
         self._tasks: TaskGroup | None = None
 
     async def start(self) -> None:
+        """Begin to read the body."""
         # Not "async with": what the reader raises must come out as it is, not in a group.
         tasks = anyio.create_task_group()
         await tasks.__aenter__()
@@ -61,6 +62,7 @@ class ProxiedAnswer:
         self._tasks = tasks
 
     async def read(self) -> bytes:
+        """Return some of the body, or ``b""`` at its end."""
         self._wanted.set()
         patience = Patience(self._idle_timeout_s)
         await patience.wait(self._ready.wait)
@@ -79,6 +81,7 @@ class ProxiedAnswer:
         return b""
 
     async def aclose(self) -> None:
+        """Close the answer and its connection."""
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
             await self._tasks.__aexit__(None, None, None)
@@ -180,6 +183,7 @@ class ProxiedClient:
         return answer
 
     async def aclose(self) -> None:
+        """Close all connections."""
         with anyio.move_on_after(CLOSE_MS / 1000, shield=True), suppress(Exception):
             await self._client.aclose()
 

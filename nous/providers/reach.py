@@ -45,6 +45,7 @@ def section_of(settings: Settings, name: ProviderName) -> ProviderSection:
 
 
 def endpoint_of(settings: Settings, name: ProviderName) -> EndpointSettings:
+    """Return the settings of a provider's endpoint."""
     found: EndpointSettings = getattr(settings.providers, name.replace("-", "_"), EndpointSettings())
     return found
 

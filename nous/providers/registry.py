@@ -44,6 +44,7 @@ def build_provider(
 
 
 def build_room(settings: ProviderSettings) -> HttpRoom:
+    """Return the HTTP clients that these settings ask for; none is built yet."""
     from nous.providers.http import HttpRoom
 
     return HttpRoom(

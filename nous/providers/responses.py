@@ -57,6 +57,7 @@ class ResponsesAdapter:
         self._chunks = Chunks(self._join, self._messages)
 
     def build(self, request: ModelRequest) -> HttpRequest:
+        """Return the HTTP request of a model call."""
         begun, messages = self._chunks.split(repair_history(messages_of(request)))
         schema = request.output_schema
         system = system_text(request, is_enforced=schema is not None and is_strict(schema))
@@ -74,9 +75,11 @@ class ResponsesAdapter:
         return HttpRequest(self.url, self._headers, parts)
 
     def parser(self, tools: Sequence[ToolSpec] = ()) -> ResponsesParser:
+        """Return a parser for one answer."""
         return ResponsesParser(own_names(tools))
 
     def fault(self, reply: Reply) -> NousError:
+        """Return what an answer other than a stream means."""
         return fault_of_answer(reply)
 
     def _fixed_fields(self, preset: Preset, settings: ProviderSettings, info: ModelInfo | None) -> dict[str, Any]:

@@ -115,6 +115,7 @@ class Calls:
         self._by_output: dict[int, OpenCall] = {}
 
     def find(self, item_id: object, call_id: object, output_index: object) -> OpenCall | None:
+        """Return the call that an event means by its ids or its index, if there is one."""
         output = read_index(output_index, "output_index")
         ids = [known for known in (read_id(item_id), read_id(call_id)) if known]
         for one in ids:
@@ -137,6 +138,7 @@ class Calls:
         return next((c for c in self.all if c.name == item.name and _same_json(whole, "".join(c.pieces))), None)
 
     def open(self, item: Item, output_index: object) -> OpenCall:
+        """Add a call that an event opens."""
         call = OpenCall(len(self.all), item)
         self.all.append(call)
         for known in (read_id(item.id), read_id(item.call_id)):

@@ -167,6 +167,7 @@ class ResponsesParser(EndingParser):
         self._response = _Response()
 
     def feed(self, data: bytes, items: list[ModelItem]) -> None:
+        """Take the data of one event and append what it says."""
         try:
             event = _events.decode(data)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:

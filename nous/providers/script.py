@@ -57,17 +57,23 @@ class Strict(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TextRepeat(Strict, frozen=True):
+    """A text, many times."""
+
     text: str
     count: Positive
     chunk: Positive = 64
 
 
 class Thinking(Strict, frozen=True):
+    """Thinking, with the vendor's signature."""
+
     text: str | list[str]
     signature: str | None = None
 
 
 class ScriptedToolCall(Strict, frozen=True):
+    """A tool call of the model."""
+
     name: str
     arguments: str | dict[str, Any] = field(default_factory=dict)
     id: str | None = None
@@ -75,12 +81,15 @@ class ScriptedToolCall(Strict, frozen=True):
 
 
 class ScriptedUsage(Strict, frozen=True):
+    """The tokens that a call reports."""
+
     input_tokens: Natural = 0
     output_tokens: Natural = 0
     cached_tokens: Natural = 0
     reasoning_tokens: Natural = 0
 
     def as_usage(self) -> Usage:
+        """Return them as the engine knows them."""
         return Usage(
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
@@ -131,10 +140,12 @@ class Step(Strict, frozen=True):
 
     @property
     def ends(self) -> bool:
+        """Whether the call ends with this step."""
         return any(map(self._holds, _ENDS))
 
     @property
     def finish_item(self) -> Finish | None:
+        """Return how the step finishes the answer, if it does."""
         finish = self.finish
         return Finish("other", finish.other) if isinstance(finish, ScriptedOther) else finish and Finish(finish)
 
@@ -152,6 +163,8 @@ class Match(Strict, frozen=True):
 
 
 class ScriptedCall(Strict, frozen=True):
+    """One model call: its steps, and which request it answers."""
+
     steps: list[Step]
     match: Match = field(default_factory=Match)
 

@@ -20,10 +20,12 @@ MIN_BUDGET_TOKENS: Final = 1_024
 
 
 def thinking_form(info: ModelInfo | None, default: ThinkingForm) -> ThinkingForm:
+    """Return how a model is told how much to think."""
     return default if info is None or info.thinking is None else info.thinking
 
 
 def refuse_thinking(model: str) -> NousError:
+    """Return ``capability_unavailable`` for a model that has no thinking."""
     hint = "Leave thinking out (the setting is provider.thinking), or choose another model."
     return NousError("capability_unavailable", f"thinking: the model {model} has none", hint=hint)
 

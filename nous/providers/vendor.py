@@ -37,10 +37,12 @@ class VendorProvider:
 
     @property
     def builds(self) -> int:
+        """How many HTTP clients were built."""
         return self._room.builds
 
     @property
     def summarises(self) -> bool:
+        """Whether compactions may ask it for a summary."""
         return True
 
     async def warm(self) -> None:
@@ -48,6 +50,7 @@ class VendorProvider:
         await self._room.warm(self._adapter.url)
 
     def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[list[ModelItem]]]:
+        """Make a model call."""
         return self._stream(request)
 
     @asynccontextmanager
@@ -69,6 +72,7 @@ class VendorProvider:
             yield await (send(request, fault) if self._base is None else self._base.ask(request, fault, send))
 
     async def aclose(self) -> None:
+        """Close the connections."""
         await self._room.aclose()
 
 
@@ -91,6 +95,7 @@ class ItemStream:
 
     @property
     def done(self) -> bool:
+        """Whether the answer has come to its end."""
         return self._parser.done
 
     def __aiter__(self) -> ItemStream:

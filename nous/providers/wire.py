@@ -75,6 +75,7 @@ class Turn(NamedTuple):
 
 
 def group_turns(messages: Iterable[ContextMessage]) -> list[Turn]:
+    """Return the messages as turns of the user's and of the model's side."""
     turns: list[Turn] = []
     for item in messages:
         is_model = item.message.role == "assistant"
@@ -95,6 +96,7 @@ def said_blocks(message: Message, provider: str, model: str) -> Iterator[Block]:
 
 
 def images_of(message: Message) -> list[ImageBlock]:
+    """Return a message's images."""
     return [block for block in message.blocks if isinstance(block, ImageBlock)]
 
 
@@ -124,6 +126,7 @@ def check_image(image: ImageBlock, model: str, *, taken: bool | None) -> ImageBl
 
 
 def data_url(image: ImageBlock) -> str:
+    """Return an image as a ``data:`` URL."""
     return f"data:{image.mime_type};base64,{image.data}"
 
 
@@ -139,6 +142,7 @@ class CallIds:
         self._pattern = re.compile(pattern)
 
     def fit(self, call_id: str) -> str:
+        """Return an id as the vendor takes it: itself, or a digest of it."""
         if self._pattern.fullmatch(call_id):
             return call_id
         return "call_" + hashlib.sha256(call_id.encode("utf-8", "replace")).hexdigest()[:24]

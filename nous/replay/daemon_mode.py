@@ -62,6 +62,8 @@ def replay_in_daemon(path: Path) -> Report:
 
 
 class SentCommand(NamedTuple):
+    """A command as it was sent."""
+
     id: str
     kind: str
     payload: dict[str, Any]

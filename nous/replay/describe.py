@@ -17,6 +17,7 @@ _WORDS: Final = {"not_a_trace": "not a trace"}
 
 
 def verdict_word(report: Report) -> str:
+    """Return the word for a report's verdict."""
     return _WORDS.get(report.verdict, report.verdict)
 
 

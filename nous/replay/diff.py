@@ -53,9 +53,11 @@ class Comparison(Struct, frozen=True, kw_only=True):
 
     @property
     def is_same(self) -> bool:
+        """Whether there is no difference."""
         return not self.changes
 
     def count(self, kind: Kind) -> int:
+        """Return how many differences are of a kind."""
         return sum(change.kind == kind for change in self.changes)
 
 

@@ -83,6 +83,7 @@ class Header(Struct, frozen=True, kw_only=True, tag="trace.header"):
 
     @property
     def missing_seams(self) -> tuple[str, ...]:
+        """What the recording did not capture."""
         return tuple(seam for seam, state in self.capture.items() if state == "missing")
 
 

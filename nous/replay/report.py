@@ -62,6 +62,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> int:
+        """The exit code for the verdict."""
         return EXIT_BY_VERDICT[self.verdict]
 
 
@@ -118,4 +119,5 @@ def _walk(expected: Any, actual: Any, path: str) -> str:
 
 
 def shown(line: bytes | None) -> str | None:
+    """Return the beginning of a line as text."""
     return None if line is None else bound_text(line.decode("utf-8", "replace"), SHOWN_BYTES)

@@ -140,6 +140,7 @@ class Retelling:
 
     @property
     def counts(self) -> TraceCounts:
+        """How many inputs, events and effects were retold."""
         return TraceCounts(inputs=self._inputs, events=self._seq, effects=self._effects)
 
     def tell(self, lines: Iterable[Recorded | Said], inputs: Iterator[Input], *, is_cut: bool) -> Iterator[bytes]:

@@ -80,9 +80,11 @@ class ReplaySeams:
         return run.run_id
 
     def session_id(self) -> str:
+        """Return the next recorded id of a session."""
         return self._ids.session_id()
 
     def entry_id(self) -> str:
+        """Return the next recorded id of an entry."""
         return self._ids.entry_id()
 
     # -- nous.runtime.seams.Seams
@@ -97,6 +99,7 @@ class ReplaySeams:
         )
 
     def gate(self, run_id: str) -> Sequencer | _OwnPrompt:
+        """Return what gives a run its recorded inputs in their order."""
         run = self.runs[run_id]
         sequencer = Sequencer(run.inputs, run.asked, self._comes_by_itself(run_id), self._clock)
         return sequencer if self._drive == "client" else _OwnPrompt(sequencer)
@@ -107,9 +110,11 @@ class ReplaySeams:
         return lambda item: id(item) in run.late or (is_command(item) and id(item) not in sent)
 
     def entries(self, log: EntryLog) -> EntryLog:
+        """Return a log that fails where the recorded one did."""
         return _ReplayedEntries(self, log)
 
     def allows(self, effect: AskPolicy) -> tuple[bool, str | None]:
+        """Decide about a tool call as recorded."""
         for run in self.runs.values():
             answer = run.policy.get(effect.tool_call_id)
             if answer is not None:
@@ -117,12 +122,15 @@ class ReplaySeams:
         return False, "the recording has no answer to this"
 
     def extensions(self, live: Extensions) -> Extensions:
+        """Return extensions that answer as recorded."""
         return ReplayExtensions(self)
 
     def provider(self, live: Provider) -> Provider:
+        """Return the provider itself: it plays the recording already."""
         return live
 
     def tool(self, live: Tool) -> Tool:
+        """Return the tool itself: it plays the recording already."""
         return live
 
     @property
@@ -131,6 +139,7 @@ class ReplaySeams:
         return
 
     def delay_ms(self, effect: StartTimer) -> int:
+        """Return no delay: what a timer caused is recorded."""
         return 0
 
     async def check_output(self, effect: CheckOutput, live: FindOutputFault) -> OutputChecked:
@@ -139,6 +148,7 @@ class ReplaySeams:
         return found or OutputChecked(effect.entry_id, "$: the recording has no answer to this")
 
     def failure_of(self, entry_id: str) -> EntryFailed | None:
+        """Return how storing an entry failed, if it did."""
         return next((r.failures[entry_id] for r in self.runs.values() if entry_id in r.failures), None)
 
 
@@ -190,6 +200,7 @@ class ReplayProvider:
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[list[ModelItem]]]:
+        """Give the recorded items of a call."""
         yield self._items(self._seams.runs[request.run_id], request.call)
 
     async def _items(self, run: ReplayedRun, call: int) -> AsyncIterator[list[ModelItem]]:
@@ -213,9 +224,11 @@ class ReplayProvider:
         await anyio.sleep_forever()
 
     async def warm(self) -> None:
+        """Do nothing."""
         return
 
     async def aclose(self) -> None:
+        """Do nothing."""
         return
 
 
@@ -231,6 +244,7 @@ class ReplayTool:
         self._seams = seams
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
+        """Give the recorded progress and result of a call."""
         run = self._seams.runs[context.run_id]
         if ("tool_call_id", context.tool_call_id) not in run.asked:
             return ToolResult(text="The recording has no such tool call.", outcome="error")
@@ -266,6 +280,7 @@ class ReplayExtensions(NoExtensions):
         self._seams = seams
 
     async def call(self, call: HookCall) -> HookOutcome:
+        """Answer a hook as recorded."""
         run = self._seams.runs[call.run_id]
         operation = operation_of(call)
         if ("operation", operation) not in run.asked:

@@ -33,6 +33,7 @@ class Text:
         self.add(text)
 
     def add(self, piece: str) -> None:
+        """Append a piece; only the beginning is kept."""
         data = piece.encode("utf-8", "surrogatepass")
         self.size_bytes += len(data)
         self._digest.update(data)
@@ -42,6 +43,7 @@ class Text:
 
     @property
     def beginning(self) -> str:
+        """The beginning of the text."""
         return "".join(self._kept)
 
     @property
@@ -51,6 +53,7 @@ class Text:
 
     @property
     def digest(self) -> bytes:
+        """The digest of the whole text."""
         return self._digest.digest()
 
     def __eq__(self, other: object) -> bool:
@@ -110,6 +113,8 @@ class ToolPart(Struct):
 
 
 class Turn(Struct):
+    """A turn with what happened in it."""
+
     turn_id: str
     kind: str
     at_ms: int | None = None
@@ -137,6 +142,7 @@ class Timeline(Struct):
 
     @property
     def turns(self) -> list[Turn]:
+        """The turns."""
         return [part for part in self.parts if isinstance(part, Turn)]
 
 

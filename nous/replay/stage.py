@@ -54,14 +54,17 @@ class Stage(NamedTuple):
 
     @property
     def state(self) -> Path:
+        """The state directory."""
         return self.root / "state"
 
     @property
     def workdir(self) -> Path:
+        """The working directory."""
         return self.root / "work"
 
     @property
     def config(self) -> Path:
+        """The configuration file."""
         return self.root / "config.yaml"
 
     def arguments(self, path: Path, *, drive: Drive, speed: Speed) -> list[str]:

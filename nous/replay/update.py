@@ -46,6 +46,7 @@ class Update(Struct, frozen=True, kw_only=True):
 
     @property
     def refused(self) -> bool:
+        """Whether the recording was left as it is."""
         return self.reason is not None
 
 

@@ -78,6 +78,7 @@ class Validation(Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> int:
+        """The exit code for the verdict."""
         return EXIT_BY_VERDICT[self.verdict]
 
 

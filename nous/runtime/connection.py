@@ -92,6 +92,7 @@ class Connection:
 
     @property
     def mode(self) -> Mode:
+        """The rules that hold for this connection."""
         return Mode.CURRENT if self.is_stdio or self.said_hello else Mode.LEGACY
 
     async def serve(self) -> None:
@@ -132,6 +133,7 @@ class Connection:
             self.outbox.put(self.daemon.event_line(self.daemon.ready()))
 
     def say_bye(self, line: bytes) -> None:
+        """Send the last line to a socket client that said hello."""
         if self.said_hello and not self.is_stdio:
             self.outbox.put(line)
 

@@ -68,6 +68,8 @@ Exporter = Callable[[str, str], Path]
 
 
 class Daemon:
+    """The state that all connections share: sessions, runs, modes, tools.  The command handlers work on it."""
+
     def __init__(
         self,
         *,
@@ -152,6 +154,7 @@ class Daemon:
         self._tasks.start_soon(_contain, work, arguments)
 
     def run_of(self, session_id: str) -> RunDriver | None:
+        """Return the run that is on in a session, if there is one."""
         return next((r for r in self.runs.values() if r.session_id == session_id), None)
 
     def provider_of(self, choice: ModelChoice) -> Provider:
@@ -257,6 +260,7 @@ class Daemon:
         return driver
 
     def knows_run(self, run_id: str) -> bool:
+        """Return whether a run of this id has a trace."""
         return is_safe_id(run_id) and (self.traces_root / f"{run_id}.ndjson").exists()
 
     def lose_client(self, run_id: str) -> None:
@@ -265,6 +269,7 @@ class Daemon:
             self.runs[run_id].abort("", "client_gone")
 
     def abort_all(self, reason: AbortReason) -> None:
+        """Abort every run."""
         for driver in tuple(self.runs.values()):
             driver.abort("", reason)
 
@@ -276,14 +281,17 @@ class Daemon:
     # -- modes and tools
 
     def set_active_tools(self, names: tuple[str, ...]) -> None:
+        """Choose the tools that runs may use, those that are on included."""
         self.toolbox.choose(names)
         self._tell_runs(ToolsSet(names))
 
     def set_steering_mode(self, mode: QueueMode) -> None:
+        """Choose how many queued steers a turn takes, also in the runs that are on."""
         self.steering_mode = mode
         self._tell_runs(SteeringModeSet(mode))
 
     def set_follow_up_mode(self, mode: QueueMode) -> None:
+        """Choose how many queued follow-ups a turn takes, also in the runs that are on."""
         self.follow_up_mode = mode
         self._tell_runs(FollowUpModeSet(mode))
 
@@ -353,6 +361,7 @@ class Daemon:
         return await self.sessions.branch_in_steps(source_id, self.ids.session_id(), self.clock.now(), leaf_id)
 
     async def sync_session(self, session: Session) -> None:
+        """Return once a session's entries would survive a power cut; at once with ``trace.fsync: off``."""
         if self.settings.trace.fsync != "off":
             await self.syncs.finish(session.begin_sync())
 
@@ -372,6 +381,7 @@ class Daemon:
         return measure(self.loop_watch, uptime_ns=uptime_ns, pending=pending, queued_bytes=self.hub.queued_bytes)
 
     def agents_text(self) -> str | None:
+        """Return the text of the AGENTS.md files that count for the working directory, if they are to be used."""
         return read_agents_file(self.workdir, self.outputs_root.parent) if self.settings.prompt.agents_md else None
 
     def ready(self) -> StatusEvent:

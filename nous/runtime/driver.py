@@ -80,10 +80,12 @@ class RunDriver:
 
     @property
     def run_id(self) -> str:
+        """The run's id."""
         return self._machine.spec.run_id
 
     @property
     def session_id(self) -> str:
+        """The session that the run belongs to."""
         return self._machine.spec.session_id
 
     @property
@@ -108,6 +110,7 @@ class RunDriver:
 
     @property
     def active(self) -> bool:
+        """Whether the run goes on."""
         return not self._machine.ended and self.broken is None
 
     @property
@@ -127,6 +130,7 @@ class RunDriver:
 
     @property
     def state(self) -> RunState:
+        """What clients are told: running or aborting."""
         return "aborting" if self._machine.run.aborting else "running"
 
     @property
@@ -137,6 +141,7 @@ class RunDriver:
 
     @property
     def pending_counts(self) -> PendingCounts:
+        """How many steers and follow-ups are queued."""
         queues = self._machine.run.queues
         return PendingCounts(steer=queues.count("steer"), follow_up=queues.count("follow_up"))
 
@@ -147,6 +152,7 @@ class RunDriver:
 
     @property
     def published_seq(self) -> int:
+        """The ``seq`` of the last event that was published."""
         return self._publisher.seq
 
     async def run(
@@ -208,6 +214,7 @@ class RunDriver:
         self._publisher.open()
 
     def abort(self, command_id: str, reason: AbortReason) -> None:
+        """Ask the run to end."""
         self.submit(AbortRequested(command_id, reason))
 
     def check_queue(self) -> None:

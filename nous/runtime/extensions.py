@@ -27,18 +27,23 @@ class NoExtensions:
     hooks: frozenset[HookName] = frozenset()
 
     async def run(self, listener: ExtensionListener) -> None:
+        """Return at once."""
         return
 
     async def ready(self) -> None:
+        """Return at once."""
         return
 
     async def call(self, call: HookCall) -> HookOutcome:
+        """Answer that nobody wants anything."""
         return HookOutcome()
 
     def tell(self, call: HookCall) -> None:
+        """Do nothing."""
         return
 
     async def command(self, name: str, payload: dict[str, Any], session_id: str) -> dict[str, Any]:
+        """Refuse: there is no such command."""
         raise NousError(
             "command_rejected",
             f"no extension has the command {name[:64]!r}",
@@ -46,6 +51,7 @@ class NoExtensions:
         )
 
     def states(self) -> list[ExtensionInfo]:
+        """Return an empty list."""
         return []
 
 
@@ -81,9 +87,11 @@ class DaemonListener:
             self._toolbox.add(tool)
 
     def warn(self, warning: HookWarning) -> None:
+        """Announce a warning of an extension."""
         self._announce(WarningEvent(**structs.asdict(warning)))
 
     def tell(self, code: str, message: str, extension: str) -> None:
+        """Announce a status that an extension causes."""
         self._announce(StatusEvent(message=message, code=code, extension=extension))
 
 

@@ -55,15 +55,19 @@ class FaultySeams(LiveSeams):
 
     @property
     def faults(self) -> FaultPlan:
+        """The faults that are planned."""
         return self._draw.plan
 
     def entries(self, log: EntryLog) -> EntryLog:
+        """Wrap the log so that appends may fail."""
         return _FaultyEntries(log, self._draw)
 
     def provider(self, live: Provider) -> Provider:
+        """Wrap a provider so that its calls may fail."""
         return _FaultyProvider(live, self._draw, self.abort)
 
     def tool(self, live: Tool) -> Tool:
+        """Wrap a tool so that its calls may fail."""
         return _FaultyTool(live, self._draw)
 
 

@@ -39,20 +39,25 @@ class Listener:
         self.catching: set[str] = set()
 
     def deliver(self, data: bytes) -> None:
+        """Queue lines; an unpaced listener over its bound is cut off."""
         self.outbox.put(data)
         if not self.paced and self.outbox.queued_bytes > self.bound_bytes:
             self.on_overrun()
 
 
 class Hub:
+    """Delivers the events of all runs to the connections that listen."""
+
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
 
     def add(self, listener: Listener) -> None:
+        """Let a listener hear what comes from now on.  May be repeated."""
         if listener not in self._listeners:
             self._listeners.append(listener)
 
     def remove(self, listener: Listener) -> None:
+        """Let a listener hear no more.  May be repeated."""
         if listener in self._listeners:
             self._listeners.remove(listener)
 
@@ -83,6 +88,7 @@ class Hub:
 
     @property
     def congested(self) -> bool:
+        """Whether a paced listener holds more unread bytes than it may."""
         return any(x.paced and x.outbox.queued_bytes > PACED_BOUND_BYTES for x in self._listeners)
 
     async def room(self) -> None:
@@ -95,4 +101,5 @@ class Hub:
 
 
 def join_lines(events: Sequence[Event], features: frozenset[str]) -> bytes:
+    """Return the lines of events that a listener with these features gets."""
     return b"".join([e.line for e in events if e.feature is None or e.feature in features])

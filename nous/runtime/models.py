@@ -14,17 +14,22 @@ class OneProvider:
 
     @property
     def builds(self) -> int:
+        """How often the provider's client was built."""
         return self._provider.builds
 
     def find(self, choice: ModelChoice) -> Provider:
+        """Return the provider, whatever is chosen."""
         return self._provider
 
     def facts(self, provider: str, model: str) -> ModelFacts:
+        """Return that nothing is known of the model."""
         return ModelFacts()
 
     def known(self) -> list[KnownProvider]:
+        """Return the one provider with its one model."""
         models = (KnownModel(self._provider.model, ModelFacts()),)
         return [KnownProvider(self._provider.name, self._provider.name, True, models)]
 
     async def aclose(self) -> None:
+        """Close the provider."""
         await self._provider.aclose()

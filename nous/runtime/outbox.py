@@ -35,6 +35,7 @@ class Outbox:
         self.broken = False
 
     def put(self, data: bytes) -> None:
+        """Queue lines behind those that wait; write at once what the peer takes without waiting."""
         if self.broken or not data:
             return
         if not self.queued_bytes:

@@ -70,24 +70,30 @@ class RunResources(Protocol):
     """What a run's effects are performed with."""
 
     @property
-    def provider(self) -> Provider: ...
+    def provider(self) -> Provider:
+        """The provider that answers."""
 
     @property
-    def entries(self) -> EntryLog: ...
+    def entries(self) -> EntryLog:
+        """Where the run's entries are stored."""
 
     @property
-    def seams(self) -> Seams: ...
+    def seams(self) -> Seams:
+        """What stands between the run and the world."""
 
     @property
-    def hooks(self) -> RunHooks: ...
+    def hooks(self) -> RunHooks:
+        """The extensions as this run asks them."""
 
-    def request(self, effect: CallModel) -> ModelRequest: ...
+    def request(self, effect: CallModel) -> ModelRequest:
+        """Return the request of a model call."""
 
     def refused_images(self, effect: CallModel) -> tuple[str, ...]:
         """Return the messages whose images are to be left out next, after the provider refused one; may be none."""
         ...
 
-    def plan_compaction(self, effect: PlanCompaction) -> CompactionPlanned | CompactionRefused: ...
+    def plan_compaction(self, effect: PlanCompaction) -> CompactionPlanned | CompactionRefused:
+        """Return what a compaction would keep and summarise, or that there is nothing to compact."""
 
     def stored(self, entry: Message | Compaction) -> EntryStored:
         """Return the news that an entry was stored, with what the context has become if it was a compaction."""
@@ -102,9 +108,11 @@ class RunResources(Protocol):
         """Whether the run's model is known to see images."""
         ...
 
-    def tool(self, name: str) -> Tool | None: ...
+    def tool(self, name: str) -> Tool | None:
+        """Return a tool by name, if there is one."""
 
-    def tool_context(self, tool_call_id: str, progress: Callable[[str], Awaitable[None]]) -> ToolContext: ...
+    def tool_context(self, tool_call_id: str, progress: Callable[[str], Awaitable[None]]) -> ToolContext:
+        """Return what a tool call gets to know and may use."""
 
 
 class Performer:
@@ -122,6 +130,7 @@ class Performer:
         self._hook_scope: anyio.CancelScope | None = None
 
     def bind(self, submit: Callable[[Input], None], tasks: TaskGroup) -> None:
+        """Say where inputs go and which tasks the work runs in."""
         self._submit = submit
         self._tasks = tasks
 
@@ -132,6 +141,7 @@ class Performer:
                 scope.cancel()
 
     def perform(self, effect: Effect) -> Input | None:
+        """Carry out an effect; return its answer if that is known at once, else submit it later."""
         match effect:
             case AppendEntry(message):
                 return self._append(message)

@@ -44,9 +44,11 @@ class Recorder:
 
     @property
     def offset(self) -> int:
+        """How many bytes the trace has."""
         return self._sink.offset
 
     def header(self, header: dict[str, object]) -> None:
+        """Write the trace's first line."""
         self._sink.append(_encode({"type": "trace.header", **header}) + b"\n")
 
     def step(self, stamp: Stamp, item: Input | None, events: Sequence[Event], effects: Sequence[Effect]) -> None:

@@ -19,6 +19,8 @@ MAX_REMEMBERED_BYTES: Final = 1024 * 1024
 
 
 class Remembered:
+    """A command that was taken up: its body, and its answer once there is one."""
+
     __slots__ = ("body", "done", "kind", "payload")
 
     def __init__(self, body: bytes) -> None:
@@ -29,10 +31,13 @@ class Remembered:
 
     @property
     def size(self) -> int:
+        """How many bytes it holds."""
         return len(self.payload or b"") + len(self.body)
 
 
 class RememberedAnswers:
+    """The answers to a connection's last commands by id, for commands that are sent again; bounded in number and bytes."""
+
     def __init__(self) -> None:
         self._entries: OrderedDict[str, Remembered] = OrderedDict()
         self._bytes = 0

@@ -68,6 +68,7 @@ class Resources:
         self._system: dict[tuple[str, ...], str] = {}
 
     def request(self, effect: CallModel) -> ModelRequest:
+        """Return the request of a model call."""
         path = self._path(effect).shown(effect.images_left_out)
         if effect.purpose == "compaction":
             return compaction_request(self._run_id, self.session.id, effect, path)
@@ -82,12 +83,14 @@ class Resources:
         )
 
     def refused_images(self, effect: CallModel) -> tuple[str, ...]:
+        """Return the messages whose images a refusal may mean."""
         return self._path(effect).suspect_images(effect.images_left_out)
 
     def _path(self, effect: CallModel | PlanCompaction) -> PathView:
         return self.session.path(effect.leaf_id, self._compaction_id)
 
     def plan_compaction(self, effect: PlanCompaction) -> CompactionPlanned | CompactionRefused:
+        """Return what a compaction would keep and summarise, or that there is nothing to compact."""
         path = self._path(effect)
         cut = choose_cut(path, self._daemon.settings.engine.compact_keep_tokens)
         if not cut:
@@ -101,6 +104,7 @@ class Resources:
         )
 
     def stored(self, entry: Message | Compaction) -> EntryStored:
+        """Return what the engine is told of a stored entry."""
         if isinstance(entry, Message):
             return EntryStored(entry.id)
         self._compaction_id = entry.id
@@ -108,6 +112,7 @@ class Resources:
         return EntryStored(entry.id, context_digest(path), path.estimated_tokens)
 
     def system(self, tools: tuple[str, ...]) -> str:
+        """Return the system prompt for a set of tools; it is built once."""
         text = self._system.get(tools)
         if text is None:
             daemon = self._daemon
@@ -120,6 +125,7 @@ class Resources:
         return text
 
     async def find_output_fault(self, text: str) -> str | None:
+        """Return why an answer does not fit the output schema, or None."""
         try:
             return await self._daemon.schemas.find_fault(self.terms.output_schema or {}, text)
         except CheckFailedError as failed:
@@ -128,13 +134,16 @@ class Resources:
 
     @property
     def takes_images(self) -> bool:
+        """Whether the model is known to take images."""
         return self.terms.facts.takes_images is True
 
     def tool(self, name: str) -> Tool | None:
+        """Return a tool by name, if there is one."""
         tool = self._daemon.toolbox.tools.get(name)
         return None if tool is None else self.seams.tool(tool)
 
     def tool_context(self, tool_call_id: str, progress: Callable[[str], Awaitable[None]]) -> ToolContext:
+        """Return what a tool call gets to know and may use."""
         daemon = self._daemon
         return ToolContext(
             run_id=self._run_id,
@@ -255,6 +264,7 @@ def make_run(
 
 
 def synced_files(policy: str, recorder: Recorder, session: Session) -> tuple[BeginSync, ...]:
+    """Return what has to be synced before a run's answer counts: its trace and its session, or nothing."""
     return () if policy == "off" else (recorder.begin_sync, session.begin_sync)
 
 

@@ -45,17 +45,22 @@ class EntryLog(Protocol):
         """Append if that takes no waiting.  Raises a :class:`nous.errors.NousError` if it cannot be done."""
         ...
 
-    async def append(self, entry: Message | Compaction, /) -> None: ...
+    async def append(self, entry: Message | Compaction, /) -> None:
+        """Append an entry; it is on disk once this returns."""
 
 
 class Seams(Protocol):
+    """What stands between a run and the world: the real thing, planned faults, or a recording."""
+
     def spec(self, spec: RunSpec) -> RunSpec:
         """Return what the run is made with."""
         ...
 
-    def gate(self, run_id: str) -> InputGate: ...
+    def gate(self, run_id: str) -> InputGate:
+        """Return what stamps and orders a run's inputs."""
 
-    def entries(self, log: EntryLog) -> EntryLog: ...
+    def entries(self, log: EntryLog) -> EntryLog:
+        """Return the log that a run appends to."""
 
     def allows(self, effect: AskPolicy) -> tuple[bool, str | None]:
         """Answer a policy question: whether, and if not, why not."""
@@ -78,7 +83,8 @@ class Seams(Protocol):
         """What goes wrong on purpose, if anything does."""
         ...
 
-    def delay_ms(self, effect: StartTimer) -> int: ...
+    def delay_ms(self, effect: StartTimer) -> int:
+        """Return how long a timer waits."""
 
     async def check_output(self, effect: CheckOutput, live: FindOutputFault) -> OutputChecked:
         """Return whether an answer fits the run's output schema; ``live`` evaluates it now."""
@@ -92,6 +98,7 @@ class LiveGate:
         self._clock = clock
 
     def admit(self, item: Input) -> Sequence[Admitted]:
+        """Stamp an input with the time and let it pass."""
         return (Admitted(Stamp(self._clock.now(), self._clock.mono_ns()), item),)
 
 
@@ -103,34 +110,44 @@ class LiveSeams:
         self._policy = policy
 
     def spec(self, spec: RunSpec) -> RunSpec:
+        """Return the spec itself."""
         return spec
 
     def gate(self, run_id: str) -> InputGate:
+        """Return a gate that stamps inputs."""
         return LiveGate(self._clock)
 
     def entries(self, log: EntryLog) -> EntryLog:
+        """Return the log itself."""
         return log
 
     def allows(self, effect: AskPolicy) -> tuple[bool, str | None]:
+        """Ask the policy of the settings."""
         if self._policy.get(effect.tool_name) == "deny":
             return False, f"the policy denies the tool {effect.tool_name}"
         return True, None
 
     def extensions(self, live: Extensions) -> Extensions:
+        """Return the extensions themselves."""
         return live
 
     def provider(self, live: Provider) -> Provider:
+        """Return the provider itself."""
         return live
 
     def tool(self, live: Tool) -> Tool:
+        """Return the tool itself."""
         return live
 
     @property
     def faults(self) -> FaultPlan | None:
+        """None are planned."""
         return None
 
     def delay_ms(self, effect: StartTimer) -> int:
+        """Return the delay that was asked for."""
         return effect.after_ms
 
     async def check_output(self, effect: CheckOutput, live: FindOutputFault) -> OutputChecked:
+        """Check the answer."""
         return OutputChecked(effect.entry_id, await live(effect.text))

@@ -23,6 +23,7 @@ class StopRequest:
         self.on_urgent: Callable[[], None] = lambda: None
 
     def request(self, reason: StopReason, *, abort: bool = False) -> None:
+        """Ask the daemon to stop; with ``abort`` at once, without waiting for its runs."""
         if not self.requested.is_set():
             self.reason = reason
             self.requested.set()

@@ -110,6 +110,7 @@ class UpcomingRuns:
         self._runs: list[UpcomingRun] = []
 
     def add(self, session_id: str | None, *, is_alone: bool = False) -> UpcomingRun:
+        """Note that a run was asked for."""
         run = UpcomingRun(session_id, is_alone=is_alone)
         self._runs.append(run)
         return run
