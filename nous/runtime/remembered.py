@@ -36,7 +36,7 @@ class Remembered:
 
 
 class RememberedAnswers:
-    """The answers to a connection's last commands by id, for commands that are sent again; bounded in number and bytes."""
+    """The answers to a connection's last commands, by id, bounded in number and bytes: a command may be sent again."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[str, Remembered] = OrderedDict()
