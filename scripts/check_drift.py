@@ -13,7 +13,7 @@ from nous.telemetry import operations
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts import list_errors, list_examples, list_settings
+from scripts import list_codes, list_errors, list_examples, list_settings
 from scripts.pages import fill_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +25,7 @@ def generated() -> dict[Path, bytes]:
     pages = {
         list_settings.PAGE: fill_page(list_settings.PAGE, "list_settings.py", list_settings.reference()),
         list_errors.PAGE: fill_page(list_errors.PAGE, "list_errors.py", list_errors.reference()),
+        list_codes.PAGE: fill_page(list_codes.PAGE, "list_codes.py", list_codes.reference()),
         list_examples.PAGE: fill_page(list_examples.PAGE, "list_examples.py", list_examples.reference()),
     }
     return {**schemas, **pages, Path("nous/protocol/digest.py"): digest_module()}

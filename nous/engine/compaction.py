@@ -27,6 +27,7 @@ from nous.errors import bound_text
 from nous.ports.extensions import HookOutcome
 from nous.ports.model import Finish, TextDelta, ThinkingDelta, UsageReport
 from nous.protocol.entries import Compaction, Summariser, Trigger
+from nous.protocol.event_codes import StatusCode
 from nous.protocol.events import StatusEvent
 from nous.protocol.messages import Usage
 
@@ -212,6 +213,6 @@ class CompactionPart:
         """Return whether the compaction with this id is being stored."""
         return self._pending is not None and self._pending.id == entry_id
 
-    def _status(self, code: str, message: str) -> None:
+    def _status(self, code: StatusCode, message: str) -> None:
         run = self._run
         run.emitter.emit(StatusEvent(message=message, run_id=run.spec.run_id, turn_id=run.open_turn_id(), code=code))

@@ -20,6 +20,7 @@ from nous.engine.spec import EngineLimits
 from nous.engine.steps import Await
 from nous.engine.transitions import State
 from nous.errors import WIRE_CODES
+from nous.protocol.event_codes import WarningCode
 
 _DRAWS: Final = 1 << 16
 
@@ -65,7 +66,7 @@ class RetryPart:
         self._run.effects.append(StartTimer("provider_retry", delay_ms))
         return Await(State.AWAITING_RETRY)
 
-    def _warn(self, item: ModelFailed, code: str, message: str, **fields: Any) -> None:
+    def _warn(self, item: ModelFailed, code: WarningCode, message: str, **fields: Any) -> None:
         """Say which retry it is (or how many there were), of how many, and what was waited so far."""
         self._run.warn(
             code,

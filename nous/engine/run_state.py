@@ -15,6 +15,7 @@ from nous.engine.spec import RunSpec, chain_digest
 from nous.engine.summary import estimate_tokens
 from nous.ports.extensions import HookName
 from nous.protocol.entries import Compaction
+from nous.protocol.event_codes import WarningCode
 from nous.protocol.events import AgentStart, MessageEnd, MessageStart, TurnEnd, TurnStart, WarningEvent, encode_json
 from nous.protocol.messages import Message, Role, StopReason, Usage
 
@@ -145,7 +146,8 @@ class RunState:
         if hook in self.spec.hooks:
             self.effects.append(TellHook(hook, payload))
 
-    def warn(self, code: str, message: str, **fields: Any) -> None:
+    def warn(self, code: WarningCode, message: str, **fields: Any) -> None:
+        """Emit a warning of the turn that is open."""
         """Emit a warning that belongs to the run."""
         self.emitter.emit(
             WarningEvent(code=code, message=message, run_id=self.spec.run_id, turn_id=self.turn_id, **fields)

@@ -17,12 +17,13 @@ from nous.engine.transitions import AfterHook, State
 from nous.errors import bound_text
 from nous.ports.extensions import HookOutcome
 from nous.ports.tool import Outcome
+from nous.protocol.event_codes import WarningCode
 from nous.protocol.events import ToolExecutionEnd, ToolExecutionStart, ToolExecutionUpdate
 from nous.protocol.messages import ToolCallBlock, ToolResultBlock
 
 SKIPPED_TEXT: Final = "Skipped due to queued user message."
 
-_WARNINGS: Final[dict[Outcome, tuple[str, str]]] = {
+_WARNINGS: Final[dict[Outcome, tuple[WarningCode, str]]] = {
     "error": ("tool_execution_error", "The tool failed."),
     "crashed": ("tool_execution_error", "The tool crashed."),
     "not_found": ("tool_not_found", "There is no such tool."),

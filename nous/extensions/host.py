@@ -36,6 +36,7 @@ from nous.extensions.wire import Hello, ProtocolError, Result
 from nous.ports.extensions import ExtensionListener, HookCall, HookName, HookOutcome, HookWarning
 from nous.ports.system import Clock
 from nous.ports.tool import Tool
+from nous.protocol.event_codes import StatusCode
 from nous.protocol.responses import ExtensionInfo
 from nous.schemas.checker import CheckFailedError, SchemaChecker
 from nous.system.threads import run_in_thread
@@ -60,9 +61,9 @@ MESSAGES: Final = {
 }
 
 
-TRIALS: Final[dict[Trial, str]] = {
-    "half_open": "An extension that was left alone is tried again.",
-    "recovered": "An extension that was left alone is well again.",
+TRIALS: Final[dict[Trial, tuple[StatusCode, str]]] = {
+    "half_open": ("extension_half_open", "An extension that was left alone is tried again."),
+    "recovered": ("extension_recovered", "An extension that was left alone is well again."),
 }
 
 
@@ -263,7 +264,7 @@ class ExtensionHost:
 
     def _tell_trial(self, extension: Extension, trial: Trial) -> None:
         if self._listener is not None:
-            self._listener.tell(f"extension_{trial}", TRIALS[trial], extension.name)
+            self._listener.tell(*TRIALS[trial], extension.name)
 
     def _tell_listener(self, warnings: Iterable[HookWarning]) -> None:
         for warning in warnings:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Protocol, get_args
 from msgspec import UNSET, Struct, UnsetType
 
 from nous.ports.tool import Tool
+from nous.protocol.event_codes import StatusCode
 from nous.protocol.responses import ExtensionInfo
 
 HookName = Literal[
@@ -34,7 +35,7 @@ RUN_HOOKS: Final = frozenset(HOOKS) - {"session_before_switch", "session_before_
 TOLD_HOOKS: Final = frozenset({"turn_end", "run_end"})
 """Hooks that can change nothing: they are told, and nobody waits for them."""
 
-WarningCode = Literal["extension_timeout", "extension_error", "extension_disabled"]
+HookWarningCode = Literal["extension_timeout", "extension_error", "extension_disabled"]
 
 
 class HookCall(Struct, frozen=True, kw_only=True):
@@ -54,7 +55,7 @@ class HookCall(Struct, frozen=True, kw_only=True):
 class HookWarning(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something an extension did, or failed to do, that whoever watches should know."""
 
-    code: WarningCode
+    code: HookWarningCode
     message: str
     extension: str
     version: str = ""
@@ -94,7 +95,7 @@ class ExtensionListener(Protocol):
         """Tell everyone who watches, outside any run."""
         ...
 
-    def tell(self, code: str, message: str, extension: str) -> None:
+    def tell(self, code: StatusCode, message: str, extension: str) -> None:
         """Tell everyone who watches how an extension is doing."""
         ...
 

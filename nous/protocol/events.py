@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nous.protocol.bounds import bound_payload
+from nous.protocol.event_codes import StartWarningCodeField, StatusCodeField, WarningCodeField
 from nous.protocol.messages import Role, StopReason, TurnKind, Usage
 
 Feature = Literal["thinking", "tool_arguments"]
@@ -148,7 +149,7 @@ class ToolExecutionEnd(InTurn, frozen=True, kw_only=True):
 class StartWarning(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something about the daemon's configuration that who uses it should know.  ``hint`` says what to do."""
 
-    code: str
+    code: StartWarningCodeField
     message: str
     hint: str | UnsetType = UNSET
 
@@ -159,7 +160,7 @@ class StatusEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str
     run_id: str | UnsetType = UNSET
     turn_id: str | UnsetType = UNSET
-    code: str | UnsetType = UNSET
+    code: StatusCodeField | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     extension: str | UnsetType = UNSET
     command_id: str | UnsetType = UNSET
@@ -181,7 +182,7 @@ class StatusEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class WarningEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something went less well than asked; further fields depend on ``code``."""
 
-    code: str
+    code: WarningCodeField
     message: str
     run_id: str | UnsetType = UNSET
     turn_id: str | UnsetType = UNSET

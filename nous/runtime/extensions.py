@@ -10,6 +10,7 @@ from msgspec import structs
 from nous.errors import NousError, bound_text
 from nous.ports.extensions import ExtensionListener, Extensions, HookCall, HookName, HookOutcome, HookWarning
 from nous.ports.tool import Tool
+from nous.protocol.event_codes import StatusCode
 from nous.protocol.events import StatusEvent, WarningEvent
 from nous.protocol.responses import ExtensionInfo
 from nous.runtime.toolbox import Toolbox
@@ -90,7 +91,7 @@ class DaemonListener:
         """Announce a warning of an extension."""
         self._announce(WarningEvent(**structs.asdict(warning)))
 
-    def tell(self, code: str, message: str, extension: str) -> None:
+    def tell(self, code: StatusCode, message: str, extension: str) -> None:
         """Announce a status that an extension causes."""
         self._announce(StatusEvent(message=message, code=code, extension=extension))
 

@@ -393,7 +393,7 @@ def trace_lines(draw: st.DrawFn) -> list[bytes]:
         text = "x" * size
         if kind == "e":
             seq += 1
-            lines.append(event_line(b"r1", seq, TS, Warned(code="c", message=text)))
+            lines.append(event_line(b"r1", seq, TS, Warned(code="tool_blocked", message=text)))
         elif kind == "f":
             thought = ThinkingUpdate(run_id="r1", turn_id="1", message_id="m", delta=text)
             lines.append(feature_line(b"r1", seq, len(lines), TS, thought))

@@ -30,7 +30,7 @@ def test_numbers_and_lines() -> None:
     emitter.emit_feature("thinking", thought)
     emitter.emit_delta(MessageUpdate, template, "x")
     emitter.emit_feature("thinking", thought)
-    emitter.emit(WarningEvent(code="c", message="m"))
+    emitter.emit(WarningEvent(code="tool_blocked", message="m"))
     lines = [json.loads(e.line) for e in emitter.out]
     assert [line["id"] for line in lines] == ["run-1.1", "run-1.1.1", "run-1.1.2", "run-1.2", "run-1.2.1", "run-1.3"]
     assert [e.seq for e in emitter.out] == [1, 1, 1, 2, 2, 3]
@@ -73,5 +73,5 @@ def test_no_line_of_an_event_is_longer_than_its_bound(kind: str) -> None:
 
 def test_events_of_a_run_from_before_the_bound_are_whole() -> None:
     emitter = Emitter("run-1")
-    emitter.emit(WarningEvent(code="c", message="m" * (3 << 20)))
+    emitter.emit(WarningEvent(code="tool_blocked", message="m" * (3 << 20)))
     assert len(emitter.out[0].line) > 3 << 20

@@ -68,7 +68,9 @@ def test_a_line_of_every_feature_type(kind: str) -> None:
     assert line == {"v": "1", "id": "r1.17.2", "type": kind, "after_seq": 17, "ts": TS, "payload": as_json(payload)}
 
 
-@pytest.mark.parametrize("payload", [StatusEvent(message="ready", pid=1), WarningEvent(code="c", message="m")])
+@pytest.mark.parametrize(
+    "payload", [StatusEvent(message="ready", pid=1), WarningEvent(code="tool_blocked", message="m")]
+)
 def test_a_line_outside_any_run(payload: StatusEvent | WarningEvent) -> None:
     line = read(daemon_line(3, TS, payload, 1 << 20))
     assert list(line) == ["v", "id", "type", "ts", "payload"]
@@ -87,7 +89,7 @@ def test_any_text_stays_on_its_line() -> None:
     lines = (
         event_line(b"r", 1, TS.encode(), MessageEnd(run_id="r", turn_id="1", message_id="m", text=AWKWARD)),
         feature_line(b"r", 1, 1, TS.encode(), ThinkingUpdate(run_id="r", turn_id="1", message_id="m", delta=AWKWARD)),
-        daemon_line(1, TS, WarningEvent(code="c", message=AWKWARD), 1 << 20),
+        daemon_line(1, TS, WarningEvent(code="tool_blocked", message=AWKWARD), 1 << 20),
     )
     for line, key in zip(lines, ("text", "delta", "message"), strict=True):
         assert read(line)["payload"][key] == AWKWARD

@@ -165,7 +165,7 @@ def test_the_digest_covers_names_and_bytes() -> None:
 
 
 def test_drift_is_seen_and_mended(tmp_path: Path) -> None:
-    pages = {Path("docs") / name for name in ("configuration.md", "errors.md", "front-end.md")}
+    pages = {Path("docs") / name for name in ("configuration.md", "codes.md", "errors.md", "front-end.md")}
     names = {Path("protocol/v1") / name for name in all_documents()} | pages | {Path("nous/protocol/digest.py")}
     assert set(drifted(tmp_path)) == names
     write(tmp_path)
