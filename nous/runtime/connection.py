@@ -10,6 +10,7 @@ reads run in tasks of the connection, one at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import anyio
@@ -190,26 +191,47 @@ class Connection:
             self._refuse(call, command, error)
             self._settle()
             return
-        daemon = self.daemon
         if earlier is not None:
             tasks.start_soon(self._repeat, call, command, earlier, tasks)
         elif isinstance(command.payload, Abort):
             await self._abort(call, command, command.payload.run_id)
-        elif isinstance(command.payload, Steer | FollowUp):
-            run_id = command.payload.run_id
-            upcoming = daemon.upcoming_run(run_id)
-            if upcoming is not None or (run_id is None and self._inputs.busy):
-                held = HeldInput(_input_of(command.id, command.payload))
-                if upcoming is not None:
-                    upcoming.hold(held)
-                call = call._replace(held=held, upcoming=upcoming)
-                daemon.start_task(self._answer_input, call, command, self._inputs.ask())
-            else:
-                await self._answer(call, command, remember=True)
-        elif command.type in UNORDERED:
-            daemon.start_task(self._answer, call, command)
+        elif isinstance(command.payload, Steer | FollowUp) and not self._waits(command.payload.run_id):
+            await self._answer(call, command, remember=True)
         else:
-            self._ask_for_turn(call, command)
+            self._hold(call, command)
+
+    def _waits(self, run_id: str | None) -> bool:
+        """Whether a steer or a follow-up waits for its run, or behind others that do."""
+        return self.daemon.upcoming_run(run_id) is not None or (run_id is None and self._inputs.busy)
+
+    def _hold(self, call: Call, command: Command) -> None:
+        """Have a command answered in a task of the daemon, unless too many wait already: then it is refused."""
+        daemon, payload = self.daemon, command.payload
+        try:
+            leave = daemon.backlog.enter(len(command.raw_payload))
+        except NousError as error:
+            self._refuse(call, command, error)
+            self._remembered.drop_unfinished(command.id)
+            self._settle()
+            return
+        if isinstance(payload, Steer | FollowUp):
+            upcoming = daemon.upcoming_run(payload.run_id)
+            held = HeldInput(_input_of(command.id, payload))
+            if upcoming is not None:
+                upcoming.hold(held)
+            turn = self._inputs.ask()
+            turn.on_release(leave)
+            daemon.start_task(self._answer_input, call._replace(held=held, upcoming=upcoming), command, turn)
+        elif command.type in UNORDERED:
+            daemon.start_task(self._answer_beside, call, command, leave)
+        else:
+            self._ask_for_turn(call, command, leave)
+
+    async def _answer_beside(self, call: Call, command: Command, leave: Callable[[], None]) -> None:
+        try:
+            await self._answer(call, command)
+        finally:
+            leave()
 
     async def _abort(self, call: Call, command: Command, run_id: str | None) -> None:
         """Abort the run that is meant: at once, or when it begins if it is still being taken up."""
@@ -227,14 +249,14 @@ class Connection:
         await call.held.settled.wait()
         await self._answer(call, command, remember=True)
 
-    def _ask_for_turn(self, call: Call, command: Command) -> None:
+    def _ask_for_turn(self, call: Call, command: Command, leave: Callable[[], None]) -> None:
         daemon, payload = self.daemon, command.payload
         upcoming = None
         if isinstance(payload, Prompt | CompactSession):
             names_none = isinstance(payload, Prompt) and payload.session_id is None
             upcoming = daemon.upcoming.add(payload.session_id, is_alone=names_none and self.mode.one_run_at_a_time)
         turn = daemon.order.ask(self)
-        turn.on_release(self._leave_order)
+        turn.on_release(partial(self._leave_order, leave))
         self._in_order += 1
         daemon.start_task(self._answer_in_turn, call._replace(turn=turn, upcoming=upcoming), command)
 
@@ -264,7 +286,8 @@ class Connection:
             if call.upcoming is not None:
                 self.daemon.upcoming.settle(call.upcoming)
 
-    def _leave_order(self) -> None:
+    def _leave_order(self, leave: Callable[[], None]) -> None:
+        leave()
         self._in_order -= 1
         self._notify()
 

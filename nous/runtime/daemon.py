@@ -32,6 +32,7 @@ from nous.protocol.commands import QueueMode
 from nous.protocol.entries import ModelChange
 from nous.protocol.events import CONNECTION_FEATURES, StartWarning, StatusEvent, WarningEvent, daemon_line
 from nous.protocol.responses import PROTOCOL_VERSION, Health
+from nous.runtime.backlog import LONGEST_COMMANDS, Backlog
 from nous.runtime.extensions import DaemonListener, NoExtensions, ask_about_session
 from nous.runtime.health import LoopWatch, measure
 from nous.runtime.hub import Hub
@@ -119,6 +120,7 @@ class Daemon:
         self.hub = Hub()
         self.unfinished_lines = UnfinishedLines(LONGEST_LINES * settings.daemon.max_line_bytes)
         self.order = Order()
+        self.backlog = Backlog(LONGEST_COMMANDS * settings.daemon.max_line_bytes)
         self.syncs = Syncs()
         self.sessions = SessionStore(state_root / "sessions", profile=lock_profile)
         self.uses = SessionUses(self.sessions.leases, lock_profile)
