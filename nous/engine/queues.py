@@ -35,6 +35,11 @@ class InputQueues:
         """Return how many inputs of a kind are queued."""
         return len(self._queues[kind])
 
+    @property
+    def characters(self) -> int:
+        """How long the queued texts are together."""
+        return sum(len(queued.text) for queue in self._queues.values() for queued in queue)
+
     def add(self, kind: QueueKind, command_id: str, text: str) -> None:
         """Queue an input behind the others of its kind."""
         self._queues[kind].append(Queued(command_id, text))

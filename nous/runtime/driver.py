@@ -38,6 +38,9 @@ SYNC_EVENTS = frozenset({MessageEnd, ToolExecutionEnd, AgentEnd})
 MAX_QUEUED: Final = 256
 """Inputs a run may hold back: all of them stand in one event if it ends before their turn."""
 
+MAX_QUEUED_CHARACTERS: Final = 32 * 1024 * 1024
+"""A run whose queued texts are as long as this together takes no further one."""
+
 
 class RunDriver:
     """A run from its prompt to its ``agent_end``.
@@ -227,7 +230,8 @@ class RunDriver:
         if self._machine.run.is_structured:
             raise NousError("command_rejected", "structured_output", hint="Such a run makes exactly one model call.")
         pending = self.pending_counts
-        if pending.steer + pending.follow_up >= MAX_QUEUED:
+        is_long = self._machine.run.queues.characters >= MAX_QUEUED_CHARACTERS
+        if is_long or pending.steer + pending.follow_up >= MAX_QUEUED:
             raise NousError("command_rejected", "queue_full")
 
     def submit(self, item: Input) -> None:

@@ -69,6 +69,29 @@ async def test_steers_come_before_follow_ups_one_turn_each(nous: OpenPeer, gate:
         assert types(run).count("agent_end") == 1
 
 
+async def test_a_run_queues_a_bounded_number_of_inputs(nous: OpenPeer) -> None:
+    async with nous(Setup(script=[HANGS])) as peer:
+        run_id = await peer.start("begin")
+        for _ in range(128):
+            await peer.ok("steer", {"text": "s"})
+            await peer.ok("follow_up", {"text": "f"})
+        for kind in ("steer", "follow_up"):
+            assert await peer.refused(kind, {"text": "x"}) == "command_rejected: queue_full"
+        await peer.ok("abort")
+        await peer.run_events(run_id)
+
+
+async def test_a_run_queues_a_bounded_length_of_inputs(nous: OpenPeer) -> None:
+    async with nous(Setup(script=[HANGS])) as peer:
+        run_id = await peer.start("begin")
+        for _ in range(5):
+            await peer.ok("steer", {"text": "x" * (7 * 1024 * 1024)})
+        for kind in ("steer", "follow_up"):
+            assert await peer.refused(kind, {"text": "x"}) == "command_rejected: queue_full"
+        await peer.ok("abort")
+        await peer.run_events(run_id)
+
+
 @pytest.mark.behaviour("P4.35", "P4.36")
 async def test_of_two_steers_the_first_gets_no_answer_of_its_own(nous: OpenPeer, gate: Gate) -> None:
     async with nous(Setup(script=[[gate.step()]])) as peer:
