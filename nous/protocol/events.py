@@ -299,6 +299,10 @@ def daemon_line(number: int, ts: str, payload: StatusEvent | WarningEvent, max_b
     )
 
 
+UNTRACED_BYTES: Final = 64 * 1024
+"""The bound of an event that no trace holds: the least ``max_event_bytes``."""
+
+
 def untraced_line(run_id: str, number: int, ts: str, payload: Struct) -> bytes:
     """Return the line (LF included) of an event that no trace holds: it takes no ``seq``."""
     return b'{"v":"1","id":"%b.untraced.%d","type":"%b","ts":"%b","payload":%b}\n' % (
@@ -306,7 +310,7 @@ def untraced_line(run_id: str, number: int, ts: str, payload: Struct) -> bytes:
         number,
         _TYPE_OF[type(payload)],
         ts.encode(),
-        encode_json(payload),
+        bound_payload(encode_json(payload), UNTRACED_BYTES),
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from nous.errors import NousError
+from nous.protocol.bounds import bound_payload
 from nous.protocol.commands import QueueMode
 from nous.protocol.entries import SessionInfo, ThinkingLevel
 from nous.protocol.events import Always
@@ -379,12 +380,16 @@ def success_line(command_id: str, kind: str, payload: bytes) -> bytes:
     )
 
 
+ERROR_BYTES: Final = 32 * 1024
+"""The two objects of an error response are bounded by this, each: together they fit the least ``max_event_bytes``."""
+
+
 def error_line(command_id: str, error: NousError, correlation_id: str | None = None) -> bytes:
     """Return one response line (LF included) for a command that failed; ``correlation_id`` is the daemon's."""
     return b'{"v":"1","id":%b,"type":"error","payload":%b,"ok":false,"error":%b}\n' % (
         _encoder.encode(command_id),
-        _encoder.encode(error.data),
-        _encoder.encode(wire_error(error, correlation_id)),
+        bound_payload(_encoder.encode(error.data), ERROR_BYTES),
+        bound_payload(_encoder.encode(wire_error(error, correlation_id)), ERROR_BYTES),
     )
 
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET, Struct
 
+from nous.errors import NousError
 from nous.protocol.bounds import ENVELOPE_BYTES, bound_event, bound_payload
-from nous.protocol.events import EVENTS, FEATURE_EVENTS
-from nous.protocol.responses import ANSWERS
+from nous.protocol.events import EVENTS, FEATURE_EVENTS, ErrorEvent, untraced_line
+from nous.protocol.responses import ANSWERS, error_line
 
 MAX_BYTES = 64 * 1024
 
@@ -75,3 +76,24 @@ def test_the_schema_knows_what_was_cut(kind: str) -> None:
     cls = {**EVENTS, **{name: cls for name, (_, cls) in FEATURE_EVENTS.items()}, **ANSWERS}[kind]
     [field] = [field for field in msgspec.structs.fields(cls) if field.name == "truncated_fields"]
     assert field.default is UNSET
+
+
+@given(cause=long_texts, hint=long_texts, run_id=long_texts, command_id=st.text(max_size=256))
+def test_an_error_response_fits_the_least_line(cause: str, hint: str, run_id: str, command_id: str) -> None:
+    error = NousError("internal_error", cause, hint=hint * 4, data={"run_id": run_id * 4})
+    line = error_line(command_id, error, "c" * 128)
+    assert len(line) <= MAX_BYTES
+    answer = msgspec.json.decode(line)
+    assert (answer["id"], answer["error"]["code"]) == (command_id, "internal_error")
+
+
+@pytest.mark.parametrize("text", ["x", "\x00", "\U0001f600"])
+def test_an_event_that_no_trace_holds_fits_the_least_line(text: str) -> None:
+    event = ErrorEvent(
+        run_id="r", code="io_failure", message=text * 90_000, category="io", retryable=False, cause=text * 90_000
+    )
+    line = untraced_line("r", 1, "2026-01-01T00:00:00.000Z", event)
+    assert len(line) <= MAX_BYTES
+    payload = msgspec.json.decode(line)["payload"]
+    assert payload["code"] == "io_failure"
+    assert set(payload["truncated_fields"]) <= {"message", "cause"}
