@@ -17,12 +17,15 @@ import pytest
 
 from tests.support.gates import chat
 from tests.support.home import ROOT, bounded
+from tests.support.markdown import PAGES, links
 from tests.support.pages import LEFT_OUT, Block, check_console, fresh_machine, read_blocks, run, shows
 from tests.support.sse_server import serve, streams
 
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 
 BLOCKS: Final = read_blocks(README)
+
+ACTIVATION: Final = [".", ".venv/bin/activate"]
 
 
 def blocks(language: str) -> list[Block]:
@@ -40,13 +43,34 @@ def test_nothing_in_the_readme_goes_untested() -> None:
     assert {block.language for block in BLOCKS} == {"sh", "console", "python", "javascript"}
 
 
-def test_the_two_commands_are_targets_of_make(environ: dict[str, str]) -> None:
-    for block in blocks("sh"):
-        for line in block.text.split("\n")[:-1]:
-            command = shlex.split(line, comments=True)
-            assert command[0] == "make"
-            out = run([*command, "--dry-run"], environ, ROOT)
+def test_the_first_commands_are_targets_of_make_and_the_activation(environ: dict[str, str]) -> None:
+    for line in first_commands():
+        if line[0] == "make":
+            out = run([*line, "--dry-run"], environ, ROOT)
             assert out.returncode == 0, out.stderr
+        else:
+            assert line == ACTIVATION
+
+
+def first_commands() -> list[list[str]]:
+    lines = [line for block in blocks("sh") for line in block.text.split("\n")[:-1]]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_the_activation_comes_after_setup_and_puts_nous_into_the_path(environ: dict[str, str], tmp_path: Path) -> None:
+    commands = first_commands()
+    assert commands.index(["make", "setup"]) < commands.index(ACTIVATION)
+    activate = Path(sys.prefix) / "bin" / "activate"
+    if not activate.exists():
+        pytest.skip("the tests do not run in a virtual environment: its activation was not tried")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    out = run(["bash", "-euc", f"{shlex.join(ACTIVATION)}; command -v nous"], environ, tmp_path)
+    assert (out.returncode, out.stdout) == (0, f"{Path(sys.prefix) / 'bin' / 'nous'}\n")
+
+
+def test_the_command_is_typed_in_one_way() -> None:
+    for page in PAGES:
+        assert "venv/bin/nous" not in page.read_text(encoding="utf-8"), page
 
 
 @asynccontextmanager
@@ -99,6 +123,10 @@ def test_the_programs_are_short() -> None:
     for language in ("python", "javascript"):
         (block,) = blocks(language)
         assert block.text.count("\n") <= 22
+
+
+def test_every_page_is_linked() -> None:
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")} - set(links(README)) == set()
 
 
 def test_the_comparison_of_outputs_can_fail() -> None:
