@@ -82,6 +82,20 @@ def test_a_front_end_does_all_of_the_page(program: list[str], environ: dict[str,
     assert shown.replace("three.\n(completed)\n> In", "three.\n> In") == SHOWN
 
 
+def test_a_run_that_goes_on_or_ends_unseen_is_shown_whole(
+    program: list[str], environ: dict[str, str], tmp_path: Path
+) -> None:
+    """The run is long in events and short in time: it may end before the front end is back, or not."""
+    script = (EXAMPLES / "front_end.yaml").read_text(encoding="utf-8")
+    before, delay, after = script.rpartition("    - delay_ms: 300\n")
+    assert delay
+    path = tmp_path / "script.yaml"
+    path.write_text(f'{before}    - text_repeat: {{text: "0123456789", count: 3000}}\n{after}', encoding="utf-8")
+    out = run_program(program, environ, tmp_path, "--provider", "mock", "--script", str(path), "--bootstrap")
+    assert (out.returncode, out.stderr) == (0, "")
+    assert f"> Take your time\nAlmost {'0123456789' * 3000}done.\n(completed)\nexit code 0\n" in out.stdout
+
+
 def test_a_daemon_that_does_not_start_is_not_waited_for(
     program: list[str], environ: dict[str, str], tmp_path: Path
 ) -> None:
