@@ -46,6 +46,13 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert broken_links(page, page.read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_page_begins_with_what_it_is_for(page: Path) -> None:
+    title, opening = page.read_text(encoding="utf-8").split("\n\n")[:2]
+    assert title.startswith("# ")
+    assert opening.startswith("This page ")
+
+
 def test_every_page_and_heading_that_the_code_cites_exists() -> None:
     wrong = {str(path.relative_to(ROOT)): wrong_citations(path.read_text(encoding="utf-8")) for path in SOURCES}
     assert {path: found for path, found in wrong.items() if found} == {}
