@@ -27,8 +27,7 @@ from nous.errors import bound_text
 from nous.ports.extensions import HookOutcome
 from nous.ports.model import Finish, TextDelta, ThinkingDelta, UsageReport
 from nous.protocol.entries import Compaction, Summariser, Trigger
-from nous.protocol.event_codes import StatusCode
-from nous.protocol.events import StatusEvent
+from nous.protocol.events import StatusCode, StatusEvent
 from nous.protocol.messages import Usage
 
 MAX_SUMMARY_BYTES: Final = 128 * 1024

@@ -20,7 +20,7 @@ from nous.engine.spec import EngineLimits
 from nous.engine.steps import Await
 from nous.engine.transitions import State
 from nous.errors import WIRE_CODES
-from nous.protocol.event_codes import WarningCode
+from nous.protocol.events import WarningCode
 
 _DRAWS: Final = 1 << 16
 

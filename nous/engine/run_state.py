@@ -15,8 +15,16 @@ from nous.engine.spec import RunSpec, chain_digest
 from nous.engine.summary import estimate_tokens
 from nous.ports.extensions import HookName
 from nous.protocol.entries import Compaction
-from nous.protocol.event_codes import WarningCode
-from nous.protocol.events import AgentStart, MessageEnd, MessageStart, TurnEnd, TurnStart, WarningEvent, encode_json
+from nous.protocol.events import (
+    AgentStart,
+    MessageEnd,
+    MessageStart,
+    TurnEnd,
+    TurnStart,
+    WarningCode,
+    WarningEvent,
+    encode_json,
+)
 from nous.protocol.messages import Message, Role, StopReason, Usage
 
 MAX_LISTED_IDS: Final = 100

@@ -17,8 +17,7 @@ from nous.engine.transitions import AfterHook, State
 from nous.errors import bound_text
 from nous.ports.extensions import HookOutcome
 from nous.ports.tool import Outcome
-from nous.protocol.event_codes import WarningCode
-from nous.protocol.events import ToolExecutionEnd, ToolExecutionStart, ToolExecutionUpdate
+from nous.protocol.events import ToolExecutionEnd, ToolExecutionStart, ToolExecutionUpdate, WarningCode
 from nous.protocol.messages import ToolCallBlock, ToolResultBlock
 
 SKIPPED_TEXT: Final = "Skipped due to queued user message."

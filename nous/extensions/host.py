@@ -36,7 +36,7 @@ from nous.extensions.wire import Hello, ProtocolError, Result
 from nous.ports.extensions import ExtensionListener, HookCall, HookName, HookOutcome, HookWarning
 from nous.ports.system import Clock
 from nous.ports.tool import Tool
-from nous.protocol.event_codes import StatusCode
+from nous.protocol.events import StatusCode
 from nous.protocol.responses import ExtensionInfo
 from nous.schemas.checker import CheckFailedError, SchemaChecker
 from nous.system.threads import run_in_thread

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Protocol, get_args
 from msgspec import UNSET, Struct, UnsetType
 
 from nous.ports.tool import Tool
-from nous.protocol.event_codes import StatusCode
+from nous.protocol.events import StatusCode
 from nous.protocol.responses import ExtensionInfo
 
 HookName = Literal[

@@ -1,54 +1,14 @@
 """The codes of ``status`` and ``warning`` events: what each means, and what a client does about it.
 
-Clients accept codes that they do not know (protocol v1, section 5), so the structs of the wire hold strings.  The
-daemon emits the codes of this module only: the type checker refuses any other.
+docs/codes.md is generated from these tables; a daemon does not load them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-StatusCode = Literal[
-    "compaction_end",
-    "compaction_start",
-    "extension_half_open",
-    "extension_recovered",
-    "extension_refused",
-    "extension_tools_gone",
-    "input_handled",
-]
-"""The codes of ``status`` events."""
-
-WarningCode = Literal[
-    "extension_disabled",
-    "extension_error",
-    "extension_timeout",
-    "images_left_out",
-    "provider_aborted",
-    "provider_retry",
-    "provider_retry_exhausted",
-    "tool_blocked",
-    "tool_execution_error",
-    "tool_execution_skipped",
-    "tool_loop_limit_exceeded",
-    "tool_not_active",
-    "tool_not_found",
-    "tool_validation_error",
-    "torn_tail_recovered",
-]
-"""The codes of ``warning`` events."""
-
-StartWarningCode = Literal["project_config_ignored"]
-"""The codes in the ``warnings`` of ``ready``."""
-
-if TYPE_CHECKING:
-    StatusCodeField = StatusCode
-    WarningCodeField = WarningCode
-    StartWarningCodeField = StartWarningCode
-else:
-    # A reader of traces, and a client, accepts what a later version says.
-    StatusCodeField = WarningCodeField = StartWarningCodeField = str
+from nous.protocol.events import StartWarningCode, StatusCode, WarningCode
 
 
 class EventCode(NamedTuple):

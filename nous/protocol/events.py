@@ -4,19 +4,59 @@ Source: protocol v1, sections 1 and 5.  Frozen events count ``seq`` from 1 witho
 feature events take no ``seq`` and carry ``after_seq``.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nous.protocol.bounds import bound_payload
-from nous.protocol.event_codes import StartWarningCodeField, StatusCodeField, WarningCodeField
 from nous.protocol.messages import Role, StopReason, TurnKind, Usage
 
 Feature = Literal["thinking", "tool_arguments"]
 FEATURES: Final[tuple[Feature, ...]] = ("thinking", "tool_arguments")
 CONNECTION_FEATURES: Final = ("events", *FEATURES)
 """What a connection may ask for in ``hello``: events on a command socket, and the feature events."""
+
+StatusCode = Literal[
+    "compaction_end",
+    "compaction_start",
+    "extension_half_open",
+    "extension_recovered",
+    "extension_refused",
+    "extension_tools_gone",
+    "input_handled",
+]
+"""The codes of ``status`` events."""
+
+WarningCode = Literal[
+    "extension_disabled",
+    "extension_error",
+    "extension_timeout",
+    "images_left_out",
+    "provider_aborted",
+    "provider_retry",
+    "provider_retry_exhausted",
+    "tool_blocked",
+    "tool_execution_error",
+    "tool_execution_skipped",
+    "tool_loop_limit_exceeded",
+    "tool_not_active",
+    "tool_not_found",
+    "tool_validation_error",
+    "torn_tail_recovered",
+]
+"""The codes of ``warning`` events."""
+
+StartWarningCode = Literal["project_config_ignored"]
+"""The codes in the ``warnings`` of ``ready``."""
+
+if TYPE_CHECKING:
+    StatusCodeField = StatusCode
+    WarningCodeField = WarningCode
+    StartWarningCodeField = StartWarningCode
+else:
+    # The type checker refuses a code that is not listed.  On the wire it is a string: later versions have more of them.
+    StatusCodeField = WarningCodeField = StartWarningCodeField = str
 
 RunStatus = Literal["completed", "aborted", "failed", "max_steps"]
 

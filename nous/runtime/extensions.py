@@ -10,8 +10,7 @@ from msgspec import structs
 from nous.errors import NousError, bound_text
 from nous.ports.extensions import ExtensionListener, Extensions, HookCall, HookName, HookOutcome, HookWarning
 from nous.ports.tool import Tool
-from nous.protocol.event_codes import StatusCode
-from nous.protocol.events import StatusEvent, WarningEvent
+from nous.protocol.events import StatusCode, StatusEvent, WarningEvent
 from nous.protocol.responses import ExtensionInfo
 from nous.runtime.toolbox import Toolbox
 from nous.telemetry.log import get_log

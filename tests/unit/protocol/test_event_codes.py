@@ -10,14 +10,8 @@ from typing import Any, Final, get_args
 
 import pytest
 
-from nous.protocol.event_codes import (
-    START_WARNING_CODES,
-    STATUS_CODES,
-    WARNING_CODES,
-    StartWarningCode,
-    StatusCode,
-    WarningCode,
-)
+from nous.protocol.event_codes import START_WARNING_CODES, STATUS_CODES, WARNING_CODES
+from nous.protocol.events import StartWarningCode, StatusCode, WarningCode
 from tests.support.home import ROOT
 
 TABLES: Final[dict[str, set[str]]] = {
@@ -28,7 +22,7 @@ TABLES: Final[dict[str, set[str]]] = {
 }
 """Structs with a code, and the codes they may have."""
 
-SOURCES: Final = [path for path in (ROOT / "nous").rglob("*.py") if path.name != "event_codes.py"]
+SOURCES: Final = [path for path in (ROOT / "nous").rglob("*.py") if path.name not in ("event_codes.py", "events.py")]
 RECORDED: Final = [*(ROOT / "fixtures").rglob("*.ndjson"), *(ROOT / "protocol" / "v1" / "examples").glob("*.ndjson")]
 
 
