@@ -212,6 +212,7 @@ async function overASocket(path, flags) {
   await events.until(screen.seen(runId, "agent_end"));
   await commands.call("shutdown");
   await commands.close();
+  await events.close();
   console.log(`exit code ${(await exit)[0]}`);
 }
 

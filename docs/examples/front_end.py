@@ -103,8 +103,10 @@ class Connection:
 
     async def close(self):
         """Say that no more commands come, and read to the end."""
-        self._writer.close()
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
         await self.reading
+        self._writer.close()
 
 
 async def say_hello(connection):
@@ -204,6 +206,7 @@ async def over_a_socket(path, flags):
     await events.until(screen.seen(run_id, "agent_end"))
     await commands.call("shutdown")
     await commands.close()
+    await events.close()
     print(f"exit code {await process.wait()}")
 
 

@@ -52,7 +52,7 @@ exit code 0
 def program(request: pytest.FixtureRequest) -> list[str]:
     name = str(request.param)
     if name.endswith(".py"):
-        return [sys.executable, str(EXAMPLES / name)]
+        return [sys.executable, "-W", "error", str(EXAMPLES / name)]
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed: the front end in Node was not run")
