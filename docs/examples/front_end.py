@@ -74,7 +74,8 @@ class Connection:
         self.reading = asyncio.create_task(self._read(reader))
 
     async def _read(self, reader):
-        while line := await reader.readline():  # LF alone ends a line
+        # LF alone ends a line. What comes after the last LF is a line that was cut.
+        while (line := await reader.readline()).endswith(b"\n"):
             message = json.loads(line)
             if "ok" not in message:
                 self._screen.show(message)
