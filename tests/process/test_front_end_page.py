@@ -105,6 +105,18 @@ def test_a_daemon_that_does_not_start_is_not_waited_for(
     assert "the daemon has gone" in out.stderr
 
 
+def test_a_line_that_was_cut_is_ignored(program: list[str], environ: dict[str, str], tmp_path: Path) -> None:
+    ready = '{"v":"1","id":"evt-1","type":"status","payload":{"message":"ready","server":"cut","provider":"p"}}'
+    fake = tmp_path / "bin" / "nous"
+    fake.write_text(
+        f"#!/bin/sh\nprintf '%s\\n%s' '{ready}' '{ready[:20]}'\nexec >&-\nexec cat >/dev/null\n", encoding="utf-8"
+    )
+    out = run_program(program, environ, tmp_path)
+    assert (out.returncode, out.stdout) == (1, "ready: cut with p\n")
+    assert "the daemon has gone" in out.stderr
+    assert "JSON" not in out.stderr
+
+
 def test_every_console_command_gives_the_output_it_shows(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     (block,) = [block for block in read_blocks(PAGE) if block.language == "console"]
