@@ -9,4 +9,4 @@ SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH
 "$python" -m hatchling build -d dist
 cd dist
-if command -v sha256sum >/dev/null; then sha256sum nous-*; else shasum -a 256 nous-*; fi >SHA256SUMS
+if command -v sha256sum >/dev/null; then sha256sum nous_core-*; else shasum -a 256 nous_core-*; fi >SHA256SUMS

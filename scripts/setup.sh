@@ -28,6 +28,10 @@ install() {
     "$venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@"
 }
 install --require-hashes --requirement requirements.lock
+# Until 0.1.0 the distribution was called nous.
+if "$venv/bin/python" -c 'import importlib.metadata as m, sys; sys.exit(m.version("nous") != "0.1.0")' 2>/dev/null; then
+    "$venv/bin/python" -m pip uninstall --quiet --yes --disable-pip-version-check nous
+fi
 install --no-deps --no-build-isolation --editable .
 # What pip compiles of other packages: without it each start would, where byte code may not be written.
 "$venv/bin/python" -m compileall -q nous

@@ -13,6 +13,7 @@ from nous.cli.answer import fail, settle_correlation_id
 from nous.cli.terminal import OutputClosedError, say_text
 from nous.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, NousError, as_nous_error
 from nous.system.prctl import set_non_dumpable
+from nous.system.python import other_distribution
 from nous.telemetry.log import get_log
 from nous.telemetry.operations import operations
 
@@ -141,6 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (docs/errors.md)."""
     _fill_standard_descriptors()
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    if (other := other_distribution()) is not None:
+        return _run("start", lambda _: _refuse_beside(other), argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         return _run("help", lambda _: _answer(usage(), EXIT_OK if argv else EXIT_USAGE), [])
     if argv[0] in ("-V", "--version"):
@@ -163,6 +166,11 @@ def _answer(text: str, exit_code: int) -> int:
 def _find_command(name: str) -> Command:
     found = COMMANDS.get(name)
     return _unknown(name) if found is None else found[1]
+
+
+def _refuse_beside(other: str) -> int:
+    cause = f"the distribution {other} is installed here too, and writes into the same directory"
+    raise NousError("invalid_usage", cause, hint="Uninstall nous and nous-core, then install nous-core alone.")
 
 
 def _unknown(name: str) -> Command:

@@ -1,8 +1,9 @@
-"""Programs of nous's own that run in an interpreter of their own: what may hang or eat memory goes there."""
+"""The Python environment: nous's own programs in interpreters of their own, and what else is installed as ``nous``."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -26,3 +27,17 @@ def _program(module: str) -> str:
     package_parent = str(Path(nous.__file__).parent.parent)
     paths = [package_parent, *(path for path in sys.path if path.startswith("/"))]
     return _PROGRAM.format(paths=paths, module=module)
+
+
+def other_distribution() -> str | None:
+    """Return the name and version of another distribution that installs a package ``nous`` here, if there is one.
+
+    Ours is called ``nous-core``.  Both write into the same directory, so modules of either may be the other's.
+    """
+    places = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    for place in dict.fromkeys([str(Path(nous.__file__).parent.parent), *places]):
+        with suppress(OSError):
+            for name in (path.name for path in Path(place).iterdir()):
+                if name.lower().startswith("nous-") and name.endswith((".dist-info", ".egg-info")):
+                    return name.rpartition(".")[0]
+    return None

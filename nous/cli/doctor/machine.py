@@ -20,6 +20,10 @@ _PROGRAM_MS: Final = 10_000
 _PROGRAM_MEMORY_BYTES: Final = 1 << 30
 
 
+DISTRIBUTION: Final = "nous-core"
+"""What the package ``nous`` is called in a package index, where ``nous`` is another project."""
+
+
 class Machine:
     """The real one.  A test puts facts of its own in the place of those that it cannot bring about."""
 
@@ -32,7 +36,7 @@ class Machine:
     def requirements(self) -> list[str]:
         """Return what nous needs, as its package says it (``name>=1.2``), or nothing if it is not installed."""
         try:
-            return [line for line in importlib.metadata.requires("nous") or [] if ";" not in line]
+            return [line for line in importlib.metadata.requires(DISTRIBUTION) or [] if ";" not in line]
         except importlib.metadata.PackageNotFoundError:
             return []
 
