@@ -17,7 +17,7 @@ from nous.protocol.messages import Message, TreeNode, Usage
 
 PROTOCOL_VERSION: Final = "1"
 
-RunState = Literal["idle", "running", "aborting"]
+RunStateName = Literal["idle", "running", "aborting"]
 
 
 class Answer(Struct, frozen=True, kw_only=True, tag_field=None):
@@ -74,7 +74,7 @@ class RunInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     run_id: str
     session_id: str
-    run_state: RunState
+    run_state: RunStateName
     started_at: str
     seq: int
     pending_counts: PendingCounts
@@ -118,7 +118,7 @@ class State(Answer, frozen=True):
     not known.
     """
 
-    run_state: RunState
+    run_state: RunStateName
     run_id: str
     session_id: str
     steering_mode: QueueMode

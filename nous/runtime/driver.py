@@ -22,7 +22,7 @@ from nous.errors import NousError, as_nous_error
 from nous.ports.system import Clock
 from nous.protocol.entries import Compaction
 from nous.protocol.events import AgentEnd, ErrorEvent, MessageEnd, ToolExecutionEnd, untraced_line
-from nous.protocol.responses import PendingCounts, RunState
+from nous.protocol.responses import PendingCounts, RunStateName
 from nous.runtime.performer import Performer
 from nous.runtime.publisher import Publisher
 from nous.runtime.recorder import Recorder
@@ -132,7 +132,7 @@ class RunDriver:
         return None if self._is_recorded else self.broken
 
     @property
-    def state(self) -> RunState:
+    def state(self) -> RunStateName:
         """What clients are told: running or aborting."""
         return "aborting" if self._machine.run.aborting else "running"
 
