@@ -62,6 +62,7 @@ _FOREIGN: Final[dict[str, tuple[str, str]]] = {
     "InvalidURL": ("provider_error", "the address is not valid"),
     "TooManyRedirects": ("provider_error", "the answer is a redirect"),
     "DecodingError": ("provider_error", "the answer cannot be decompressed"),
+    "SSEError": ("provider_error", "malformed: the stream of events cannot be read"),
     "HTTPStatusError": ("provider_error", "the provider refused the request"),
     "CookieConflict": ("provider_error", "the provider's cookies conflict"),
     "TransportError": ("provider_unavailable", "cut: the connection broke"),
@@ -143,7 +144,7 @@ def fault_of_exception(error: Exception) -> NousError:
     if _is_certificate_error(error):
         return NousError("provider_error", "TLS: the provider's certificate is not accepted")
     for cls in type(error).__mro__:
-        if cls.__name__ in _FOREIGN and cls.__module__.partition(".")[0] == "httpx":
+        if cls.__name__ in _FOREIGN and cls.__module__.partition(".")[0] == "httpx2":
             return client_fault(cls.__name__)
     if isinstance(error, OSError):
         return NousError("provider_unavailable", "cut: the connection broke")

@@ -254,7 +254,7 @@ def _conceal(cause: str | None, headers: Mapping[str, str]) -> str | None:
 
 
 def route_to(url: str, environ: Mapping[str, str]) -> Route:
-    """Return how ``url`` is reached: by httpx through a proxy, or if the address has to be encoded first.
+    """Return how ``url`` is reached: by httpx2 through a proxy, or if the address has to be encoded first.
 
     Raises:
         NousError: what :func:`find_proxy` raises.

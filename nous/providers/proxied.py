@@ -1,6 +1,6 @@
-"""httpx as a client, for what :mod:`nous.providers.direct` does not do: proxies, and addresses that have to be encoded.
+"""httpx2 as a client for what :mod:`nous.providers.direct` does not do: proxies, and addresses that need encoding.
 
-The only importer of httpx; it is imported when such a client is made.
+The only importer of httpx2; it is imported when such a client is made.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nous.providers.patience import Patience, within
 if TYPE_CHECKING:
     import ssl
 
-    import httpx
+    import httpx2
 
 MAX_KEPT_TRIED: Final = 4
 """How many kept connections may turn out to be closed before the request fails."""
@@ -36,11 +36,11 @@ CLOSE_MS: Final = 2_000
 class ProxiedAnswer:
     """See :class:`nous.providers.answer.Answer`.  The body is read in a task of its own.
 
-    The task is at most one network read ahead of the reader, and passes on all that has arrived as one piece: httpx
+    The task is at most one network read ahead of the reader, and passes on all that has arrived as one piece: httpx2
     yields each HTTP chunk on its own.
     """
 
-    def __init__(self, response: httpx.Response, idle_timeout_s: float) -> None:
+    def __init__(self, response: httpx2.Response, idle_timeout_s: float) -> None:
         self._idle_timeout_s = idle_timeout_s
         self.waited_s = 0.0
         self.status = response.status_code
@@ -106,7 +106,7 @@ class ProxiedAnswer:
 
 
 class _Attempt:
-    """What is known of one request from the names of httpcore's trace events."""
+    """What is known of one request from the names of httpcore2's trace events."""
 
     def __init__(self) -> None:
         self.is_on_kept_connection = True
@@ -120,7 +120,7 @@ class _Attempt:
 
 
 class ProxiedClient:
-    """Making one imports httpx, which takes a while.  ``context`` is needed for https.  ``proxy_url``: see
+    """Making one imports httpx2, which takes a while.  ``context`` is needed for https.  ``proxy_url``: see
     :mod:`nous.providers.proxies`; the environment is not read here.
     """
 
@@ -135,14 +135,14 @@ class ProxiedClient:
     ) -> None:
         from http.cookiejar import CookieJar, DefaultCookiePolicy
 
-        import httpx
+        import httpx2
 
         self._idle_timeout_s = idle_timeout_s
         self._stall_timeout_s = stall_timeout_s
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             headers={"user-agent": f"nous/{__version__}", "accept": "text/event-stream", "accept-encoding": "identity"},
-            timeout=httpx.Timeout(idle_timeout_s, connect=connect_timeout_s, pool=None),
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_S),
+            timeout=httpx2.Timeout(idle_timeout_s, connect=connect_timeout_s, pool=None),
+            limits=httpx2.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_S),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             trust_env=False,
             verify=True if context is None else context,
@@ -154,7 +154,7 @@ class ProxiedClient:
         """Send a request and return its answer, as far as the head.  Raises what a failure is mapped to.
 
         As in :meth:`nous.providers.direct.DirectClient.open`, a kept connection that is closed before any byte of an
-        answer is replaced; httpx may keep several of them.
+        answer is replaced; httpx2 may keep several of them.
         """
         for _ in range(MAX_KEPT_TRIED):
             attempt = _Attempt()
@@ -188,7 +188,7 @@ class ProxiedClient:
             await self._client.aclose()
 
 
-async def _close(response: httpx.Response) -> None:
+async def _close(response: httpx2.Response) -> None:
     await response.aclose()
 
 

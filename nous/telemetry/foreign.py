@@ -1,6 +1,6 @@
 """What other packages and Python itself would print on stderr becomes records of ours.
 
-stderr carries JSON lines only (protocol v1, section 3), but asyncio and httpx use :mod:`logging`, and Python prints
+stderr carries JSON lines only (protocol v1, section 3), but asyncio and httpx2 use :mod:`logging`, and Python prints
 warnings and the errors it cannot raise anywhere.  Their texts may quote content, so a record holds the logger's name,
 the text's first line and the exception's type and place, never its message.
 """

@@ -20,7 +20,7 @@ LATER = (
 )
 """What a run needs and a first answer does not."""
 
-NEVER = ("httpx", "structlog", "yaml", "jsonschema", "pathspec", "shutil", "nous.extensions.host")
+NEVER = ("httpx", "httpx2", "structlog", "yaml", "jsonschema", "pathspec", "shutil", "nous.extensions.host")
 
 
 def run(program: str, *arguments: str) -> list[str]:

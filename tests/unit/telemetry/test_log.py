@@ -130,7 +130,7 @@ def test_a_process_that_logs_nothing_imports_nothing_and_starts_no_thread() -> N
     )
     threads, *modules = done.stdout.decode("ascii").split()
     assert threads == "1"
-    assert set(modules) & {"structlog", "logging", "asyncio", "yaml", "httpx", "anyio", "traceback"} == set()
+    assert set(modules) & {"structlog", "logging", "asyncio", "yaml", "httpx2", "anyio", "traceback"} == set()
 
 
 def test_structlog_renders() -> None:

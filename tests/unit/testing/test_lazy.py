@@ -11,7 +11,7 @@ import pytest
 import nous.testing
 from tests.support.home import ROOT
 
-HEAVY = ("anyio", "asyncio", "msgspec", "httpx", "yaml", "structlog", "hypothesis", "nous.replay", "nous.client")
+HEAVY = ("anyio", "asyncio", "msgspec", "httpx2", "yaml", "structlog", "hypothesis", "nous.replay", "nous.client")
 
 PROGRAM = """
 import sys
