@@ -107,7 +107,11 @@ class Spawned:
             return await self.process.wait()
 
     def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        """Signal the daemon, if it still runs."""
+        # Not process.send_signal, which reaps a daemon that has just ended: asyncio would report 255 then.
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def stderr(self) -> bytes:
         return self._stderr.read_bytes()
