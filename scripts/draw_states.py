@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from nous.engine.inputs import HookAnswered, Input
-from nous.engine.transitions import AFTER_HOOK, TRANSITIONS, State
+from nous.engine.transitions import AFTER_HOOK, TRANSITIONS, Phase
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "engine.md"
 
@@ -24,7 +24,7 @@ def name_of(kind: type[Input]) -> str:
 
 def steady_inputs() -> list[type[Input]]:
     """Return the inputs that every active state takes and that lead nowhere: left out of the drawing."""
-    active = {state for state, _ in TRANSITIONS} - {State.READY}
+    active = {state for state, _ in TRANSITIONS} - {Phase.READY}
     kinds = dict.fromkeys(kind for _, kind in TRANSITIONS)
     return [
         kind
@@ -33,10 +33,10 @@ def steady_inputs() -> list[type[Input]]:
     ]
 
 
-def edges() -> dict[tuple[State, State], list[str]]:
+def edges() -> dict[tuple[Phase, Phase], list[str]]:
     """Return the names of the inputs that lead from one state to another, in the order of the states."""
-    steady, order = steady_inputs(), list(State)
-    found: dict[tuple[State, State], list[str]] = {}
+    steady, order = steady_inputs(), list(Phase)
+    found: dict[tuple[Phase, Phase], list[str]] = {}
     for row in TRANSITIONS.values():
         if row.input not in steady:
             for to in sorted(row.to, key=order.index):
@@ -57,9 +57,9 @@ def drawing() -> str:
         [
             "```mermaid",
             "stateDiagram-v2",
-            f"    [*] --> {State.READY.value}",
+            f"    [*] --> {Phase.READY.value}",
             *lines,
-            f"    {State.ENDED.value} --> [*]",
+            f"    {Phase.ENDED.value} --> [*]",
             "```",
             "",
             f"Taken in every state between the first and the last, which they do not change: {steady}.",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from nous.cli.answer import succeed
-from nous.cli.options import Parser, add_state_flags, load_settings, parse
+from nous.cli.options import OptionParser, add_state_flags, load_settings, parse
 from nous.cli.terminal import say
 from nous.config.provider import resolve_key
 from nous.config.settings import Settings
@@ -19,7 +19,7 @@ _STATES: Final = {"set": "set", "unset": "not set", "none": "needs no key"}
 
 
 def run(arguments: Sequence[str]) -> int:
-    parser = Parser(prog="nous auth", description="Say which providers have their keys. No key is ever shown.")
+    parser = OptionParser(prog="nous auth", description="Say which providers have their keys. No key is ever shown.")
     parser.add_argument("action", choices=("check",), help="look into the environment")
     add_state_flags(parser)
     parser.add_argument("--json", action="store_true", help="answer with one object")

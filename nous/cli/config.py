@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from nous.cli.answer import print_json, succeed
-from nous.cli.options import Parser, add_daemon_flags, add_state_flags, load_settings, parse
+from nous.cli.options import OptionParser, add_daemon_flags, add_state_flags, load_settings, parse
 from nous.cli.terminal import Ink, say, say_text, say_value
 from nous.config.checks import check_settings
 from nous.config.keys import KEYS, SECTIONS, build_settings, find_key, flatten, suggest_key
@@ -43,8 +43,8 @@ def run(arguments: Sequence[str]) -> int:
     return command(arguments[1:])
 
 
-def make_parser(name: str, description: str) -> Parser:
-    parser = Parser(prog=f"nous config {name}", description=description)
+def make_parser(name: str, description: str) -> OptionParser:
+    parser = OptionParser(prog=f"nous config {name}", description=description)
     add_state_flags(parser)
     parser.add_argument("--json", action="store_true", help="answer with one object")
     return parser

@@ -12,7 +12,7 @@ import anyio
 import msgspec
 
 from nous.cli.follow import follow_run
-from nous.cli.options import Parser, add_state_flags, parse
+from nous.cli.options import OptionParser, add_state_flags, parse
 from nous.cli.terminal import write_bytes
 from nous.cli.transcript import EventLines
 from nous.client import Client, Response
@@ -28,7 +28,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="nous ctl", description="Send one command to a daemon and print its answer, one JSON line.")
+    parser = OptionParser(
+        prog="nous ctl", description="Send one command to a daemon and print its answer, one JSON line."
+    )
     parser.add_argument("type", metavar="TYPE", help="the command: ping, get_state, prompt ...")
     parser.add_argument("payload", metavar="JSON", nargs="?", default="{}", help="its payload, an object; - for stdin")
     parser.add_argument("--socket", metavar="PATH", type=Path, required=True, help="where nous serve --socket listens")

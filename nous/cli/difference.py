@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nous.cli.terminal import Ink
-from nous.replay.diff import Change, Comparison
+from nous.replay.diff import Comparison, Difference
 
 
 def write_comparison(ink: Ink, found: Comparison) -> None:
@@ -24,7 +24,7 @@ def summary(found: Comparison) -> str:
     return ", ".join(f"{found.count(kind)} {kind}" for kind in ("changed", "added", "removed"))
 
 
-def _write_change(ink: Ink, change: Change) -> None:
+def _write_change(ink: Ink, change: Difference) -> None:
     field = f", {change.field}" if change.field else ""
     at = "" if change.at is None else f", from character {change.at}"
     ink.line((f"{change.kind}  ", "yellow"), (f"{change.where}{field}", "bold"), (at, "dim"))

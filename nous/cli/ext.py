@@ -14,7 +14,7 @@ import msgspec
 from msgspec import to_builtins
 
 from nous.cli.answer import print_json, succeed
-from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
+from nous.cli.options import OptionParser, add_state_flags, load_settings, parse, state_root
 from nous.cli.serve import secret_variables
 from nous.cli.terminal import exact_line, many_lines, note, say, say_text, write_stderr
 from nous.config.settings import Settings
@@ -30,7 +30,7 @@ from nous.extensions.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from nous.extensions.pending import CallFailedError, Question
 from nous.extensions.places import place_of, project_directory
 from nous.extensions.policy import KEYS, policy_in_force
-from nous.extensions.wire import CallKind, Hello, Result
+from nous.extensions.wire import CallKind, HelloLine, ResultLine
 from nous.system.clock import SystemClock
 from nous.system.state_dir import open_state_dir
 from nous.system.trust import TrustStore
@@ -56,8 +56,8 @@ def run(arguments: Sequence[str]) -> int:
     return command(arguments[1:])
 
 
-def make_parser(name: str, description: str) -> Parser:
-    parser = Parser(prog=f"nous ext {name}", description=description)
+def make_parser(name: str, description: str) -> OptionParser:
+    parser = OptionParser(prog=f"nous ext {name}", description=description)
     add_state_flags(parser)
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="the project (default: here)")
     parser.add_argument("--json", action="store_true", help="answer with one object")
@@ -261,7 +261,7 @@ class _Trial:
                 extension, failed.reason, "timeout" if failed.code == "extension_timeout" else "internal_error"
             )
 
-    async def _note(self, extension: Extension, hello: Hello) -> None:
+    async def _note(self, extension: Extension, hello: HelloLine) -> None:
         """A trial registers nothing."""
 
 
@@ -294,7 +294,7 @@ def read_input(text: str) -> Any:
         raise NousError("invalid_usage", "--input: not JSON") from None
 
 
-def read_value(result: Result) -> dict[str, Any]:
+def read_value(result: ResultLine) -> dict[str, Any]:
     if result.error is not None:
         raise CallFailedError("extension_error", f"it answered with an error: {result.error}")
     return result.value

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from nous.cli.answer import succeed
-from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
+from nous.cli.options import OptionParser, add_state_flags, load_settings, parse, state_root
 from nous.cli.terminal import say
 from nous.config.settings import RetentionSettings
 from nous.errors import EXIT_OK
@@ -17,7 +17,7 @@ from nous.system.state_dir import dead_epochs, is_dead, remove_dead_locks, state
 
 
 def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+    parser = OptionParser(
         prog="nous gc",
         description="Remove sessions, traces and tool outputs that the settings under retention call too old. "
         "Without such settings these stay. Copies of extensions that nobody trusts any more always go. "

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nous.cli.answer import succeed
-from nous.cli.options import Parser, add_state_flags, parse, state_root
+from nous.cli.options import OptionParser, add_state_flags, parse, state_root
 from nous.cli.terminal import say
 from nous.system.state_dir import init_state_dir
 
 
 def run(arguments: Sequence[str]) -> int:
-    parser = Parser(prog="nous init", description="Make the state directory. Nothing else ever makes it unasked.")
+    parser = OptionParser(prog="nous init", description="Make the state directory. Nothing else ever makes it unasked.")
     add_state_flags(parser)
     parser.add_argument("--json", action="store_true", help="answer with one object")
     options = parse(parser, arguments)

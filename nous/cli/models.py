@@ -12,7 +12,7 @@ import anyio
 from msgspec import structs
 
 from nous.cli.answer import succeed
-from nous.cli.options import Parser, add_state_flags, load_settings, parse
+from nous.cli.options import OptionParser, add_state_flags, load_settings, parse
 from nous.cli.terminal import say
 from nous.config.settings import Settings
 from nous.errors import NousError
@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="nous models", description="List providers, and the models nous knows something about.")
+    parser = OptionParser(prog="nous models", description="List providers, and the models nous knows something about.")
     add_state_flags(parser)
     # Not the setting of that name: an address that was set for one provider must not become another's.
     parser.add_argument("--provider", dest="only", metavar="NAME", help="only this one")

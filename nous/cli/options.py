@@ -39,7 +39,7 @@ def terminal_width() -> int:
     return width if width > 0 else 80
 
 
-class Parser(argparse.ArgumentParser):
+class OptionParser(argparse.ArgumentParser):
     """Like argparse's, but a wrong command line is an error of the taxonomy (exit 6), not an exit."""
 
     def __init__(self, **options: Any) -> None:

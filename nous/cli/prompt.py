@@ -13,7 +13,7 @@ import anyio
 
 from nous.cli.attachments import read_image, read_schema
 from nous.cli.follow import follow_run
-from nous.cli.options import Parser, add_daemon_flags, add_state_flags, daemon_arguments, load_settings, parse
+from nous.cli.options import OptionParser, add_daemon_flags, add_state_flags, daemon_arguments, load_settings, parse
 from nous.cli.terminal import note, write_stderr
 from nous.cli.transcript import EventLines, OutputValue, Transcript, Writer
 from nous.client import Client, DaemonGoneError
@@ -41,7 +41,7 @@ def tell_ignored_project(options: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="nous prompt", description="Run the agent once and show what it does.")
+    parser = OptionParser(prog="nous prompt", description="Run the agent once and show what it does.")
     parser.add_argument("text", metavar="TEXT", help="what to ask; - reads it from stdin")
     parser.add_argument("--session", metavar="ID", help="go on with this session")
     parser.add_argument("--thinking", choices=get_args(ThinkingLevel), help="how much the model is to think")

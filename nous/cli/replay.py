@@ -9,7 +9,7 @@ from typing import Final
 from xml.etree import ElementTree
 
 from nous.cli.answer import fail, succeed
-from nous.cli.options import Parser, add_state_flags, parse
+from nous.cli.options import OptionParser, add_state_flags, parse
 from nous.cli.terminal import Ink, Style, say
 from nous.errors import EXIT_OK, NousError
 from nous.replay.describe import count_verdicts, describe_update, explain, failure_text, headline, verdict_word
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = OptionParser(
         prog="nous replay",
         description="Replay recorded runs. Exit code: 0 all identical; else the worst of 5 diverged, 2 broken or "
         "unverified, 6 not a trace, in this order.",

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from nous.cli.answer import print_json, succeed
-from nous.cli.options import Parser, add_state_flags, parse
+from nous.cli.options import OptionParser, add_state_flags, parse
 from nous.cli.terminal import say_value
 from nous.errors import EXIT_OK
 from nous.protocol.schema import documents, render
 
 
 def run(arguments: Sequence[str]) -> int:
-    parser = Parser(prog="nous schema", description="Print the protocol's JSON Schema, or write it to a directory.")
+    parser = OptionParser(
+        prog="nous schema", description="Print the protocol's JSON Schema, or write it to a directory."
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, help="write one file per document there")
     add_state_flags(parser)
     parser.add_argument("--json", action="store_true", help="answer with one object")

@@ -14,13 +14,13 @@ import anyio
 
 from nous import __version__
 from nous.cli.answer import CORRELATION_VARIABLE
-from nous.cli.options import Parser, add_daemon_flags, add_state_flags, load_settings, parse
+from nous.cli.options import OptionParser, add_daemon_flags, add_state_flags, load_settings, parse
 from nous.config.keys import flatten
 from nous.config.layers import allows_bootstrap
 from nous.config.load import Loaded
 from nous.config.provider import KEY_VARIABLES, require_provider
 from nous.config.settings import ProviderName, Settings
-from nous.config.settings import ProviderSettings as ProviderSection
+from nous.config.settings import ProviderSection as ProviderSection
 from nous.errors import NousError, bound_text
 from nous.extensions.places import may_be_any
 from nous.ports.extensions import Extensions
@@ -148,7 +148,9 @@ def start_warnings(loaded: Loaded) -> tuple[StartWarning, ...]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="nous serve", description="Run the daemon. Without --socket it speaks over stdin and stdout.")
+    parser = OptionParser(
+        prog="nous serve", description="Run the daemon. Without --socket it speaks over stdin and stdout."
+    )
     add_state_flags(parser)
     add_daemon_flags(parser)
     parser.add_argument("--socket", metavar="PATH", type=Path, help="serve PATH and PATH.events instead of stdio")

@@ -21,7 +21,7 @@ from nous.cli.conversation import (
     write_tree,
     write_verdict,
 )
-from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
+from nous.cli.options import OptionParser, add_state_flags, load_settings, parse, state_root
 from nous.cli.terminal import Ink, note, say, say_text, say_value, write_bytes
 from nous.cli.timeline import snippet
 from nous.cli.trace import held_secrets
@@ -66,14 +66,14 @@ def run(arguments: Sequence[str]) -> int:
     return command(arguments[1:])
 
 
-def make_parser(name: str, description: str) -> Parser:
-    parser = Parser(prog=f"nous session {name}", description=description)
+def make_parser(name: str, description: str) -> OptionParser:
+    parser = OptionParser(prog=f"nous session {name}", description=description)
     add_state_flags(parser)
     parser.add_argument("--json", action="store_true", help="answer with one object")
     return parser
 
 
-def make_session_parser(name: str, description: str) -> Parser:
+def make_session_parser(name: str, description: str) -> OptionParser:
     parser = make_parser(name, description)
     parser.add_argument("session_id", metavar="SESSION", help="its id, as nous session list shows it")
     return parser

@@ -8,7 +8,7 @@ import msgspec
 
 from nous.cli.terminal import Ink, Style
 from nous.cli.transcript import complaint, short_arguments
-from nous.replay.show import MessagePart, Notice, Text, Timeline, ToolPart, Turn
+from nous.replay.show import MessagePart, Notice, ShownTurn, Text, Timeline, ToolPart
 
 SNIPPET_CHARACTERS: Final = 76
 LABEL_WIDTH: Final = 9
@@ -26,7 +26,7 @@ STATUS_STYLES: Final[dict[str, Style]] = {
 def write_timeline(ink: Ink, run: Timeline) -> None:
     _write_head(ink, run)
     for part in run.parts:
-        if isinstance(part, Turn):
+        if isinstance(part, ShownTurn):
             ink.line(_time(part.at_ms), (f"turn {part.turn_id}", "bold"), f"  {part.kind}")
             for inner in part.parts:
                 _write_part(ink, inner, "  ")
@@ -131,10 +131,10 @@ def timeline_json(run: Timeline) -> dict[str, Any]:
     return {**fields, "parts": [_part_json(part) for part in run.parts]}
 
 
-def _part_json(part: Turn | MessagePart | ToolPart | Notice) -> dict[str, Any]:
-    kinds: dict[type, str] = {Turn: "turn", MessagePart: "message", ToolPart: "tool"}
+def _part_json(part: ShownTurn | MessagePart | ToolPart | Notice) -> dict[str, Any]:
+    kinds: dict[type, str] = {ShownTurn: "turn", MessagePart: "message", ToolPart: "tool"}
     fields = {name: _plain(value) for name, value in msgspec.structs.asdict(part).items()}
-    if isinstance(part, Turn):
+    if isinstance(part, ShownTurn):
         fields["parts"] = [_part_json(inner) for inner in part.parts]
     kind = fields.pop("kind", "") if isinstance(part, Notice) else kinds[type(part)]
     return {"type": kind, **fields}

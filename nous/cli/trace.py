@@ -14,7 +14,7 @@ import msgspec
 
 from nous.cli.answer import fail, succeed
 from nous.cli.difference import summary, write_comparison
-from nous.cli.options import Parser, add_state_flags, load_settings, parse, state_root
+from nous.cli.options import OptionParser, add_state_flags, load_settings, parse, state_root
 from nous.cli.terminal import Ink, Style, note, say_text, say_value, write_bytes
 from nous.cli.timeline import STATUS_STYLES, duration, snippet, timeline_json, write_timeline
 from nous.config.keys import flatten, hidden_values
@@ -62,8 +62,8 @@ def run(arguments: Sequence[str]) -> int:
     return command(arguments[1:])
 
 
-def make_parser(name: str, description: str) -> Parser:
-    parser = Parser(prog=f"nous trace {name}", description=description)
+def make_parser(name: str, description: str) -> OptionParser:
+    parser = OptionParser(prog=f"nous trace {name}", description=description)
     add_state_flags(parser)
     parser.add_argument("--json", action="store_true", help="answer with one object")
     return parser

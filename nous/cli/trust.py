@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nous.cli.answer import succeed
-from nous.cli.options import Parser, add_state_flags, parse, state_root
+from nous.cli.options import OptionParser, add_state_flags, parse, state_root
 from nous.cli.terminal import say
 from nous.config.layers import read_file_layer
 from nous.config.project import PROJECT_FILE, ProjectFile, read_project_file
@@ -32,8 +32,8 @@ def run(arguments: Sequence[str]) -> int:
     return report(str(path), "trusted", project.digest, as_json=options.json)
 
 
-def make_parser() -> Parser:
-    parser = Parser(
+def make_parser() -> OptionParser:
+    parser = OptionParser(
         prog="nous trust",
         description="Let the configuration that comes with a project count, as it is now. Read it first. When it "
         "changes it has to be trusted again.",

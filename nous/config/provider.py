@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from nous.config.settings import ProviderName, ProviderSettings, Settings
+from nous.config.settings import ProviderName, ProviderSection, Settings
 from nous.errors import NousError
 from nous.telemetry.log import hide_value
 
@@ -49,7 +49,7 @@ def require_provider(settings: Settings) -> ProviderName:
     return provider.name
 
 
-def resolve_key(provider: ProviderSettings, environ: Mapping[str, str]) -> str | None:
+def resolve_key(provider: ProviderSection, environ: Mapping[str, str]) -> str | None:
     """Return the provider's key, or None if it is used without one.
 
     A variable named in ``api_key_env`` must hold a key.  The vendor's own variable must too, unless the provider is

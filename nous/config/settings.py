@@ -83,7 +83,7 @@ class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A mapping of the configuration."""
 
 
-class ProviderSettings(_Section, frozen=True, kw_only=True):
+class ProviderSection(_Section, frozen=True, kw_only=True):
     """Which model answers, and how it is reached."""
 
     name: Annotated[
@@ -404,7 +404,7 @@ class Settings(_Section, frozen=True, kw_only=True):
             owner_only=True,
         ),
     ] = None
-    provider: ProviderSettings = ProviderSettings()
+    provider: ProviderSection = ProviderSection()
     providers: ProvidersSettings = ProvidersSettings()
     daemon: DaemonSettings = DaemonSettings()
     engine: EngineSettings = EngineSettings()

@@ -42,6 +42,6 @@ def parse_yaml(source: SourceFile, *, any_text: bool = False) -> Node:
     Raises:
         NousError: ``invalid_config``, its cause ``FILE:LINE: path.of.key: what``.
     """
-    from nous.config.yaml_parser import Parser
+    from nous.config.yaml_parser import YamlParser
 
-    return Parser(source, any_text=any_text).parse()
+    return YamlParser(source, any_text=any_text).parse()

@@ -32,7 +32,7 @@ _HALF_BREAK: Final = re.compile("[\x85\u2028\u2029]")
 _MAX_DIGITS: Final = 18
 
 
-class Parser:
+class YamlParser:
     """Builds nodes from PyYAML's events.
 
     Events, not PyYAML's own trees: they come one at a time, so that depth and aliases are refused before anything

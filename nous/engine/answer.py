@@ -38,7 +38,7 @@ class _Thought:
         return ThinkingBlock(text="".join(self.pieces), signature=self.signature)
 
 
-class Answer:
+class StreamedAnswer:
     """Collects items of one model call.  Costs nothing per delta but a list append.
 
     ``text`` takes pieces of text.  ``usage`` is the last one reported, ``has_usage`` whether one was.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nous.engine.answer import Answer
+from nous.engine.answer import StreamedAnswer
 from nous.engine.effects import AppendCompaction, CallModel, PlanCompaction, StopModel
 from nous.engine.inputs import (
     CompactionPlanned,
@@ -22,7 +22,7 @@ from nous.engine.inputs import (
 from nous.engine.run_state import RunState
 from nous.engine.spec import request_digest
 from nous.engine.steps import AskHook, Await, Compact, Complete, EndAborted, Fail, Step
-from nous.engine.transitions import AfterHook, State
+from nous.engine.transitions import AfterHook, Phase
 from nous.errors import bound_text
 from nous.ports.extensions import HookOutcome
 from nous.ports.model import Finish, TextDelta, ThinkingDelta, UsageReport
@@ -45,7 +45,7 @@ class CompactionPart:
         self._otherwise: Step = Complete()
         self._plan: CompactionPlanned | None = None
         self._pending: Compaction | None = None
-        self._answer: Answer | None = None
+        self._answer: StreamedAnswer | None = None
         self._call = 0
         self._made = 0
 
@@ -80,7 +80,7 @@ class CompactionPart:
         if answer.block is not None:
             return Fail("policy_blocked", answer.block) if run.is_compaction else self._otherwise
         run.effects.append(PlanCompaction(self._entry_id, run.leaf_id, self._instruction))
-        return Await(State.PLANNING)
+        return Await(Phase.PLANNING)
 
     # -- planning and summarising
 
@@ -102,7 +102,7 @@ class CompactionPart:
         if item.by == "deterministic":
             return self._store_fallback()
         self._call = run.next_call()
-        self._answer = Answer(item.entry_id, set())
+        self._answer = StreamedAnswer(item.entry_id, set())
         left_out = run.images_left_out
         digest = request_digest(run.context_digest, self._instruction, (item.first_kept_entry_id,), left_out)
         run.effects.append(
@@ -117,7 +117,7 @@ class CompactionPart:
                 images_left_out=left_out,
             )
         )
-        return Await(State.SUMMARISING)
+        return Await(Phase.SUMMARISING)
 
     def on_summary_produced(self, item: ModelProduced) -> Step | None:
         """Collect the summary's text, up to the limit of a message."""
@@ -164,7 +164,7 @@ class CompactionPart:
             self._close_call()
             self._run.effects.append(StopModel(self._call))
 
-    def _close_call(self, *, is_free: bool = False) -> Answer:
+    def _close_call(self, *, is_free: bool = False) -> StreamedAnswer:
         """Count what the call cost, however it ended; return what it said.  ``is_free``: it was refused at once."""
         answer, run = self._answer, self._run
         assert answer is not None
@@ -194,7 +194,7 @@ class CompactionPart:
             created_at=run.stamp.ts,
         )
         run.effects.append(AppendCompaction(self._pending))
-        return Await(State.STORING_SUMMARY)
+        return Await(Phase.STORING_SUMMARY)
 
     def on_compaction_stored(self, item: EntryStored) -> Step | None:
         """Count the context anew and go on with what the compaction was for."""

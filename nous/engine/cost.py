@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nous.engine.answer import Answer
+from nous.engine.answer import StreamedAnswer
 from nous.ports.model import Prices
 
 _DECIMALS: Final = 9
@@ -18,7 +18,7 @@ class Costs:
         self._prices = prices
         self.total_usd: float | None = None if prices is None else 0.0
 
-    def add(self, answer: Answer, *, is_whole: bool, is_free: bool = False) -> float | None:
+    def add(self, answer: StreamedAnswer, *, is_whole: bool, is_free: bool = False) -> float | None:
         """Add a call; return what it cost.
 
         ``is_whole``: it came to its own end, so that what it reported is all that it used.  ``is_free``: it was refused

@@ -11,7 +11,7 @@ from nous.protocol.bounds import bound_event
 from nous.protocol.events import DeltaTemplate, Feature, encode_json, event_line, feature_line
 
 
-class Event(NamedTuple):
+class EmittedEvent(NamedTuple):
     """One event as it goes out: ``line`` is the envelope with its LF; ``feature`` who must have asked for it."""
 
     type: type[Struct]
@@ -29,25 +29,25 @@ class Emitter:
         self.seq = 0
         self._k = 0
         self.ts = b""
-        self.out: list[Event] = []
+        self.out: list[EmittedEvent] = []
 
     def emit(self, payload: Struct) -> None:
         """Emit a frozen event: it takes the next ``seq``."""
         self.seq += 1
         self._k = 0
         line = event_line(self._run_id, self.seq, self.ts, payload)
-        self.out.append(Event(type(payload), self.seq, None, bound_event(line, self._max_bytes)))
+        self.out.append(EmittedEvent(type(payload), self.seq, None, bound_event(line, self._max_bytes)))
 
     def emit_feature(self, feature: Feature, payload: Struct) -> None:
         """Emit an event for those who asked for ``feature``: it takes the next ``k`` behind the last ``seq``."""
         self._k += 1
         line = feature_line(self._run_id, self.seq, self._k, self.ts, payload)
-        self.out.append(Event(type(payload), self.seq, feature, bound_event(line, self._max_bytes)))
+        self.out.append(EmittedEvent(type(payload), self.seq, feature, bound_event(line, self._max_bytes)))
 
     def emit_delta(self, kind: type[Struct], template: DeltaTemplate, text: str) -> int:
         """Emit one text delta by its template; return the size of ``text`` as JSON, in bytes."""
         delta = encode_json(text)
         self.seq = seq = self.seq + 1
         self._k = 0
-        self.out.append(Event(kind, seq, None, template.line(seq, self.ts, delta)))
+        self.out.append(EmittedEvent(kind, seq, None, template.line(seq, self.ts, delta)))
         return len(delta) - 2

@@ -13,7 +13,7 @@ from nous.engine.effects import CallHook, StopHook
 from nous.engine.inputs import HookAnswered
 from nous.engine.run_state import RunState
 from nous.engine.steps import AskHook, Await, Fail, Offer, OpenTurn, Resume, Step, TakeTurn
-from nous.engine.transitions import AfterHook, State
+from nous.engine.transitions import AfterHook, Phase
 from nous.ports.extensions import HookName, HookOutcome
 from nous.protocol.events import StatusEvent, WarningEvent
 
@@ -40,7 +40,7 @@ class HookPart:
         self._asked += 1
         self._then = step.then
         run.effects.append(CallHook(self._asked, step.hook, step.payload))
-        return Await(State.IN_HOOK)
+        return Await(Phase.IN_HOOK)
 
     @property
     def asked_for(self) -> AfterHook | None:

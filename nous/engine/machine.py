@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from nous.engine.compaction import CompactionPart
 from nous.engine.effects import Effect, StartTimer, StopTool
-from nous.engine.emitter import Event
+from nous.engine.emitter import EmittedEvent
 from nous.engine.hooks import HookPart
 from nous.engine.inputs import (
     AbortRequested,
@@ -55,7 +55,7 @@ from nous.engine.steps import (
     TakeTurn,
 )
 from nous.engine.toolround import ToolRound
-from nous.engine.transitions import STOPPED_AT_ONCE, TRANSITIONS, AfterHook, State
+from nous.engine.transitions import STOPPED_AT_ONCE, TRANSITIONS, AfterHook, Phase
 from nous.errors import WIRE_CODES, NousError
 from nous.ports.extensions import HookOutcome
 from nous.ports.model import ModelItem
@@ -77,7 +77,7 @@ class RunMachine:
 
     def __init__(self, spec: RunSpec) -> None:
         self.run = run = RunState(spec)
-        self.state = State.READY
+        self.state = Phase.READY
         self.status: RunStatus | None = None
         self.failure: NousError | None = None
         self.calls = ModelCalls(run)
@@ -101,7 +101,7 @@ class RunMachine:
         while step is not None:
             step = _CARRIED_OUT[type(step)](self, step)
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[EmittedEvent]:
         """Return the events since the last call."""
         emitter = self.run.emitter
         out, emitter.out = emitter.out, []
@@ -120,7 +120,7 @@ class RunMachine:
     @property
     def ended(self) -> bool:
         """Whether ``agent_end`` was emitted."""
-        return self.state is State.ENDED
+        return self.state is Phase.ENDED
 
     def elides(self, items: Sequence[ModelItem]) -> bool:
         """Return whether a trace may leave out a :class:`ModelProduced` with these items.
@@ -128,7 +128,7 @@ class RunMachine:
         It may if each item causes exactly one event that holds all of it, so that the input can be made again from
         the events.
         """
-        return self.state is State.CALLING and self.calls.elides(items)
+        return self.state is Phase.CALLING and self.calls.elides(items)
 
     # -- turns
 
@@ -160,7 +160,7 @@ class RunMachine:
         message = run.make_message(run.next_message_id(), "user", text, turn_kind=kind, blocks=blocks)
         run.emit_message_start(message.id, "user")
         run.store(message)
-        return Await(State.STORING_INPUT)
+        return Await(Phase.STORING_INPUT)
 
     def on_input_stored(self, item: EntryStored) -> Step | None:
         """Show the turn's message as stored and make the first model call."""
@@ -255,7 +255,7 @@ class RunMachine:
         if run.aborting:
             return None
         run.aborting = True
-        if self.state is State.CALLING:
+        if self.state is Phase.CALLING:
             self.calls.stop()
             run.warn("provider_aborted", "The model call was stopped.")
             return EndAborted()
@@ -264,11 +264,11 @@ class RunMachine:
             self.hooks.stop()
             return EndAborted()
         grace = StartTimer("abort_grace", run.spec.limits.abort_grace_ms)
-        if self.state is not State.RUNNING_TOOL:
+        if self.state is not Phase.RUNNING_TOOL:
             run.effects.append(grace)
             return None
         run.effects += [StopTool(self.tools.current_id), grace]
-        return Await(State.STOPPING_TOOL)
+        return Await(Phase.STOPPING_TOOL)
 
     def on_timer_fired(self, item: TimerFired) -> Step | None:
         """End an aborted run whose grace is over."""
@@ -313,7 +313,7 @@ class RunMachine:
         self.tools.close()
 
     def _end(self, status: RunStatus) -> None:
-        self.state = State.ENDED
+        self.state = Phase.ENDED
         self.status = status
         self.hooks.give_back()
         run = self.run

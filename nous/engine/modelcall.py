@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import UNSET
 
-from nous.engine.answer import Answer
+from nous.engine.answer import StreamedAnswer
 from nous.engine.effects import CallModel, StopModel
 from nous.engine.inputs import EntryStored, ModelDone, ModelFailed, ModelProduced, TimerFired
 from nous.engine.output import tools_are_off
@@ -26,7 +26,7 @@ from nous.engine.steps import (
     RunTools,
     Step,
 )
-from nous.engine.transitions import State
+from nous.engine.transitions import Phase
 from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.events import DeltaTemplate, MessageUpdate, ThinkingUpdate, ToolArgumentsUpdate
 from nous.protocol.messages import Message, StopReason
@@ -44,7 +44,7 @@ class ModelCalls:
         self.retries = RetryPart(run)
         self._call = 0
         self._has_overflowed = False
-        self._answer: Answer | None = None
+        self._answer: StreamedAnswer | None = None
         self._template: DeltaTemplate | None = None
         self._call_ids: set[str] = set()
 
@@ -53,7 +53,7 @@ class ModelCalls:
         run = self._run
         self._call = run.next_call()
         run.calls_in_turn += 1
-        self._answer = Answer(run.next_message_id(), self._call_ids)
+        self._answer = StreamedAnswer(run.next_message_id(), self._call_ids)
         run.effects.append(
             CallModel(
                 call=self._call,
@@ -69,7 +69,7 @@ class ModelCalls:
                 images_left_out=run.images_left_out,
             )
         )
-        return Await(State.CALLING)
+        return Await(Phase.CALLING)
 
     def stop(self) -> None:
         """Cancel the call that is under way."""
@@ -109,13 +109,13 @@ class ModelCalls:
         answer.compact()
         return None
 
-    def _open(self, answer: Answer) -> None:
+    def _open(self, answer: StreamedAnswer) -> None:
         answer.opened = True
         self.retries.reset()
         self._template = DeltaTemplate(self._run.spec.run_id, self._run.turn_id, answer.message_id)
         self._run.emit_message_start(answer.message_id, "assistant")
 
-    def _take_other(self, answer: Answer, piece: ModelItem) -> None:
+    def _take_other(self, answer: StreamedAnswer, piece: ModelItem) -> None:
         run_id, turn_id, message_id = self._run.spec.run_id, self._run.turn_id, answer.message_id
         emitter = self._run.emitter
         if isinstance(piece, ThinkingDelta):
@@ -155,9 +155,9 @@ class ModelCalls:
         if run.forbids_tools and (calls := tuple(answer.calls())):
             return tools_are_off(calls)
         run.store(self._message(answer))
-        return Await(State.STORING_ANSWER)
+        return Await(Phase.STORING_ANSWER)
 
-    def _message(self, answer: Answer) -> Message:
+    def _message(self, answer: StreamedAnswer) -> Message:
         spec = self._run.spec
         text = answer.full_text()
         if spec.answer_form == 1:
@@ -266,11 +266,11 @@ class ModelCalls:
             )
 
 
-def _stop_reason(answer: Answer) -> StopReason:
+def _stop_reason(answer: StreamedAnswer) -> StopReason:
     return "length" if answer.finish == "length" else "other"
 
 
-def cut_text(answer: Answer) -> str:
+def cut_text(answer: StreamedAnswer) -> str:
     """Return what the model is told about each call of an answer that was cut."""
     if answer.finish == "length":
         return (

@@ -15,7 +15,7 @@ from nous.engine.effects import CheckOutput
 from nous.engine.inputs import OutputChecked
 from nous.engine.run_state import RunState
 from nous.engine.steps import Await, CompleteTurn, Fail, Step
-from nous.engine.transitions import State
+from nous.engine.transitions import Phase
 from nous.errors import bound_text
 from nous.protocol.messages import Message, ToolCallBlock
 
@@ -34,7 +34,7 @@ class OutputPart:
         """Have an answer checked that was stored."""
         self._answer = answer
         self._run.effects.append(CheckOutput(answer.id, answer.text))
-        return Await(State.CHECKING_OUTPUT)
+        return Await(Phase.CHECKING_OUTPUT)
 
     def on_output_checked(self, item: OutputChecked) -> Step | None:
         """Complete the run if the answer fits its schema, else fail it."""

@@ -18,7 +18,7 @@ from nous.engine.inputs import ModelFailed
 from nous.engine.run_state import RunState
 from nous.engine.spec import EngineLimits
 from nous.engine.steps import Await
-from nous.engine.transitions import State
+from nous.engine.transitions import Phase
 from nous.errors import WIRE_CODES
 from nous.protocol.events import WarningCode
 
@@ -64,7 +64,7 @@ class RetryPart:
         self._warn(item, "provider_retry", "The model call failed; it is made again.", delay_ms=delay_ms)
         self._waited_ms += delay_ms
         self._run.effects.append(StartTimer("provider_retry", delay_ms))
-        return Await(State.AWAITING_RETRY)
+        return Await(Phase.AWAITING_RETRY)
 
     def _warn(self, item: ModelFailed, code: WarningCode, message: str, **fields: Any) -> None:
         """Say which retry it is (or how many there were), of how many, and what was waited so far."""

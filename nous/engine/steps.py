@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, TypeAlias
 
 from nous.engine.queues import Queued
-from nous.engine.transitions import AfterHook, State
+from nous.engine.transitions import AfterHook, Phase
 from nous.ports.extensions import HookName, HookOutcome
 from nous.protocol.entries import Trigger
 from nous.protocol.messages import ImageBlock, Message, ToolCallBlock, TurnKind
@@ -27,7 +27,7 @@ class Offer(NamedTuple):
 class Await(NamedTuple):
     """Wait in ``state`` for the input that answers the effect."""
 
-    state: State
+    state: Phase
 
 
 class OpenTurn(NamedTuple):

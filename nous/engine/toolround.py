@@ -13,7 +13,7 @@ from nous.engine.inputs import EntryStored, PolicyAnswered, ToolDone, ToolProgre
 from nous.engine.run_state import RunState
 from nous.engine.spec import SHOWN_OUTPUT_BYTES
 from nous.engine.steps import AskHook, Await, EndAborted, NextCall, Step
-from nous.engine.transitions import AfterHook, State
+from nous.engine.transitions import AfterHook, Phase
 from nous.errors import bound_text
 from nous.ports.extensions import HookOutcome
 from nous.ports.tool import Outcome
@@ -88,7 +88,7 @@ class ToolRound:
         if answer.arguments is not None:
             self._arguments = answer.arguments
         run.effects.append(AskPolicy(call.id, call.name, self._arguments))
-        return Await(State.ASKING)
+        return Await(Phase.ASKING)
 
     def _refuse(self, arguments: dict[str, Any] | None, outcome: Outcome, text: str) -> Step:
         """Answer a call that cannot run with a result the model can read."""
@@ -105,7 +105,7 @@ class ToolRound:
             return self._refuse(self._arguments, "blocked", reason)
         self._announce(self._arguments)
         run.effects.append(RunTool(call.id, call.name, self._arguments))
-        return Await(State.RUNNING_TOOL)
+        return Await(Phase.RUNNING_TOOL)
 
     def _announce(self, arguments: dict[str, Any] | None) -> None:
         call, run = self._current, self._run
@@ -191,7 +191,7 @@ class ToolRound:
         block = ToolResultBlock(tool_call_id=call.id, tool_name=call.name, text=done.text, is_error=is_error)
         message = run.make_message(run.next_message_id(), "tool_result", done.text, blocks=(block, *done.images))
         run.store(message)
-        return Await(State.STORING_RESULT)
+        return Await(Phase.STORING_RESULT)
 
     def on_result_stored(self, item: EntryStored) -> Step | None:
         """Show the stored result and go on with the next call."""

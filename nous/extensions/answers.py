@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from nous.extensions.pending import CallFailedError
-from nous.extensions.wire import Result
+from nous.extensions.wire import ResultLine
 from nous.ports.extensions import HookName, HookOutcome
 
 Reason = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -69,7 +69,7 @@ ANSWERS: Final[dict[HookName, type[Told]]] = {
 }
 
 
-def read_answer(hook: HookName, result: Result) -> HookOutcome:
+def read_answer(hook: HookName, result: ResultLine) -> HookOutcome:
     """Return what an answer changes.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import anyio
 
 from nous.errors import NousError
-from nous.extensions.copies import Lease, LeasedCopy, copy_extension, lease_copy
+from nous.extensions.copies import CopyLease, LeasedCopy, copy_extension, lease_copy
 from nous.extensions.discovery import Installed
 from nous.extensions.manifest import MANIFEST_NAME, PYTHON, Manifest, read_manifest
 from nous.extensions.places import place_of
@@ -36,7 +36,7 @@ class Cleared(NamedTuple):
 
     directory: Path
     manifest: Manifest
-    lease: Lease | None = None
+    lease: CopyLease | None = None
 
     def release(self) -> None:
         """Give up the copy.  Doing it again does nothing."""

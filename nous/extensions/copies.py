@@ -39,7 +39,7 @@ class Copy(NamedTuple):
     digest: str
 
 
-class Lease:
+class CopyLease:
     """Keeps a copy from being removed until it is closed or the process ends."""
 
     __slots__ = ("_fd",)
@@ -58,7 +58,7 @@ class LeasedCopy(NamedTuple):
     """A copy that stays while its lease is open."""
 
     directory: Path
-    lease: Lease
+    lease: CopyLease
 
 
 def copy_extension(directory: Path, state_root: Path) -> Copy:
@@ -153,13 +153,13 @@ def _lockable(place: Path) -> list[Path]:
     return [tree] if tree.is_dir() else []
 
 
-def _lease(place: Path, kind: int = fcntl.LOCK_SH) -> Lease | None:
+def _lease(place: Path, kind: int = fcntl.LOCK_SH) -> CopyLease | None:
     """Lock a copy; None if it is not there, or locked by somebody else."""
     try:
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return None
-    lease = Lease(fd)
+    lease = CopyLease(fd)
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(fd), place.lstat()):  # else it was moved away meanwhile

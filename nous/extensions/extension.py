@@ -18,7 +18,7 @@ from nous.extensions.manifest import PYTHON, Manifest
 from nous.extensions.pending import CallFailedError, FailureCode, Question
 from nous.extensions.policy import Policy, default_on_failure
 from nous.extensions.process import ENDING, ExtensionProcess
-from nous.extensions.wire import Hello, ProtocolError, Result
+from nous.extensions.wire import HelloLine, ProtocolError, ResultLine
 from nous.ports.extensions import HookName
 from nous.ports.system import Clock
 from nous.system.process import spawn
@@ -104,7 +104,7 @@ class Extension:
         self.name = manifest.name
         self.manifest = manifest
         self.policy = policy
-        self.hello: Hello | None = None
+        self.hello: HelloLine | None = None
         self.restarts = 0
         self.last_error = ""
         self._on_failure = on_failure
@@ -188,7 +188,7 @@ class Extension:
         self._note_success()
         return answer
 
-    async def _ask(self, question: Question[T]) -> Result:
+    async def _ask(self, question: Question[T]) -> ResultLine:
         timeout_ms = question.timeout_ms
         deadline = anyio.current_time() + timeout_ms / 1000
         lacking = "a free place (max_concurrency)"
@@ -330,7 +330,7 @@ class Extension:
         await process.ended.wait()
         self._fail_start(start, failed)
 
-    def _check(self, hello: Hello) -> None:
+    def _check(self, hello: HelloLine) -> None:
         if hello.name != self.name:
             raise ProtocolError("it does not have the name of its manifest")
         if set(hello.hooks) != set(self.manifest.hooks):
@@ -371,7 +371,7 @@ def make_argv(cleared: Cleared) -> list[str]:
     return [program, *arguments]
 
 
-OnHello = Callable[[Extension, Hello], Awaitable[None]]
+OnHello = Callable[[Extension, HelloLine], Awaitable[None]]
 OnTrial = Callable[["Extension", Trial], None]
 """What is told of each hello before any call is made; may refuse it with a :class:`ProtocolError`."""
 

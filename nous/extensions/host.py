@@ -32,7 +32,7 @@ from nous.extensions.manifest import Manifest
 from nous.extensions.pending import Question
 from nous.extensions.policy import policy_in_force
 from nous.extensions.tool import ExtensionTool
-from nous.extensions.wire import Hello, ProtocolError, Result
+from nous.extensions.wire import HelloLine, ProtocolError, ResultLine
 from nous.ports.extensions import ExtensionListener, HookCall, HookName, HookOutcome, HookWarning
 from nous.ports.system import Clock
 from nous.ports.tool import Tool
@@ -220,7 +220,7 @@ class ExtensionHost:
 
     # -- what they bring
 
-    async def _greet(self, extension: Extension, hello: Hello) -> None:
+    async def _greet(self, extension: Extension, hello: HelloLine) -> None:
         """Register what an extension says it has.  What it had before, and has no more, is gone.
 
         Raises:
@@ -240,7 +240,7 @@ class ExtensionHost:
         if self._listener is not None:
             self._listener.tools_changed(extension.name, tools)
 
-    async def _make_tools(self, extension: Extension, hello: Hello) -> list[Tool]:
+    async def _make_tools(self, extension: Extension, hello: HelloLine) -> list[Tool]:
         """Return the tools of a hello.
 
         Raises:
@@ -381,7 +381,7 @@ class ExtensionHost:
         return [*running, *self._refused]
 
 
-def _as_it_is(result: Result) -> Result:
+def _as_it_is(result: ResultLine) -> ResultLine:
     return result
 
 

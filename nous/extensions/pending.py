@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 import anyio
 from msgspec import Struct
 
-from nous.extensions.wire import CallKind, Result
+from nous.extensions.wire import CallKind, ResultLine
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Question(Struct, Generic[T], frozen=True, kw_only=True):
     given: Any
     context: Mapping[str, str]
     timeout_ms: int
-    read: Callable[[Result], T]
+    read: Callable[[ResultLine], T]
     progress: Progress | None = None
 
 
@@ -55,7 +55,7 @@ class PendingCall:
     """
 
     def __init__(self, cpu_start_s: float) -> None:
-        self.answer: Result | CallFailedError | None = None
+        self.answer: ResultLine | CallFailedError | None = None
         self.output_bytes = 0
         self.cpu_start_s = cpu_start_s
         self._pieces: list[str] = []
@@ -65,11 +65,11 @@ class PendingCall:
         self._pieces.append(text)
         self._changed.set()
 
-    def settle(self, answer: Result | CallFailedError) -> None:
+    def settle(self, answer: ResultLine | CallFailedError) -> None:
         self.answer = answer
         self._changed.set()
 
-    async def follow(self, progress: Progress | None) -> Result:
+    async def follow(self, progress: Progress | None) -> ResultLine:
         """Hand on progress until the answer is there; return it.
 
         Raises:

@@ -23,14 +23,14 @@ from nous.extensions.output import LeakyBucket, drain_stderr, log_stderr
 from nous.extensions.pending import CallFailedError, PendingCall, Question
 from nous.extensions.policy import Policy
 from nous.extensions.wire import (
-    Call,
+    CallLine,
     Cancel,
     CancelReason,
-    Hello,
-    Log,
+    HelloLine,
+    LogLine,
     Progress,
     ProtocolError,
-    Result,
+    ResultLine,
     decode_child_line,
     encode_host_line,
 )
@@ -66,7 +66,7 @@ class ExtensionProcess:
         self._child = child
         self._policy = policy
         self._name = name
-        self._hello: Hello | None = None
+        self._hello: HelloLine | None = None
         self._greeted = anyio.Event()
         self._over = anyio.Event()
         self._is_breach = False
@@ -86,7 +86,7 @@ class ExtensionProcess:
 
     # -- calls
 
-    async def wait_hello(self) -> Hello:
+    async def wait_hello(self) -> HelloLine:
         """Return what the child said of itself.
 
         Raises:
@@ -97,7 +97,7 @@ class ExtensionProcess:
             raise CallFailedError("extension_error", self.end_reason or "it did not say hello")
         return self._hello
 
-    async def call(self, question: Question[Any], within_ms: int) -> Result:
+    async def call(self, question: Question[Any], within_ms: int) -> ResultLine:
         """Make one call and wait for its answer.  Cancelling this cancels the call, with the reason ``aborted``.
 
         Raises:
@@ -107,7 +107,7 @@ class ExtensionProcess:
         if self.end_reason is not None:
             raise CallFailedError("extension_error", self.end_reason)
         call_id = str(next(self._ids))
-        call = Call(call_id, question.kind, question.name, question.given, dict(question.context), within_ms)
+        call = CallLine(call_id, question.kind, question.name, question.given, dict(question.context), within_ms)
         try:
             line = encode_host_line(call)
         except (TypeError, ValueError, RecursionError, OverflowError):
@@ -216,27 +216,27 @@ class ExtensionProcess:
         if isinstance(line, TooLong):
             raise ProtocolError(f"a line of more than {self._policy.max_output_bytes} bytes")
         item = decode_child_line(line)
-        if isinstance(item, Hello):
+        if isinstance(item, HelloLine):
             self._greet(item)
         elif self._hello is None:
             raise ProtocolError("its first line was not hello")
-        elif isinstance(item, Log):
+        elif isinstance(item, LogLine):
             self._charge_unasked(len(line))
             getattr(log, item.level)("extension_log", extension=self._name, message=item.message)
         else:
             self._answer(item, len(line))
 
-    def _greet(self, hello: Hello) -> None:
+    def _greet(self, hello: HelloLine) -> None:
         if self._hello is not None:
             raise ProtocolError("a second hello")
         self._hello = hello
         self._greeted.set()
 
-    def _answer(self, item: Result | Progress, size_bytes: int) -> None:
+    def _answer(self, item: ResultLine | Progress, size_bytes: int) -> None:
         pending = self._pending.get(item.id)
         if pending is None or pending.answer is not None:
             self._charge_unasked(size_bytes)
-            if isinstance(item, Result):
+            if isinstance(item, ResultLine):
                 self._abandoned.pop(item.id, None)
                 self.late_answers += 1
             return

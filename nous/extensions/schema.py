@@ -14,16 +14,16 @@ from msgspec import Struct
 
 from nous.extensions.answers import ANSWERS
 from nous.extensions.tool import ToolAnswer
-from nous.extensions.wire import Call, Cancel, Hello, Log, Progress, Result
+from nous.extensions.wire import CallLine, Cancel, HelloLine, LogLine, Progress, ResultLine
 
 DOCUMENT_NAME: Final = "extension-host.schema.json"
 
 _LINES: Final[dict[str, type[Struct]]] = {
-    "hello": Hello,
-    "result": Result,
+    "hello": HelloLine,
+    "result": ResultLine,
     "progress": Progress,
-    "log": Log,
-    "call": Call,
+    "log": LogLine,
+    "call": CallLine,
     "cancel": Cancel,
 }
 

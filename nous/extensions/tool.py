@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from nous.extensions.extension import Extension, ExtensionFailedError
 from nous.extensions.pending import CallFailedError, Question
-from nous.extensions.wire import Result, ToolDeclaration
+from nous.extensions.wire import ResultLine, ToolDeclaration
 from nous.ports.tool import ToolContext, ToolResult
 from nous.schemas.checker import CheckFailedError, SchemaChecker
 
@@ -61,7 +61,7 @@ class ExtensionTool:
             return ToolResult(text=f"The tool failed: {failed.reason}.", outcome="error")
 
 
-def read_result(result: Result) -> ToolResult:
+def read_result(result: ResultLine) -> ToolResult:
     """Return what a tool answered: ``{"text": ..., "is_error": ...}`` or an error.
 
     Raises:

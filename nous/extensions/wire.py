@@ -45,7 +45,7 @@ class CommandDeclaration(Struct, frozen=True):
     description: Description = ""
 
 
-class Hello(Struct, frozen=True, tag="hello"):
+class HelloLine(Struct, frozen=True, tag="hello"):
     """The child's first line.  ``name`` and ``hooks`` are those of its manifest."""
 
     protocol: Literal["1"]
@@ -56,7 +56,7 @@ class Hello(Struct, frozen=True, tag="hello"):
     hooks: tuple[HookName, ...] = ()
 
 
-class Result(Struct, frozen=True, tag="result"):
+class ResultLine(Struct, frozen=True, tag="result"):
     """The answer to a call, exactly one: ``value``, or ``error`` in its place."""
 
     id: str
@@ -71,17 +71,17 @@ class Progress(Struct, frozen=True, tag="progress"):
     text: str
 
 
-class Log(Struct, frozen=True, tag="log"):
+class LogLine(Struct, frozen=True, tag="log"):
     """A line for the daemon's log."""
 
     message: str
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-ChildLine = Hello | Result | Progress | Log
+ChildLine = HelloLine | ResultLine | Progress | LogLine
 
 
-class Call(Struct, frozen=True, tag="call"):
+class CallLine(Struct, frozen=True, tag="call"):
     """Do this, within ``timeout_ms``, and answer with one ``result`` of the same ``id``."""
 
     id: str
@@ -99,7 +99,7 @@ class Cancel(Struct, frozen=True, tag="cancel"):
     reason: CancelReason
 
 
-HostLine = Call | Cancel
+HostLine = CallLine | Cancel
 
 
 class ProtocolError(Exception):

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from nous.errors import NousError
 from nous.ports.model import ModelItem, ModelRequest, ToolSpec
-from nous.providers.faults import CUT, Reply
+from nous.providers.faults import CUT, ErrorReply
 from nous.providers.sse import SseParser
 
 
@@ -111,6 +111,6 @@ class Adapter(Protocol):
         """Return the parser of one answer to a request with ``tools``: it gives their names back as they are here."""
         ...
 
-    def fault(self, reply: Reply) -> NousError:
+    def fault(self, reply: ErrorReply) -> NousError:
         """Return what an answer means that is not an event stream."""
         ...

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 
-class Answer(Protocol):
+class HttpAnswer(Protocol):
     """The head of an answer, and its body as it comes.  ``headers`` have names in lower case."""
 
     @property

@@ -15,7 +15,7 @@ from nous.providers.adapter import HttpRequest
 from nous.providers.anthropic_stream import REDACTED, AnthropicParser
 from nous.providers.chunks import Chunks
 from nous.providers.endpoint import open_endpoint, require_model
-from nous.providers.faults import Reply, fault_of_answer
+from nous.providers.faults import ErrorReply, fault_of_answer
 from nous.providers.history import repair_history
 from nous.providers.models import ModelInfo
 from nous.providers.output import is_strict, system_text
@@ -27,7 +27,7 @@ from nous.providers.wire import (
     EMPTY_TEXT,
     CallIds,
     MessageEncoder,
-    Turn,
+    VendorTurn,
     arguments_of,
     check_image,
     encode_json,
@@ -88,7 +88,7 @@ class AnthropicAdapter:
         """Return a parser for one answer."""
         return AnthropicParser(own_names(tools))
 
-    def fault(self, reply: Reply) -> NousError:
+    def fault(self, reply: ErrorReply) -> NousError:
         """Return what an answer other than a stream means."""
         return fault_of_answer(reply)
 
@@ -126,7 +126,7 @@ class AnthropicAdapter:
             asked -= not turn.is_model
         return b",".join(out)
 
-    def _turn(self, turn: Turn, is_marked: bool) -> bytes:
+    def _turn(self, turn: VendorTurn, is_marked: bool) -> bytes:
         content = b",".join(map(self._messages.encode, turn.messages))
         if is_marked:
             content = content[:-1] + _CACHED

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
-from nous.providers.faults import Reply
+from nous.providers.faults import ErrorReply
 from nous.telemetry.log import get_log
 
 log = get_log("providers")
@@ -21,7 +21,7 @@ _VERSION: Final = re.compile(r"/v\d[a-z0-9]*$")
 _NOT_THERE: Final = frozenset({404, 405})
 
 Answer = TypeVar("Answer")
-Fault = Callable[[Reply], NousError]
+Fault = Callable[[ErrorReply], NousError]
 Send = Callable[[HttpRequest, Fault], Awaitable[Answer]]
 
 
@@ -75,7 +75,7 @@ class ApiBase:
 def _noting(fault: Fault, statuses: list[int]) -> Fault:
     """Return ``fault``, which notes the status of what it is asked about."""
 
-    def noted(reply: Reply) -> NousError:
+    def noted(reply: ErrorReply) -> NousError:
         statuses.append(reply.status)
         return fault(reply)
 

@@ -19,7 +19,7 @@ from nous.providers.adapter import HttpRequest
 from nous.providers.chat_stream import ChatParser
 from nous.providers.chunks import Chunks
 from nous.providers.endpoint import open_endpoint, require_model
-from nous.providers.faults import Reply, fault_of_answer
+from nous.providers.faults import ErrorReply, fault_of_answer
 from nous.providers.history import repair_history
 from nous.providers.models import ModelInfo
 from nous.providers.output import is_object, named_format, system_text
@@ -87,7 +87,7 @@ class ChatAdapter:
         """Return a parser for one answer."""
         return ChatParser(keeps_details=self._preset.thinking_field == "reasoning_details", names=own_names(tools))
 
-    def fault(self, reply: Reply) -> NousError:
+    def fault(self, reply: ErrorReply) -> NousError:
         """Return what an answer other than a stream means."""
         return fault_of_answer(reply)
 

@@ -186,7 +186,7 @@ def merge_lengths(head: bytes) -> bytes | None:
     return merged
 
 
-class Connection:
+class HttpConnection:
     """Owns its socket.  One exchange at a time: :meth:`send`, :meth:`receive_head`, :meth:`read` to the end.
 
     Every wait is bounded by ``idle_timeout_s``, and all waits of an exchange up to the answer's head together by

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from nous import __version__
 from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
-from nous.providers.connection import Connection
+from nous.providers.connection import HttpConnection
 from nous.providers.dial import dial, secure
 from nous.providers.faults import client_fault, fault_of_exception, is_cut
 from nous.providers.patience import within
@@ -45,9 +45,9 @@ class Target(NamedTuple):
 
 
 class DirectAnswer:
-    """See :class:`nous.providers.answer.Answer`."""
+    """See :class:`nous.providers.answer.HttpAnswer`."""
 
-    def __init__(self, client: DirectClient, origin: Origin, connection: Connection) -> None:
+    def __init__(self, client: DirectClient, origin: Origin, connection: HttpConnection) -> None:
         self._client = client
         self._origin = origin
         self._connection = connection
@@ -88,7 +88,7 @@ class DirectClient:
         self._idle_timeout_s = idle_timeout_s
         self._stall_timeout_s = stall_timeout_s
         self._context = context
-        self._resting: dict[Origin, list[Connection]] = {}
+        self._resting: dict[Origin, list[HttpConnection]] = {}
 
     async def open(self, request: HttpRequest) -> DirectAnswer:
         """Send a request and return its answer, as far as the head.
@@ -112,7 +112,7 @@ class DirectClient:
         return await self._exchange(await self._connect(target.origin), target, head, request)
 
     async def _exchange(
-        self, connection: Connection, target: Target, head: bytes, request: HttpRequest
+        self, connection: HttpConnection, target: Target, head: bytes, request: HttpRequest
     ) -> DirectAnswer:
         try:
             await connection.send(head, *request.parts)
@@ -122,7 +122,7 @@ class DirectClient:
             raise
         return DirectAnswer(self, target.origin, connection)
 
-    def give_back(self, origin: Origin, connection: Connection) -> None:
+    def give_back(self, origin: Origin, connection: HttpConnection) -> None:
         """Take a connection that is not used any more: it rests, or is closed."""
         if connection.is_reusable:
             connection.rest()
@@ -137,7 +137,7 @@ class DirectClient:
         for connection in resting:
             connection.close()
 
-    def _take(self, origin: Origin) -> Connection | None:
+    def _take(self, origin: Origin) -> HttpConnection | None:
         resting = self._resting.get(origin)
         while resting:
             connection = resting.pop()
@@ -146,7 +146,7 @@ class DirectClient:
             connection.close()
         return None
 
-    async def _connect(self, origin: Origin) -> Connection:
+    async def _connect(self, origin: Origin) -> HttpConnection:
         try:
             sock = await within(self._connect_timeout_s, self._dial, origin, discard=_close)
         except TimeoutError:
@@ -155,7 +155,7 @@ class DirectClient:
             raise fault_of_exception(error) from None
         except (OSError, UnicodeError):
             raise client_fault("ConnectError") from None
-        return Connection(sock, self._idle_timeout_s, self._stall_timeout_s)
+        return HttpConnection(sock, self._idle_timeout_s, self._stall_timeout_s)
 
     async def _dial(self, origin: Origin) -> socket.socket:
         sock = await dial(origin.host, origin.port)

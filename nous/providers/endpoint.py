@@ -25,7 +25,7 @@ _KEY_HEADERS: Final[dict[Dialect, tuple[str, str]]] = {
 _OWN_HEADERS: Final[dict[Dialect, dict[str, str]]] = {"anthropic": {"anthropic-version": "2023-06-01"}}
 
 
-class Endpoint(NamedTuple):
+class ApiEndpoint(NamedTuple):
     """``base`` has no slash at its end; ``is_own``: it is the preset's own address, so all it knows may be sent."""
 
     base: str
@@ -33,7 +33,7 @@ class Endpoint(NamedTuple):
     is_own: bool
 
 
-def open_endpoint(preset: Preset, settings: ProviderSettings) -> Endpoint:
+def open_endpoint(preset: Preset, settings: ProviderSettings) -> ApiEndpoint:
     """Return where ``preset`` is found with these settings.  Headers of the settings win over those nous sets.
 
     Raises:
@@ -43,7 +43,7 @@ def open_endpoint(preset: Preset, settings: ProviderSettings) -> Endpoint:
     base = check_api_base(settings.api_base or preset.api_base, allow_insecure=settings.allow_insecure)
     headers = {"content-type": "application/json"} | _OWN_HEADERS.get(preset.dialect, {})
     headers |= _key_header(preset, settings, base) | check_headers(settings.headers)
-    return Endpoint(base, headers, base == preset.api_base)
+    return ApiEndpoint(base, headers, base == preset.api_base)
 
 
 def require_model(preset: Preset, settings: ProviderSettings) -> str:

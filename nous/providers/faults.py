@@ -32,7 +32,7 @@ MAX_RETRY_AFTER_MS: Final = 24 * 60 * 60 * 1000
 """No server can send a run to sleep for longer than a day."""
 
 
-class Reply(Struct, frozen=True):
+class ErrorReply(Struct, frozen=True):
     """An HTTP answer that is not the stream nous asked for.  ``body`` is its beginning, bounded."""
 
     status: int
@@ -85,7 +85,7 @@ _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,40}")
 _NUMBER: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 
 
-def fault_of_reply(reply: Reply, words: Iterable[object] = (), sentence: object = None) -> NousError:
+def fault_of_reply(reply: ErrorReply, words: Iterable[object] = (), sentence: object = None) -> NousError:
     """Return the error an HTTP answer means, together with the words and the sentence of the vendor's error object."""
     known = [word for word in _clean_words(words) if word != str(reply.status)]
     code = _code_of_words(known) or _code_of_status(reply.status)
@@ -105,7 +105,7 @@ def fault_of_reply(reply: Reply, words: Iterable[object] = (), sentence: object 
     )
 
 
-def fault_of_answer(reply: Reply) -> NousError:
+def fault_of_answer(reply: ErrorReply) -> NousError:
     """Return the error that an HTTP answer means whose body may hold a vendor's error object."""
     body = parse_object(reply.body)
     words, sentence = error_parts(body)
@@ -121,7 +121,7 @@ def fault_in_stream(words: Iterable[object], sentence: object = None) -> NousErr
     found = list(words)
     for word in found:
         if isinstance(word, int) and 400 <= word <= 599:
-            return fault_of_reply(Reply(word, "", b""), (w for w in found if w is not word), sentence)
+            return fault_of_reply(ErrorReply(word, "", b""), (w for w in found if w is not word), sentence)
     known = _clean_words(found)
     transient = any(word.lower() in TRANSIENT_WORDS for word in known)
     code = _code_of_words(known) or _code_of_sentence(sentence)
@@ -219,7 +219,7 @@ def _in_utc(when: datetime) -> datetime:
     return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
 
 
-def _remark(reply: Reply) -> str:
+def _remark(reply: ErrorReply) -> str:
     if reply.status < 300:
         kind = reply.content_type if _MEDIA_TYPE.fullmatch(reply.content_type) else "no known type"
         return f": {kind}, not a plain event stream"

@@ -17,7 +17,7 @@ from nous.protocol.messages import ImageBlock, Message, TextBlock, ThinkingBlock
 from nous.providers.adapter import HttpRequest
 from nous.providers.chunks import Chunks
 from nous.providers.endpoint import open_endpoint, require_model
-from nous.providers.faults import Reply, fault_of_answer, parse_object, parse_seconds
+from nous.providers.faults import ErrorReply, fault_of_answer, parse_object, parse_seconds
 from nous.providers.gemini_stream import GeminiParser
 from nous.providers.history import repair_history
 from nous.providers.models import ModelInfo
@@ -30,7 +30,7 @@ from nous.providers.wire import (
     EMPTY_TEXT,
     CallIds,
     MessageEncoder,
-    Turn,
+    VendorTurn,
     arguments_of,
     check_image,
     encode_json,
@@ -77,7 +77,7 @@ class GeminiAdapter:
         """Return a parser for one answer."""
         return GeminiParser(own_names(tools))
 
-    def fault(self, reply: Reply) -> NousError:
+    def fault(self, reply: ErrorReply) -> NousError:
         """Return what an answer other than a stream means."""
         if reply.retry_after_ms is None:
             delay_ms = _retry_delay_ms(parse_object(reply.body).get("error"))
@@ -114,7 +114,7 @@ class GeminiAdapter:
     def _join(self, messages: Sequence[ContextMessage]) -> bytes:
         return b",".join(map(self._turn, group_turns(messages)))
 
-    def _turn(self, turn: Turn) -> bytes:
+    def _turn(self, turn: VendorTurn) -> bytes:
         parts = b",".join(map(self._messages.encode, turn.messages))
         return b'{"role":"%b","parts":[%b]}' % (b"model" if turn.is_model else b"user", parts)
 

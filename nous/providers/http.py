@@ -18,8 +18,8 @@ import anyio
 
 from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
-from nous.providers.answer import Answer
-from nous.providers.faults import Reply, client_fault, parse_milliseconds, parse_retry_after
+from nous.providers.answer import HttpAnswer
+from nous.providers.faults import ErrorReply, client_fault, parse_milliseconds, parse_retry_after
 from nous.providers.proxies import Proxy, find_proxy
 from nous.providers.settings import (
     DEFAULT_CONNECT_TIMEOUT_MS,
@@ -57,7 +57,7 @@ class ByteStream:
     ``stall_timeout_s``: how long its reader may have waited between two things that it can use.
     """
 
-    def __init__(self, answer: Answer, stall_timeout_s: float) -> None:
+    def __init__(self, answer: HttpAnswer, stall_timeout_s: float) -> None:
         self.read = answer.read
         self.stall_timeout_s = stall_timeout_s
         self._answer = answer
@@ -111,7 +111,7 @@ class HttpRoom:
         await self._client_for(url)
 
     @asynccontextmanager
-    async def post(self, request: HttpRequest, fault: Callable[[Reply], NousError]) -> AsyncIterator[ByteStream]:
+    async def post(self, request: HttpRequest, fault: Callable[[ErrorReply], NousError]) -> AsyncIterator[ByteStream]:
         """Send ``request`` and give the event stream it is answered with.
 
         Leaving the context closes the connection at once, unless the answer was read to its end.
@@ -125,7 +125,7 @@ class HttpRoom:
                 raise fault(await self._read_reply(answer))
             yield ByteStream(answer, self._stall_timeout_s)
 
-    async def fetch(self, request: HttpRequest, fault: Callable[[Reply], NousError]) -> bytes:
+    async def fetch(self, request: HttpRequest, fault: Callable[[ErrorReply], NousError]) -> bytes:
         """Return the body that ``request`` is answered with.
 
         Raises:
@@ -152,7 +152,7 @@ class HttpRoom:
             await client.aclose()
 
     @asynccontextmanager
-    async def _answered(self, request: HttpRequest) -> AsyncIterator[Answer]:
+    async def _answered(self, request: HttpRequest) -> AsyncIterator[HttpAnswer]:
         """Send ``request``; within, also what whoever reads the answer says of it, no error repeats a secret."""
         with without_secrets(request.headers):
             client = await self._client_for(request.url)
@@ -162,7 +162,7 @@ class HttpRoom:
             finally:
                 await answer.aclose()
 
-    async def _read_reply(self, answer: Answer) -> Reply:
+    async def _read_reply(self, answer: HttpAnswer) -> ErrorReply:
         """Read the beginning of the answer; a body that does not come leaves the status to speak for itself."""
         parts: list[bytes] = []
         size = 0
@@ -170,7 +170,7 @@ class HttpRoom:
             while size < MAX_REPLY_BYTES and (data := await answer.read()):
                 parts.append(data)
                 size += len(data)
-        return Reply(
+        return ErrorReply(
             status=answer.status,
             content_type=_media_type(answer),
             body=b"".join(parts)[:MAX_REPLY_BYTES],
@@ -268,7 +268,7 @@ def _is_plain_url(url: str) -> bool:
     return _PLAIN_URL.fullmatch(url) is not None
 
 
-def _retry_after_ms(answer: Answer) -> int | None:
+def _retry_after_ms(answer: HttpAnswer) -> int | None:
     """Return how long the answer asks to wait; ``retry-after-ms`` is more exact than the standard's header."""
     exact_ms = parse_milliseconds(answer.headers.get("retry-after-ms", "").strip())
     if exact_ms is not None:
@@ -276,11 +276,11 @@ def _retry_after_ms(answer: Answer) -> int | None:
     return parse_retry_after(answer.headers.get("retry-after"), answer.headers.get("date"), time.time())
 
 
-def _media_type(answer: Answer) -> str:
+def _media_type(answer: HttpAnswer) -> str:
     return answer.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _is_event_stream(answer: Answer) -> bool:
+def _is_event_stream(answer: HttpAnswer) -> bool:
     """Return whether this is what was asked for.  A server that names no type at all is believed."""
     encoding = answer.headers.get("content-encoding", "").strip().lower()
     return answer.status == 200 and encoding in ("", "identity") and _media_type(answer) in ("text/event-stream", "")

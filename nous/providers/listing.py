@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
-from nous.providers.endpoint import Endpoint
-from nous.providers.faults import Reply, fault_of_reply, malformed, parse_object
+from nous.providers.endpoint import ApiEndpoint
+from nous.providers.faults import ErrorReply, fault_of_reply, malformed, parse_object
 from nous.providers.presets import Dialect
 
 _PATHS: Final[dict[Dialect, str]] = {
@@ -43,13 +43,13 @@ class ListedModel(Struct, frozen=True):
     max_output_tokens: int | None = None
 
 
-def list_request(dialect: Dialect, endpoint: Endpoint) -> HttpRequest:
+def list_request(dialect: Dialect, endpoint: ApiEndpoint) -> HttpRequest:
     """Return the request for a vendor's models."""
     headers = {name: value for name, value in endpoint.headers.items() if name != "content-type"}
     return HttpRequest(endpoint.base + _PATHS[dialect], headers | {"accept": "application/json"}, method="GET")
 
 
-def list_fault(reply: Reply) -> NousError:
+def list_fault(reply: ErrorReply) -> NousError:
     """Return what an answer means that is no list."""
     error = parse_object(reply.body).get("error")
     words = [error.get(key) for key in ("code", "type", "status")] if isinstance(error, dict) else []

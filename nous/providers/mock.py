@@ -21,7 +21,7 @@ from nous.errors import NousError
 from nous.ports.model import Finish, ModelItem, ModelRequest, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.messages import Usage
 from nous.protocol.text import clean
-from nous.providers.faults import CUT, Reply, fault_of_reply
+from nous.providers.faults import CUT, ErrorReply, fault_of_reply
 from nous.providers.script import ScriptedCall, ScriptedError, ScriptedToolCall, Step, TextRepeat, Thinking, load_script
 from nous.providers.settings import ProviderSettings
 from nous.providers.text import TextChannel, clean_pieces
@@ -197,7 +197,7 @@ def _failure(error: ScriptedError | None) -> NousError:
         return NousError("provider_unavailable", CUT)
     code, cause, retry_after_ms = error.code, error.cause, error.retry_after_ms
     if code is None:
-        fault = fault_of_reply(Reply(error.status or 0, "", b"", retry_after_ms))
+        fault = fault_of_reply(ErrorReply(error.status or 0, "", b"", retry_after_ms))
         code, cause, retry_after_ms = fault.code, fault.cause if cause is None else cause, fault.retry_after_ms
     return NousError(code, cause, retry_after_ms=retry_after_ms, image_refused=error.image_refused)
 

@@ -34,7 +34,7 @@ CLOSE_MS: Final = 2_000
 
 
 class ProxiedAnswer:
-    """See :class:`nous.providers.answer.Answer`.  The body is read in a task of its own.
+    """See :class:`nous.providers.answer.HttpAnswer`.  The body is read in a task of its own.
 
     The task is at most one network read ahead of the reader, and passes on all that has arrived as one piece: httpx2
     yields each HTTP chunk on its own.

@@ -9,7 +9,7 @@ import msgspec
 
 from nous.config.provider import resolve_key
 from nous.config.settings import EndpointSettings, ProviderName, Settings
-from nous.config.settings import ProviderSettings as ProviderSection
+from nous.config.settings import ProviderSection as ProviderSection
 from nous.errors import NousError
 from nous.providers.settings import ProviderSettings
 from nous.telemetry.log import hide_value

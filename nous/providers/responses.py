@@ -15,7 +15,7 @@ from nous.protocol.messages import Block, ImageBlock, Message, TextBlock, Thinki
 from nous.providers.adapter import HttpRequest
 from nous.providers.chunks import Chunks
 from nous.providers.endpoint import open_endpoint, require_model
-from nous.providers.faults import Reply, fault_of_answer
+from nous.providers.faults import ErrorReply, fault_of_answer
 from nous.providers.history import repair_history
 from nous.providers.models import ModelInfo
 from nous.providers.output import is_object, is_strict, named_format, system_text
@@ -78,7 +78,7 @@ class ResponsesAdapter:
         """Return a parser for one answer."""
         return ResponsesParser(own_names(tools))
 
-    def fault(self, reply: Reply) -> NousError:
+    def fault(self, reply: ErrorReply) -> NousError:
         """Return what an answer other than a stream means."""
         return fault_of_answer(reply)
 

@@ -10,7 +10,7 @@ from nous.errors import NousError
 from nous.ports.model import ModelItem, ModelRequest
 from nous.providers.adapter import Adapter, HttpRequest, ItemParser, finish_stream
 from nous.providers.api_base import ApiBase
-from nous.providers.faults import Reply, is_cut
+from nous.providers.faults import ErrorReply, is_cut
 from nous.providers.http import ByteStream, HttpRoom
 from nous.providers.patience import Patience
 from nous.providers.sse import MAX_EVENT_BYTES, SseParser
@@ -65,7 +65,7 @@ class VendorProvider:
     async def _opened(self, request: HttpRequest) -> AsyncIterator[ByteStream]:
         async with AsyncExitStack() as stack:
 
-            async def send(placed: HttpRequest, fault: Callable[[Reply], NousError]) -> ByteStream:
+            async def send(placed: HttpRequest, fault: Callable[[ErrorReply], NousError]) -> ByteStream:
                 return await stack.enter_async_context(self._room.post(placed, fault))
 
             fault = self._adapter.fault

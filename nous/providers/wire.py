@@ -67,20 +67,20 @@ class MessageEncoder:
             item.wire.pop(self.key, None)
 
 
-class Turn(NamedTuple):
+class VendorTurn(NamedTuple):
     """Messages one after the other that one side said: vendors with strict turns want them as one."""
 
     is_model: bool
     messages: list[ContextMessage]
 
 
-def group_turns(messages: Iterable[ContextMessage]) -> list[Turn]:
+def group_turns(messages: Iterable[ContextMessage]) -> list[VendorTurn]:
     """Return the messages as turns of the user's and of the model's side."""
-    turns: list[Turn] = []
+    turns: list[VendorTurn] = []
     for item in messages:
         is_model = item.message.role == "assistant"
         if not turns or turns[-1].is_model is not is_model:
-            turns.append(Turn(is_model, []))
+            turns.append(VendorTurn(is_model, []))
         turns[-1].messages.append(item)
     return turns
 

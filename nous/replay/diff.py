@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from nous.replay.show import MessagePart, Notice, Text, Timeline, ToolPart, Turn
+from nous.replay.show import MessagePart, Notice, ShownTurn, Text, Timeline, ToolPart
 
 Kind = Literal["added", "removed", "changed"]
 Part = MessagePart | ToolPart | Notice
@@ -29,7 +29,7 @@ _Item = TypeVar("_Item")
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
-class Change(Struct, frozen=True, kw_only=True):
+class Difference(Struct, frozen=True, kw_only=True):
     """One difference.  ``where`` names its place: ``turn 1, tool 2 (read)``, counted in the run that has it.
 
     For a changed field, ``left`` and ``right`` are what stands around the first differing character, which is the
@@ -48,7 +48,7 @@ class Change(Struct, frozen=True, kw_only=True):
 class Comparison(Struct, frozen=True, kw_only=True):
     """What two runs come to, beside each other.  ``before`` are the last things both did before they first differ."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[Difference, ...]
     before: tuple[str, ...]
 
     @property
@@ -89,7 +89,7 @@ class _Comparer:
         self._right = right
         # Only traces hold what a model thought.
         self._compares_thinking = left.header is not None and right.header is not None
-        self._changes: list[Change] = []
+        self._changes: list[Difference] = []
         self._before: deque[str] = deque(maxlen=CONTEXT_PARTS)
 
     def compare(self) -> Comparison:
@@ -100,15 +100,15 @@ class _Comparer:
         self._compare_fields("run", _end_of(left), _end_of(right))
         return Comparison(changes=tuple(self._changes), before=tuple(self._before))
 
-    def _compare_turns(self, where: str, left: Turn, right: Turn) -> None:
+    def _compare_turns(self, where: str, left: ShownTurn, right: ShownTurn) -> None:
         places = {**_places(where, left), **_places(where, right)}
         for one, other in align(left.parts, right.parts, _content, _kind):
             self._compare_parts(places[id(other if one is None else one)], one, other)
 
-    def _compare_parts(self, where: str, left: Part | Turn | None, right: Part | Turn | None) -> None:
+    def _compare_parts(self, where: str, left: Part | ShownTurn | None, right: Part | ShownTurn | None) -> None:
         if left is None or right is None:
             self._add_one_sided(where, left, right)
-        elif isinstance(left, Turn) and isinstance(right, Turn):
+        elif isinstance(left, ShownTurn) and isinstance(right, ShownTurn):
             self._compare_fields(_place(left), {"turn_kind": left.kind or None}, {"turn_kind": right.kind or None})
             self._compare_turns(_place(left), left, right)
         else:
@@ -117,11 +117,11 @@ class _Comparer:
             if not self._changes:
                 self._before.append(f"{where}: {_label(left)}")
 
-    def _add_one_sided(self, where: str, left: Part | Turn | None, right: Part | Turn | None) -> None:
+    def _add_one_sided(self, where: str, left: Part | ShownTurn | None, right: Part | ShownTurn | None) -> None:
         if left is not None:
-            self._changes.append(Change(kind="removed", where=where or _place(left), left=_label(left)))
+            self._changes.append(Difference(kind="removed", where=where or _place(left), left=_label(left)))
         elif right is not None:
-            self._changes.append(Change(kind="added", where=where or _place(right), right=_label(right)))
+            self._changes.append(Difference(kind="added", where=where or _place(right), right=_label(right)))
 
     def _compare_fields(self, where: str, left: Fields, right: Fields) -> None:
         for name, value in left.items():
@@ -129,7 +129,7 @@ class _Comparer:
             if value is not None and other is not None and value != other:
                 self._changes.append(_changed(where, name, value, other))
 
-    def _fields_of(self, part: Part | Turn) -> Fields:
+    def _fields_of(self, part: Part | ShownTurn) -> Fields:
         names: tuple[str, ...] = ()
         match part:
             case MessagePart():
@@ -146,10 +146,10 @@ class _Comparer:
 # -- what a part is, for pairing and for people
 
 
-def _content(part: Part | Turn) -> Hashable:
+def _content(part: Part | ShownTurn) -> Hashable:
     """Return what a part says: the same in both runs, and it is the same part."""
     match part:
-        case Turn():
+        case ShownTurn():
             return "turn", _asked(part).digest
         case MessagePart():
             return "message", part.role, part.text.digest
@@ -159,9 +159,9 @@ def _content(part: Part | Turn) -> Hashable:
             return part.kind, part.code, part.message
 
 
-def _kind(part: Part | Turn) -> Hashable:
+def _kind(part: Part | ShownTurn) -> Hashable:
     match part:
-        case Turn():
+        case ShownTurn():
             return "turn"
         case MessagePart():
             return "message", part.role
@@ -171,12 +171,12 @@ def _kind(part: Part | Turn) -> Hashable:
             return part.kind
 
 
-def _asked(turn: Turn) -> Text:
+def _asked(turn: ShownTurn) -> Text:
     """Return what the user said at the beginning of a turn."""
     return next((p.text for p in turn.parts if isinstance(p, MessagePart) and p.role == "user"), Text())
 
 
-def _places(turn: str, parts: Turn) -> dict[int, str]:
+def _places(turn: str, parts: ShownTurn) -> dict[int, str]:
     """Return the name of each part's place, by the identity of the part."""
     counts: Counter[str] = Counter()
     places: dict[int, str] = {}
@@ -188,8 +188,8 @@ def _places(turn: str, parts: Turn) -> dict[int, str]:
     return places
 
 
-def _place(part: Part | Turn) -> str:
-    if isinstance(part, Turn):
+def _place(part: Part | ShownTurn) -> str:
+    if isinstance(part, ShownTurn):
         return f"turn {part.turn_id}"
     return f"{_word(part)} {_name(part)}".rstrip()
 
@@ -210,10 +210,10 @@ def _name(part: Part) -> str:
             return part.code
 
 
-def _label(part: Part | Turn) -> str:
+def _label(part: Part | ShownTurn) -> str:
     """Return what a part says, in few words."""
     match part:
-        case Turn():
+        case ShownTurn():
             return _cut(_asked(part).beginning)
         case MessagePart():
             return _cut(part.text.beginning)
@@ -239,14 +239,14 @@ def _end_of(run: Timeline) -> Fields:
 # -- where two values differ
 
 
-def _changed(where: str, name: str, left: object, right: object) -> Change:
+def _changed(where: str, name: str, left: object, right: object) -> Difference:
     one, other = _as_text(left), _as_text(right)
     at = _first_difference(one, other)
     if isinstance(left, Text) and isinstance(right, Text) and one == other:
         # They differ further on than is kept.
         one, other = f"{left.size_bytes} bytes", f"{right.size_bytes} bytes"
-        return Change(kind="changed", where=where, field=name, left=one, right=other, at=at)
-    return Change(kind="changed", where=where, field=name, left=_around(one, at), right=_around(other, at), at=at)
+        return Difference(kind="changed", where=where, field=name, left=one, right=other, at=at)
+    return Difference(kind="changed", where=where, field=name, left=_around(one, at), right=_around(other, at), at=at)
 
 
 def _first_difference(one: str, other: str) -> int:

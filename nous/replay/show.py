@@ -112,7 +112,7 @@ class ToolPart(Struct):
     truncated: bool = False
 
 
-class Turn(Struct):
+class ShownTurn(Struct):
     """A turn with what happened in it."""
 
     turn_id: str
@@ -136,14 +136,14 @@ class Timeline(Struct):
     duration_ms: int | None = None
     usage: dict[str, int] | None = None
     events: int = 0
-    parts: list[Turn | Notice] = []
+    parts: list[ShownTurn | Notice] = []
     discarded: list[Json] = []
     header: Header | None = None
 
     @property
-    def turns(self) -> list[Turn]:
+    def turns(self) -> list[ShownTurn]:
         """The turns."""
-        return [part for part in self.parts if isinstance(part, Turn)]
+        return [part for part in self.parts if isinstance(part, ShownTurn)]
 
 
 def read_timeline(path: Path) -> Timeline:
@@ -200,7 +200,7 @@ class _Builder:
         self.timeline = Timeline()
         self._clock = _Clock()
         self._at: int | None = None
-        self._turn: Turn | None = None
+        self._turn: ShownTurn | None = None
         self._message: MessagePart | None = None
         self._tool: ToolPart | None = None
         self._handlers: dict[str, Callable[[Json], None]] = {
@@ -249,7 +249,7 @@ class _Builder:
 
     def _on_turn_start(self, payload: Json) -> None:
         number = str(len(self.timeline.turns) + 1)
-        self._turn = Turn(_text(payload, "turn_id") or number, _text(payload, "turn_kind"), self._at, parts=[])
+        self._turn = ShownTurn(_text(payload, "turn_id") or number, _text(payload, "turn_kind"), self._at, parts=[])
         self.timeline.parts.append(self._turn)
 
     def _on_turn_end(self, payload: Json) -> None:

@@ -52,7 +52,7 @@ MAX_FINDINGS: Final = 20
 """So many are told; the others are counted."""
 
 
-class Finding(Struct, frozen=True):
+class TraceViolation(Struct, frozen=True):
     """A rule that does not hold, the line where, and what stands there."""
 
     line: int
@@ -73,7 +73,7 @@ class Validation(Struct, frozen=True, kw_only=True):
     status: str = ""
     events: int = 0
     reason: str | None = None
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[TraceViolation, ...] = ()
     more_findings: int = 0
 
     @property
@@ -96,12 +96,12 @@ def validate(path: Path) -> Validation:
 
 class _Findings:
     def __init__(self) -> None:
-        self.kept: list[Finding] = []
+        self.kept: list[TraceViolation] = []
         self.more = 0
 
     def add(self, line: int, rule: str, detail: str) -> None:
         if len(self.kept) < MAX_FINDINGS:
-            self.kept.append(Finding(line, rule, bound_text(detail, 512)))
+            self.kept.append(TraceViolation(line, rule, bound_text(detail, 512)))
         else:
             self.more += 1
 

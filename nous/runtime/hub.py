@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from nous.engine.emitter import Event
+from nous.engine.emitter import EmittedEvent
 from nous.runtime.outbox import Outbox
 
 PACED_BOUND_BYTES: Final = 256 * 1024
@@ -61,7 +61,7 @@ class Hub:
         if listener in self._listeners:
             self._listeners.remove(listener)
 
-    def publish(self, run_id: str, events: Sequence[Event]) -> None:
+    def publish(self, run_id: str, events: Sequence[EmittedEvent]) -> None:
         """Hand events to every listener.  Never blocks; each distinct choice of features is joined once."""
         joined: dict[frozenset[str], bytes] = {}
         for listener in tuple(self._listeners):
@@ -100,6 +100,6 @@ class Hub:
             await slow.outbox.room(PACED_BOUND_BYTES)
 
 
-def join_lines(events: Sequence[Event], features: frozenset[str]) -> bytes:
+def join_lines(events: Sequence[EmittedEvent], features: frozenset[str]) -> bytes:
     """Return the lines of events that a listener with these features gets."""
     return b"".join([e.line for e in events if e.feature is None or e.feature in features])

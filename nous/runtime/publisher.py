@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import anyio
 
-from nous.engine.emitter import Event
+from nous.engine.emitter import EmittedEvent
 from nous.errors import NousError, as_nous_error
 from nous.runtime.hub import Hub
 from nous.runtime.syncs import Syncs
@@ -31,7 +31,7 @@ BeginSync = Callable[[], SyncJob | None]
 
 class _Batch(NamedTuple):
     number: int
-    events: Sequence[Event]
+    events: Sequence[EmittedEvent]
     offset: int
     sync: bool
     last: bool
@@ -72,7 +72,7 @@ class Publisher:
         self._before_last = before_last
         self._on_failure = on_failure
 
-    def put(self, events: Sequence[Event], offset: int, *, sync: bool, last: bool) -> None:
+    def put(self, events: Sequence[EmittedEvent], offset: int, *, sync: bool, last: bool) -> None:
         """Take the events of one step; ``offset`` is how long the trace is with them."""
         if self._failed:
             return

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from nous.engine.effects import Effect
-from nous.engine.emitter import Event
+from nous.engine.emitter import EmittedEvent
 from nous.engine.inputs import Input, Stamp
 from nous.engine.record import effect_line, input_line
 from nous.store.disk import remove_quietly
@@ -51,7 +51,7 @@ class Recorder:
         """Write the trace's first line."""
         self._sink.append(_encode({"type": "trace.header", **header}) + b"\n")
 
-    def step(self, stamp: Stamp, item: Input | None, events: Sequence[Event], effects: Sequence[Effect]) -> None:
+    def step(self, stamp: Stamp, item: Input | None, events: Sequence[EmittedEvent], effects: Sequence[Effect]) -> None:
         """Write one step; ``item`` is None where the input is elided."""
         parts: list[bytes] = []
         if item is not None:

@@ -14,7 +14,7 @@ from nous.store.pruning import plan_pruning
 from nous.store.session_format import (
     MAX_LINE_BYTES,
     Entry,
-    Link,
+    EntryLink,
     chain_line,
     check_line,
     decode_entry,
@@ -79,7 +79,7 @@ def _read_contents(disk: Disk, fd: int, log: SessionLog) -> tuple[list[bytes], l
     """Return the own part of each line behind the header, and the entries they are."""
     contents: list[bytes] = []
     entries: list[Entry] = []
-    link: Link | None = None
+    link: EntryLink | None = None
     for line in chain.from_iterable(read_lines(disk, fd, 0, log.end, MAX_LINE_BYTES)):
         if link is None:
             _, link = decode_header(line)

@@ -72,14 +72,14 @@ class Checkpoint(Struct, frozen=True, kw_only=True, tag="checkpoint", omit_defau
 Entry = Message | LeafMove | Compaction | ModelChange | Checkpoint
 
 
-class Link(NamedTuple):
+class EntryLink(NamedTuple):
     """A line's place in the chain: its number and its digest (hex)."""
 
     n: int
     digest: bytes
 
 
-ORIGIN: Final = Link(-1, b"")
+ORIGIN: Final = EntryLink(-1, b"")
 """What the header of a new session follows."""
 
 
@@ -103,24 +103,24 @@ _headers = msgspec.json.Decoder(SessionHeader)
 _header_links = msgspec.json.Decoder(_HeaderLink)
 
 
-def encode_line(content: SessionHeader | Entry, before: Link) -> tuple[bytes, Link]:
+def encode_line(content: SessionHeader | Entry, before: EntryLink) -> tuple[bytes, EntryLink]:
     """Return the line (LF included) that follows ``before`` in the chain, and its own place there."""
     return chain_line(_encode(content)[:-1], before)
 
 
-def chain_line(content: bytes, before: Link) -> tuple[bytes, Link]:
+def chain_line(content: bytes, before: EntryLink) -> tuple[bytes, EntryLink]:
     """Do the same with a line's own part: what :func:`unchained` returns."""
     body = content + _chain(before)
     digest = _digest(body)
-    return body + digest + b'"}\n', Link(before.n + 1, digest)
+    return body + digest + b'"}\n', EntryLink(before.n + 1, digest)
 
 
-def unchained(line: bytes, before: Link) -> bytes:
+def unchained(line: bytes, before: EntryLink) -> bytes:
     """Return the own part, byte for byte, of a line (without LF) that was found intact behind ``before``."""
     return line[: -SEAL_BYTES - len(_chain(before))]
 
 
-def check_line(line: bytes, before: Link) -> Link:
+def check_line(line: bytes, before: EntryLink) -> EntryLink:
     """Return the place in the chain of a line (without LF) that follows ``before``.
 
     Raises:
@@ -132,7 +132,7 @@ def check_line(line: bytes, before: Link) -> Link:
         raise UnreadableLineError("its digest does not fit its bytes")
     if not body.endswith(_chain(before)):
         raise UnreadableLineError("it does not follow the line before it")
-    return Link(before.n + 1, digest)
+    return EntryLink(before.n + 1, digest)
 
 
 def decode_entry(line: bytes) -> Entry:
@@ -143,11 +143,11 @@ def decode_entry(line: bytes) -> Entry:
         raise UnreadableLineError("this version of nous does not know what it is", newer=True) from None
 
 
-def decode_header(line: bytes) -> tuple[SessionHeader, Link]:
+def decode_header(line: bytes) -> tuple[SessionHeader, EntryLink]:
     """Decode and check the first line."""
     try:
         link = _header_links.decode(line)
-        before = Link(link.n - 1, link.prev.encode())
+        before = EntryLink(link.n - 1, link.prev.encode())
         checked = check_line(line, before)
         header = _headers.decode(line)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -157,7 +157,7 @@ def decode_header(line: bytes) -> tuple[SessionHeader, Link]:
     return header, checked
 
 
-def _chain(before: Link) -> bytes:
+def _chain(before: EntryLink) -> bytes:
     return b',"n":%d,"prev":"%b","digest":"' % (before.n + 1, before.digest)
 
 

@@ -15,7 +15,7 @@ from nous.store.session_format import (
     MAX_LINE_BYTES,
     SEAL_BYTES,
     Entry,
-    Link,
+    EntryLink,
     SessionHeader,
     UnreadableLineError,
     check_line,
@@ -36,7 +36,7 @@ class SessionLog:
 
     __slots__ = ("end", "header", "line_count", "link", "own_end", "own_start", "synced_end", "tree")
 
-    def __init__(self, header: SessionHeader, link: Link, end: int) -> None:
+    def __init__(self, header: SessionHeader, link: EntryLink, end: int) -> None:
         self.header = header
         self.tree = SessionTree(header.pruned, header.models)
         self.link = link
@@ -44,14 +44,14 @@ class SessionLog:
         self.line_count = 1
         self.own_start = self.own_end = self.synced_end = end
 
-    def take(self, entry: Entry, link: Link, line_bytes: int) -> None:
+    def take(self, entry: Entry, link: EntryLink, line_bytes: int) -> None:
         """Take in the entry of the next line, LF included in its length."""
         self.tree.add(entry)
         self.link = link
         self.end += line_bytes
         self.line_count += 1
 
-    def take_own(self, entry: Entry, link: Link, line_bytes: int) -> None:
+    def take_own(self, entry: Entry, link: EntryLink, line_bytes: int) -> None:
         """Take in an entry that this process appended."""
         if self.own_end != self.end:
             self.own_start = self.end
@@ -140,7 +140,7 @@ def _read_all(disk: Disk, fd: int, session_id: str) -> Steps[SessionLog | None]:
     return log if log.line_count > header.copied else None
 
 
-def _read_header(disk: Disk, fd: int, size: int) -> tuple[SessionHeader, Link, int] | None:
+def _read_header(disk: Disk, fd: int, size: int) -> tuple[SessionHeader, EntryLink, int] | None:
     try:
         line = read_first_line(disk, fd, size, MAX_LINE_BYTES)
         if line is None:

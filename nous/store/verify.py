@@ -16,7 +16,7 @@ from nous.store.session_log import DamagedError, SessionLog, read_whole
 from nous.system.steps import complete
 
 
-class Place(Struct, frozen=True, kw_only=True):
+class EntryPlace(Struct, frozen=True, kw_only=True):
     """A place in a file: its line (from 1) and where that begins; ``reason`` says what is wrong there."""
 
     line: int
@@ -45,8 +45,8 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
     continues: str = ""
     digest: str = ""
     size: int
-    damage: Place | None = None
-    torn: Place | None = None
+    damage: EntryPlace | None = None
+    torn: EntryPlace | None = None
     newer: bool = False
 
 
@@ -76,12 +76,16 @@ def _verify(disk: Disk, fd: int, path: Path) -> VerifyReport:
     try:
         log = complete(read_whole(disk, fd, path.stem))
     except DamagedError as error:
-        damage = Place(line=error.line, offset=error.offset, reason=error.reason)
+        damage = EntryPlace(line=error.line, offset=error.offset, reason=error.reason)
         return VerifyReport(session_id=path.stem, file=path.name, ok=False, size=size, damage=damage, newer=error.newer)
     if log is None:
         reason = "it is cut within what was written when the session was made"
         return VerifyReport(
-            session_id=path.stem, file=path.name, ok=False, size=size, damage=Place(line=1, offset=0, reason=reason)
+            session_id=path.stem,
+            file=path.name,
+            ok=False,
+            size=size,
+            damage=EntryPlace(line=1, offset=0, reason=reason),
         )
     return _report(log, path, size, _continued(disk, fd, size))
 
@@ -95,7 +99,7 @@ def _report(log: SessionLog, path: Path, size: int, continues: str) -> VerifyRep
     torn = None
     if size > log.end:
         reason = f"{size - log.end} bytes without an end of line"
-        torn = Place(line=log.line_count + 1, offset=log.end, reason=reason)
+        torn = EntryPlace(line=log.line_count + 1, offset=log.end, reason=reason)
     return VerifyReport(
         session_id=path.stem,
         file=path.name,

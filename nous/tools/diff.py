@@ -11,7 +11,7 @@ CONTEXT_LINES: Final = 3
 _NO_NEWLINE: Final = "\\ No newline at end of file"
 
 
-class Change(NamedTuple):
+class LineChange(NamedTuple):
     """Old lines from ``start`` to ``end`` (0-based, end exclusive) that became the lines ``new``."""
 
     start: int
@@ -40,19 +40,19 @@ def _lines(text: str) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _changes(old: str, replacements: list[Replaced]) -> list[Change]:
-    changes: list[Change] = []
+def _changes(old: str, replacements: list[Replaced]) -> list[LineChange]:
+    changes: list[LineChange] = []
     line = counted = 0
     for block in _blocks(old, replacements):
         line += old.count("\n", counted, block.start)
         counted = block.start
         before, after = _lines(old[block.start : block.end]), _lines(block.text)
         if len(before) == len(after) == 1 and before != after:
-            changes.append(Change(line, line + 1, after))
+            changes.append(LineChange(line, line + 1, after))
             continue
         prefix = _common(before, after)
         suffix = _common(before[prefix:][::-1], after[prefix:][::-1])
-        changes.append(Change(line + prefix, line + len(before) - suffix, after[prefix : len(after) - suffix]))
+        changes.append(LineChange(line + prefix, line + len(before) - suffix, after[prefix : len(after) - suffix]))
     return [change for change in changes if change.start < change.end or change.new]
 
 
@@ -84,7 +84,7 @@ def _common(before: list[str], after: list[str]) -> int:
     return next((number for number, (one, other) in enumerate(pairs) if one != other), min(len(before), len(after)))
 
 
-def _hunks(changes: list[Change]) -> list[list[Change]]:
+def _hunks(changes: list[LineChange]) -> list[list[LineChange]]:
     """Return the changes in groups whose context lines meet."""
     hunks = [[change] for change in changes[:1]]
     for previous, change in pairwise(changes):
@@ -119,7 +119,7 @@ class _Lines:
             self._number += 1
 
 
-def _render(hunk: list[Change], old_lines: _Lines, shift: int) -> list[str]:
+def _render(hunk: list[LineChange], old_lines: _Lines, shift: int) -> list[str]:
     first = max(hunk[0].start - CONTEXT_LINES, 0)
     old_lines.skip_to(first)
     old_count = 0

@@ -15,7 +15,7 @@ _JPEG_NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
-class Image(NamedTuple):
+class ImageFile(NamedTuple):
     """``width`` and ``height`` in pixels, or 0 if the beginning of the file does not tell."""
 
     mime_type: str
@@ -23,18 +23,18 @@ class Image(NamedTuple):
     height: int
 
 
-def identify_image(head: bytes) -> Image | None:
+def identify_image(head: bytes) -> ImageFile | None:
     """Return what image a file beginning with ``head`` is, or ``None`` if it is none that is known."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return Image("image/png", _big(head, 16, 4), _big(head, 20, 4))
+        return ImageFile("image/png", _big(head, 16, 4), _big(head, 20, 4))
     if head.startswith((b"GIF87a", b"GIF89a")):
-        return Image("image/gif", _little(head, 6, 2), _little(head, 8, 2))
+        return ImageFile("image/gif", _little(head, 6, 2), _little(head, 8, 2))
     if head.startswith(b"\xff\xd8\xff"):
-        return Image("image/jpeg", *_jpeg_size(head))
+        return ImageFile("image/jpeg", *_jpeg_size(head))
     if head.startswith(b"BM") and head[6:10] == bytes(4) and _little(head, 14, 4) in _BMP_HEADERS:
-        return Image("image/bmp", _little(head, 18, 4), abs(_little(head, 22, 4, signed=True)))
+        return ImageFile("image/bmp", _little(head, 18, 4), abs(_little(head, 22, 4, signed=True)))
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return Image("image/webp", *_webp_size(head))
+        return ImageFile("image/webp", *_webp_size(head))
     return None
 
 

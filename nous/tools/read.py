@@ -16,7 +16,7 @@ from nous.tools.builtin import PATH_HELP, BuiltinTool
 from nous.tools.encodings import detect_encoding, utf8_blocks
 from nous.tools.failure import ToolFailure, describe, quoted
 from nous.tools.image_check import MAX_IMAGE_BYTES, find_image_fault
-from nous.tools.images import HEAD_BYTES, Image, identify_image
+from nous.tools.images import HEAD_BYTES, ImageFile, identify_image
 from nous.tools.output import MAX_BYTES, MAX_LINES, cut_head
 from nous.tools.paths import open_place
 from nous.tools.text import count_lines, decode
@@ -72,7 +72,9 @@ def read_file(arguments: ReadArguments, context: ToolContext, stop: Stop) -> Too
     return _with_place_note(_answer(part, arguments, size_bytes), note)
 
 
-def _show_image(image: Image, fd: int, head: bytes, size_bytes: int, stop: Stop, *, takes_images: bool) -> ToolResult:
+def _show_image(
+    image: ImageFile, fd: int, head: bytes, size_bytes: int, stop: Stop, *, takes_images: bool
+) -> ToolResult:
     """Return an image for a model that can see it, and that any vendor takes; else what can be said of it."""
     pixels = f", {image.width}x{image.height} pixels" if image.width and image.height else ""
     about = f"{image.mime_type}{pixels}, {size_bytes} bytes"

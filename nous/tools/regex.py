@@ -17,7 +17,7 @@ import re
 import sys
 from typing import Final
 
-from nous.tools.regex_engines import CharacterSet, Engine, Writer
+from nous.tools.regex_engines import CharacterSet, Engine, PatternWriter
 
 MAX_PATTERN_CHARACTERS: Final = 10_000
 MAX_COUNT: Final = 1000
@@ -69,7 +69,7 @@ def translate(pattern: str, engine: Engine, *, ignore_case: bool = False, litera
         raise DialectError("it has a line break in it, but a pattern is matched within one line")
     if not literal and pattern.startswith("(?i)"):
         pattern, ignore_case = pattern[4:], True
-    writer = Writer(engine, ignore_case=ignore_case)
+    writer = PatternWriter(engine, ignore_case=ignore_case)
     body = "".join(map(writer.character, pattern)) if literal else _Parser(pattern, writer).parse()
     return f"(?i){body}" if ignore_case else body
 
@@ -85,7 +85,7 @@ class _Group:
 class _Parser:
     """Reads a pattern from the left and writes its translation piece by piece."""
 
-    def __init__(self, pattern: str, writer: Writer) -> None:
+    def __init__(self, pattern: str, writer: PatternWriter) -> None:
         self._pattern = pattern
         self._writer = writer
         self._at = 0

@@ -52,7 +52,7 @@ class CharacterSet(NamedTuple):
         return any(low <= character <= high for low, high in self.ranges) or any(p in "wDS" for p in self.perl)
 
 
-class Writer:
+class PatternWriter:
     """Writes the elements of a pattern for one engine; the pattern's caller sets the flag that ignores case."""
 
     def __init__(self, engine: Engine, *, ignore_case: bool) -> None:

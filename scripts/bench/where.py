@@ -20,7 +20,7 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, Final
 
-from nous.engine.emitter import Event
+from nous.engine.emitter import EmittedEvent
 from scripts.bench.measures import prompt
 from scripts.bench.programs import Program, Provider, provider
 
@@ -30,9 +30,9 @@ MILESTONES: Final = (
     ("its session is looked up", "nous.runtime.run:make_run", "start"),
     ("the trace is made, with its header", "nous.runtime.run:make_run", "end"),
     ("the message is stored; its syncs have begun", "nous.runtime.driver:RunDriver._begin", "end"),
-    ("the request is built", "nous.providers.connection:Connection.send", "start"),
-    ("it is sent", "nous.providers.connection:Connection.send", "end"),
-    ("the answer's head is here", "nous.providers.connection:Connection.receive_head", "end"),
+    ("the request is built", "nous.providers.connection:HttpConnection.send", "start"),
+    ("it is sent", "nous.providers.connection:HttpConnection.send", "end"),
+    ("the answer's head is here", "nous.providers.connection:HttpConnection.receive_head", "end"),
     ("the message is durable", "nous.runtime.publisher:Publisher._take_note", "start"),
     ("the first delta is in the trace", "nous.runtime.recorder:Recorder.step", "delta"),
     ("the first delta is written", "nous.runtime.outbox:Outbox.put", "delta"),
@@ -80,7 +80,7 @@ def _holds_delta(arguments: Sequence[Any]) -> bool:
     """Whether a call is about a delta: it is given events, or the bytes of their lines."""
     for argument in arguments:
         given = argument if isinstance(argument, list) else [argument]
-        if any(_DELTA in getattr(item, "line", item) for item in given if isinstance(item, bytes | Event)):
+        if any(_DELTA in getattr(item, "line", item) for item in given if isinstance(item, bytes | EmittedEvent)):
             return True
     return False
 

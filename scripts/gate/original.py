@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,8 @@ class Original:
             yield process.stdout
         finally:
             with anyio.CancelScope(shield=True):
-                process.kill()
+                with suppress(ProcessLookupError):  # it has ended by itself
+                    process.kill()
                 await process.aclose()
 
 

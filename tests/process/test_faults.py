@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from anyio.abc import SocketAttribute
 
-from nous.store.session_format import Link, encode_line
+from nous.store.session_format import EntryLink, encode_line
 from tests.support.gates import CHAT_END, Gate, chat, chat_delta, chat_setup
 from tests.support.harness import Peer, check_replays, open_peer, open_process
 from tests.support.home import ONE_TRY, Home, Setup
@@ -330,7 +330,7 @@ async def test_a_session_that_a_newer_version_wrote(home: Home) -> None:
         session = (await peer.ok("prompt", {"text": "one"}))["session_id"]
         path = home.state / "sessions" / f"{session}.ndjson"
         last = json.loads(path.read_bytes()[:-1].split(b"\n")[-1])
-        line, _ = encode_line(Hologram("h"), Link(last["n"], last["digest"].encode()))  # type: ignore[arg-type]
+        line, _ = encode_line(Hologram("h"), EntryLink(last["n"], last["digest"].encode()))  # type: ignore[arg-type]
         with path.open("ab") as file:
             file.write(line)
         for kind in ("get_messages", "switch_session", "branch_session"):

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from nous.errors import CATEGORIES, CLI_CODES, CODES, RETRYABLE, WIRE_CODES, NousError
-from nous.store.session_format import Link, encode_line
+from nous.store.session_format import EntryLink, encode_line
 from nous.store.sessions import SessionStore
 from tests.process.test_cli_golden import COMMAND_LINES, GOLDEN
 from tests.support.answers import Done
@@ -114,7 +114,7 @@ class Hologram(msgspec.Struct, tag="hologram", frozen=True):
 async def session_of_a_newer_version(room: Room) -> Done:
     path = await written_session(room)
     last = json.loads(path.read_bytes()[:-1].split(b"\n")[-1])
-    line, _ = encode_line(Hologram("h"), Link(last["n"], last["digest"].encode()))  # type: ignore[arg-type]
+    line, _ = encode_line(Hologram("h"), EntryLink(last["n"], last["digest"].encode()))  # type: ignore[arg-type]
     with path.open("ab") as file:
         file.write(line)
     return await room.ctl("get_messages", {"session_id": path.stem})

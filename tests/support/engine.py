@@ -25,7 +25,7 @@ from nous.engine.effects import (
     StopModel,
     TellHook,
 )
-from nous.engine.emitter import Event
+from nous.engine.emitter import EmittedEvent
 from nous.engine.inputs import (
     AbortRequested,
     CompactionPlanned,
@@ -50,7 +50,7 @@ from nous.engine.inputs import (
 )
 from nous.engine.machine import RunMachine
 from nous.engine.spec import EMPTY_CONTEXT, EngineLimits, RunSpec
-from nous.engine.transitions import TRANSITIONS, AfterHook, State
+from nous.engine.transitions import TRANSITIONS, AfterHook, Phase
 from nous.ports.extensions import TOLD_HOOKS, HookOutcome
 from nous.ports.model import Finish, FinishReason, ModelItem, TextDelta, ToolCallDelta
 from nous.protocol.entries import Compaction, Summariser
@@ -199,19 +199,19 @@ class Bench:
         self.machine = RunMachine(spec or make_spec())
         self.waiting = Waiting()
         self.inputs: list[tuple[Stamp, Input]] = []
-        self.events: list[Event] = []
+        self.events: list[EmittedEvent] = []
         self.effects: list[Effect] = []
-        self.edges: set[tuple[State, type[Input], State]] = set()
-        self.hook_edges: set[tuple[AfterHook, State]] = set()
+        self.edges: set[tuple[Phase, type[Input], Phase]] = set()
+        self.hook_edges: set[tuple[AfterHook, Phase]] = set()
         self.accepted: list[Steered | FollowedUp] = []
         self.stored: list[Message] = []
         self.last_call = 0
 
     @property
-    def state(self) -> State:
+    def state(self) -> Phase:
         return self.machine.state
 
-    def give(self, *items: Input) -> list[Event]:
+    def give(self, *items: Input) -> list[EmittedEvent]:
         """Give inputs, each with the next stamp; return the events they caused."""
         start = len(self.events)
         for item in items:
@@ -372,7 +372,7 @@ class Bench:
         waiting = self.waiting
         if waiting.entry is not None:
             return self.store()
-        if self.state is State.AWAITING_RETRY:
+        if self.state is Phase.AWAITING_RETRY:
             return self.retry()
         if waiting.plan is not None:
             return self.plan()
@@ -420,11 +420,11 @@ class Bench:
         return [e.line for e in self.events]
 
 
-def decode(events: Sequence[Event]) -> list[Json]:
+def decode(events: Sequence[EmittedEvent]) -> list[Json]:
     return [json.loads(e.line) for e in events]
 
 
-def types_of(events: Sequence[Event]) -> list[str]:
+def types_of(events: Sequence[EmittedEvent]) -> list[str]:
     return [e["type"] for e in decode(events)]
 
 

@@ -33,7 +33,7 @@ from nous.engine.inputs import (
     ToolsSet,
 )
 from nous.engine.spec import EngineLimits, RunSpec
-from nous.engine.transitions import State
+from nous.engine.transitions import Phase
 from nous.errors import WIRE_CODES
 from nous.ports.extensions import HOOKS, RUN_HOOKS, HookOutcome, HookWarning
 from nous.ports.model import Finish, ModelItem, Prices, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
@@ -150,7 +150,7 @@ def good_answer(bench: Bench) -> list[Input]:
     waiting = bench.waiting
     if waiting.entry is not None:
         return [EntryStored(waiting.entry.id)]
-    if bench.state is State.AWAITING_RETRY and waiting.timer is not None:
+    if bench.state is Phase.AWAITING_RETRY and waiting.timer is not None:
         return [TimerFired(waiting.timer.timer)]
     if waiting.plan is not None:
         return [CompactionPlanned(waiting.plan.entry_id, "kept", 100, "model", "the plain summary")]

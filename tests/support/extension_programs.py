@@ -18,7 +18,7 @@ from nous.extensions.environment import extension_environment
 from nous.extensions.extension import Extension, Launch
 from nous.extensions.manifest import read_manifest
 from nous.extensions.policy import Policy
-from nous.extensions.wire import Hello
+from nous.extensions.wire import HelloLine
 from nous.system.clock import SystemClock
 from tests.support.home import ROOT, bounded
 
@@ -72,7 +72,7 @@ def write_extension(
 async def running(directory: Path) -> AsyncIterator[Extension]:
     """Give the extension of a directory, not started yet; at the end its process is ended in order."""
 
-    async def on_hello(extension: Extension, hello: Hello) -> None:
+    async def on_hello(extension: Extension, hello: HelloLine) -> None:
         return None
 
     manifest = read_manifest(directory)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from nous import __version__
 from nous.cli.serve import make_recorded_world
 from nous.client import Client, CommandError
-from nous.config.settings import DaemonSettings, EngineSettings, ProviderSettings, Settings, TraceSettings
+from nous.config.settings import DaemonSettings, EngineSettings, ProviderSection, Settings, TraceSettings
 from nous.engine.effects import AskPolicy, StartTimer
 from nous.engine.inputs import AbortReason
 from nous.errors import NousError
@@ -508,7 +508,7 @@ def replay_in_memory(path: Path, state: Path, idle_seconds: float = 2.0) -> Dive
 
 async def _replay(path: Path, state: Path, idle_seconds: float) -> Divergence | None:
     recording = prepare(path, *examine(path))
-    given = ProviderSettings(name="replay", replay_from=str(path), replay_drive="client")
+    given = ProviderSection(name="replay", replay_from=str(path), replay_drive="client")
     world = make_recorded_world(given, state / "traces")
     daemon = Daemon(
         settings=Settings(

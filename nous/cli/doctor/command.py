@@ -12,7 +12,7 @@ from nous.cli.answer import fail, succeed
 from nous.cli.doctor import extensions, home, host, production, records, settings
 from nous.cli.doctor.check import Check, Row, Situation, describe_error, perform
 from nous.cli.doctor.machine import Machine
-from nous.cli.options import Parser, add_daemon_flags, add_state_flags, given_flags, load_settings, parse
+from nous.cli.options import OptionParser, add_daemon_flags, add_state_flags, given_flags, load_settings, parse
 from nous.cli.terminal import Ink, Style
 from nous.config.load import Loaded
 from nous.config.settings import Settings
@@ -61,8 +61,8 @@ def run(arguments: Sequence[str]) -> int:
     return report(rows, done, repaired=options.repair, as_json=options.json)
 
 
-def make_parser() -> Parser:
-    parser = Parser(
+def make_parser() -> OptionParser:
+    parser = OptionParser(
         prog="nous doctor",
         description="Check the machine, the state directory, all that is recorded there, and the configuration. Reads "
         "only, unless told to repair, and asks no server, unless told to. Takes serve's flags too. Exit code 2 if a "

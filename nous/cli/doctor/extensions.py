@@ -14,7 +14,7 @@ from nous.extensions.extension import Extension
 from nous.extensions.host import Surroundings, make_extension
 from nous.extensions.lapsed import find_removed
 from nous.extensions.manifest import Manifest
-from nous.extensions.wire import Hello
+from nous.extensions.wire import HelloLine
 from nous.system.clock import SystemClock
 from nous.system.trust import TrustStore
 
@@ -97,5 +97,5 @@ async def _try_start(around: Surroundings, one: Installed, manifest: Manifest) -
     return None if extension.hello is not None else f"{one.name} ({extension.last_error})"
 
 
-async def _register_nothing(extension: Extension, hello: Hello) -> None:
+async def _register_nothing(extension: Extension, hello: HelloLine) -> None:
     """Only whether it starts is asked."""

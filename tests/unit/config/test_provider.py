@@ -7,7 +7,7 @@ import pytest
 
 from nous.config.keys import build_settings
 from nous.config.provider import is_loopback_url, require_provider, resolve_key, resolve_secret
-from nous.config.settings import ProviderName, ProviderSettings, Settings
+from nous.config.settings import ProviderName, ProviderSection, Settings
 from nous.errors import NousError
 
 REMOTE = "https://models.example/v1"
@@ -38,32 +38,32 @@ def test_enough(name: ProviderName, model: str | None) -> None:
 @pytest.mark.parametrize(
     ("provider", "environ", "key"),
     [
-        (ProviderSettings(), {}, None),
-        (ProviderSettings(name="mock"), {"OPENAI_API_KEY": "sk-1"}, None),
-        (ProviderSettings(name="openai"), {"OPENAI_API_KEY": "sk-1"}, "sk-1"),
-        (ProviderSettings(name="openai", api_base=REMOTE), {"OPENAI_API_KEY": "sk-1"}, "sk-1"),
-        (ProviderSettings(name="openai", api_base=LOCAL), {"OPENAI_API_KEY": "sk-1"}, "sk-1"),
-        (ProviderSettings(name="openai", api_base=LOCAL), {}, None),
-        (ProviderSettings(name="openai", api_base=LOCAL), {"OPENAI_API_KEY": ""}, None),
-        (ProviderSettings(name="openai", api_key_env="MY"), {"MY": "sk-2", "OPENAI_API_KEY": "sk-1"}, "sk-2"),
+        (ProviderSection(), {}, None),
+        (ProviderSection(name="mock"), {"OPENAI_API_KEY": "sk-1"}, None),
+        (ProviderSection(name="openai"), {"OPENAI_API_KEY": "sk-1"}, "sk-1"),
+        (ProviderSection(name="openai", api_base=REMOTE), {"OPENAI_API_KEY": "sk-1"}, "sk-1"),
+        (ProviderSection(name="openai", api_base=LOCAL), {"OPENAI_API_KEY": "sk-1"}, "sk-1"),
+        (ProviderSection(name="openai", api_base=LOCAL), {}, None),
+        (ProviderSection(name="openai", api_base=LOCAL), {"OPENAI_API_KEY": ""}, None),
+        (ProviderSection(name="openai", api_key_env="MY"), {"MY": "sk-2", "OPENAI_API_KEY": "sk-1"}, "sk-2"),
     ],
 )
-def test_key(provider: ProviderSettings, environ: dict[str, str], key: str | None) -> None:
+def test_key(provider: ProviderSection, environ: dict[str, str], key: str | None) -> None:
     assert resolve_key(provider, environ) == key
 
 
 @pytest.mark.parametrize(
     ("provider", "environ", "cause"),
     [
-        (ProviderSettings(name="openai"), {}, "OPENAI_API_KEY: not set"),
-        (ProviderSettings(name="openai"), {"OPENAI_API_KEY": ""}, "OPENAI_API_KEY: empty"),
-        (ProviderSettings(name="openai", api_base=REMOTE), {}, "OPENAI_API_KEY: not set"),
+        (ProviderSection(name="openai"), {}, "OPENAI_API_KEY: not set"),
+        (ProviderSection(name="openai"), {"OPENAI_API_KEY": ""}, "OPENAI_API_KEY: empty"),
+        (ProviderSection(name="openai", api_base=REMOTE), {}, "OPENAI_API_KEY: not set"),
         # Named means required, also on this machine, and nothing else is tried in its place.
-        (ProviderSettings(name="openai", api_base=LOCAL, api_key_env="MY"), {"OPENAI_API_KEY": "sk"}, "MY: not set"),
-        (ProviderSettings(name="mock", api_key_env="MY"), {"MY": ""}, "MY: empty"),
+        (ProviderSection(name="openai", api_base=LOCAL, api_key_env="MY"), {"OPENAI_API_KEY": "sk"}, "MY: not set"),
+        (ProviderSection(name="mock", api_key_env="MY"), {"MY": ""}, "MY: empty"),
     ],
 )
-def test_missing_key(provider: ProviderSettings, environ: dict[str, str], cause: str) -> None:
+def test_missing_key(provider: ProviderSection, environ: dict[str, str], cause: str) -> None:
     with pytest.raises(NousError) as caught:
         resolve_key(provider, environ)
     assert (caught.value.code, caught.value.exit_code, caught.value.cause) == ("invalid_config", 6, cause)
@@ -121,6 +121,6 @@ def test_not_loopback(url: str) -> None:
 
 def test_settings_hold_no_secret() -> None:
     """What is written or shown of the settings can never show a key: they only know its variable."""
-    provider = ProviderSettings(name="openai", api_key_env="MY_VARIABLE")
+    provider = ProviderSection(name="openai", api_key_env="MY_VARIABLE")
     assert resolve_key(provider, {"MY_VARIABLE": "sk-verysecret"}) == "sk-verysecret"
     assert b"verysecret" not in msgspec.json.encode(provider)

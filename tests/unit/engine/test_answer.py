@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nous.engine.answer import Answer, parse_arguments
+from nous.engine.answer import StreamedAnswer, parse_arguments
 from nous.ports.model import ToolCallDelta
 from nous.protocol.messages import TextBlock, ThinkingBlock, ToolCallBlock
 
 
-def new(*taken: str) -> Answer:
-    return Answer("run-1-m2", set(taken))
+def new(*taken: str) -> StreamedAnswer:
+    return StreamedAnswer("run-1-m2", set(taken))
 
 
-def add(answer: Answer, *ids: str | None) -> list[str]:
+def add(answer: StreamedAnswer, *ids: str | None) -> list[str]:
     """Add one call per id, numbered from 0; return the ids they got."""
     return [answer.add_call(ToolCallDelta(index=n, id=i, name="read")) for n, i in enumerate(ids)]
 

@@ -10,7 +10,7 @@ from nous.engine.compaction import MAX_SUMMARY_BYTES
 from nous.engine.effects import AppendCompaction, CallModel, PlanCompaction, StartTimer, StopModel
 from nous.engine.inputs import CompactionPlanned, CompactionRefused, ModelDone, ModelFailed, ModelProduced
 from nous.engine.spec import EngineLimits
-from nous.engine.transitions import State
+from nous.engine.transitions import Phase
 from nous.ports.model import Finish, TextDelta, ThinkingDelta, UsageReport
 from nous.protocol.messages import Usage
 from tests.support.engine import Bench, Json, make_spec, tool_call
@@ -91,12 +91,12 @@ def test_without_a_threshold_nothing_is_compacted() -> None:
 
 def test_the_context_before_the_run_counts() -> None:
     spec = make_spec(limits=EngineLimits(compact_at_tokens=1000), context_tokens=1000)
-    assert Bench(spec).start().say().state is State.PLANNING
+    assert Bench(spec).start().say().state is Phase.PLANNING
 
 
 def test_what_the_provider_counted_counts() -> None:
     spec = make_spec(limits=EngineLimits(compact_at_tokens=1000))
-    for tokens, state in ((500, State.PLANNING), (499, State.ENDED)):
+    for tokens, state in ((500, Phase.PLANNING), (499, Phase.ENDED)):
         usage = Usage(input_tokens=500, output_tokens=tokens)
         assert Bench(spec).start().answer(TextDelta("hi"), UsageReport(usage)).store().state is state
 
@@ -168,7 +168,7 @@ def test_an_overflow_inside_an_answer_fails_the_run() -> None:
 def test_the_call_that_did_not_fit_does_not_count_towards_the_limit() -> None:
     bench = Bench(make_spec(limits=EngineLimits(max_model_calls=1))).start().fail_model("context_overflow")
     bench.plan().answer(TextDelta("short")).store_compaction(5)
-    assert bench.state is State.CALLING
+    assert bench.state is Phase.CALLING
     assert bench.say().payload("agent_end")["status"] == "completed"
 
 
@@ -228,7 +228,7 @@ def test_a_long_summary_is_cut() -> None:
 def test_a_summary_without_end_is_stopped(piece: Any) -> None:
     limits = EngineLimits(max_message_bytes=100)
     bench = Bench(make_spec(limits=limits)).compact().plan().produce(piece)
-    assert bench.state is State.SUMMARISING
+    assert bench.state is Phase.SUMMARISING
     bench.produce(piece, piece)
     assert bench.asked(StopModel) == [StopModel(1)]
     assert entry_of(bench).summary == "the plain summary"
@@ -245,7 +245,7 @@ def test_its_text_makes_no_message_and_is_recorded_whole() -> None:
 def test_news_of_something_else_is_late() -> None:
     bench = Bench().compact()
     bench.give(CompactionRefused("run-1-c2"), CompactionPlanned("run-1-c2", "", 0, "model", ""))
-    assert bench.state is State.PLANNING
+    assert bench.state is Phase.PLANNING
     bench.plan()
     bench.give(ModelProduced(2, [TextDelta("x"), Finish("stop")]), ModelDone(2), ModelFailed(2, "provider_error"))
     assert bench.waiting.call == 1

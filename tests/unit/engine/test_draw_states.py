@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nous.engine.transitions import AFTER_HOOK, TRANSITIONS, AfterHook, State
+from nous.engine.transitions import AFTER_HOOK, TRANSITIONS, AfterHook, Phase
 from scripts.draw_states import BEGIN, END, PAGE, drawing, main, name_of, redrawn, steady_inputs
 
 
@@ -34,7 +34,7 @@ def test_every_edge_is_drawn_or_named_below() -> None:
 
 def test_every_hook_is_drawn_where_its_answer_leads() -> None:
     drawn = {
-        (AfterHook(then), State(to))
+        (AfterHook(then), Phase(to))
         for to, thens in re.findall(r"^    in_hook --> (\w+): hook_answered \(([^)]+)\)", drawing(), re.MULTILINE)
         for then in thens.split(" or ")
     }

@@ -6,7 +6,7 @@ import pytest
 
 from nous.engine.effects import RunTool, StartTimer, StopModel, StopTool
 from nous.engine.inputs import AbortRequested, ModelDone, ModelProduced, RunStarted, TimerFired, ToolDone
-from nous.engine.transitions import State
+from nous.engine.transitions import Phase
 from nous.ports.model import Finish, TextDelta, UsageReport
 from nous.protocol.messages import Usage
 from tests.support.engine import Bench, tool_call
@@ -23,7 +23,7 @@ def test_while_the_prompt_is_stored() -> None:
     bench = Bench()
     bench.give(RunStarted("c1", "hello"))
     bench.abort()
-    assert (bench.state, bench.machine.run.aborting) == (State.STORING_INPUT, True)
+    assert (bench.state, bench.machine.run.aborting) == (Phase.STORING_INPUT, True)
     bench.store()
     assert bench.types()[-3:] == ["message_end", *END]
     assert "stop_reason" not in bench.payload("message_end")
@@ -98,7 +98,7 @@ def test_while_a_tool_is_asked_about() -> None:
 
 def test_while_a_tool_runs() -> None:
     bench = Bench().start().call_tools(tool_call("read"), tool_call("write", index=1)).allow().abort()
-    assert bench.state is State.STOPPING_TOOL
+    assert bench.state is Phase.STOPPING_TOOL
     assert bench.asked(StopTool) == [StopTool("t0")]
     assert bench.asked(StartTimer) == [StartTimer("abort_grace", 2000)]
     bench.progress("last words").finish_tool("The tool call was aborted.", "error").store()
@@ -164,5 +164,5 @@ def test_both_queues_are_handed_back_with_what_came_while_aborting() -> None:
 def test_a_timer_without_an_abort_means_nothing() -> None:
     bench = Bench().start().answer(TextDelta("hi"))
     bench.give(TimerFired("abort_grace"))
-    assert bench.state is State.STORING_ANSWER
+    assert bench.state is Phase.STORING_ANSWER
     assert bench.store().payload("agent_end")["status"] == "completed"

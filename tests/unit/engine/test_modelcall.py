@@ -7,7 +7,7 @@ import pytest
 from nous.engine.effects import AppendEntry, StopModel
 from nous.engine.inputs import ModelDone, ModelFailed, ModelProduced
 from nous.engine.spec import EngineLimits
-from nous.engine.transitions import State
+from nous.engine.transitions import Phase
 from nous.ports.model import (
     Finish,
     FinishReason,
@@ -152,7 +152,7 @@ def test_the_entry_holds_thinking_text_and_calls_in_this_order() -> None:
 def test_news_of_another_call_is_late() -> None:
     bench = calling()
     bench.give(ModelProduced(2, [TextDelta("x")]), ModelDone(2), ModelFailed(0, "provider_error"))
-    assert bench.state is State.CALLING
+    assert bench.state is Phase.CALLING
     assert bench.types()[-1] == "message_end"
 
 

@@ -11,7 +11,7 @@ from nous.engine.effects import CallModel, CheckOutput, PlanCompaction
 from nous.engine.inputs import OutputChecked, ToolsSet
 from nous.engine.output import compact_json
 from nous.engine.spec import EngineLimits
-from nous.engine.transitions import State
+from nous.engine.transitions import Phase
 from nous.ports.model import TextDelta
 from tests.support.engine import Bench, make_spec, tool_call
 
@@ -26,7 +26,7 @@ def test_an_answer_that_fits_is_the_output() -> None:
     bench = structured().say('{\n  "a": [1.50, "\u2028 x"]\n}')
     [asked] = bench.asked(CheckOutput)
     assert (asked.entry_id, asked.text) == (bench.stored[-1].id, bench.stored[-1].text)
-    assert bench.state is State.CHECKING_OUTPUT
+    assert bench.state is Phase.CHECKING_OUTPUT
     bench.check_output()
     end = bench.payload("agent_end")
     assert (end["status"], end["output"]) == ("completed", {"a": [1.5, "\u2028 x"]})
@@ -54,7 +54,7 @@ def test_an_answer_that_does_not_fit_fails_the_run_and_is_asked_for_only_once() 
 def test_news_of_another_entry_is_late() -> None:
     bench = structured().say("{}")
     bench.give(OutputChecked("run-1-m1"), OutputChecked("", "$: no"))
-    assert bench.state is State.CHECKING_OUTPUT
+    assert bench.state is Phase.CHECKING_OUTPUT
 
 
 def test_a_tool_call_is_a_hard_failure() -> None:
@@ -96,7 +96,7 @@ def test_a_call_that_does_not_come_through_is_not_made_again() -> None:
     alone = structured(limits=limits).fail_model("provider_unavailable")
     assert (alone.payload("error")["code"], len(alone.asked(CallModel))) == ("provider_unavailable", 1)
     with_tools = structured(limits=limits, output_tools=True).fail_model("provider_unavailable")
-    assert with_tools.state is State.AWAITING_RETRY
+    assert with_tools.state is Phase.AWAITING_RETRY
 
 
 def test_an_abort_while_it_is_checked() -> None:

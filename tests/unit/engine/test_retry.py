@@ -10,7 +10,7 @@ from nous.engine.effects import CallModel, StartTimer, StopModel
 from nous.engine.inputs import ModelDone, TimerFired
 from nous.engine.retry import backoff_ms, is_transient
 from nous.engine.spec import EngineLimits
-from nous.engine.transitions import State
+from nous.engine.transitions import Phase
 from nous.errors import WIRE_CODES
 from nous.ports.model import TextDelta
 from tests.support.engine import Bench, make_spec, replay
@@ -39,7 +39,7 @@ def test_a_call_that_failed_in_passing_is_made_again() -> None:
     bench = started().fail_model("provider_unavailable", "HTTP 503")
     [first] = bench.asked(CallModel)
     [timer] = bench.asked(StartTimer)
-    assert (bench.state, timer) == (State.AWAITING_RETRY, StartTimer("provider_retry", backoff_ms(LIMITS, 1, 1)))
+    assert (bench.state, timer) == (Phase.AWAITING_RETRY, StartTimer("provider_retry", backoff_ms(LIMITS, 1, 1)))
     assert bench.payload("warning") == {
         "code": "provider_retry",
         "message": "The model call failed; it is made again.",
@@ -86,7 +86,7 @@ def test_never_after_something_was_shown() -> None:
 def test_only_what_passes_by_itself_is_retried(code: str) -> None:
     bench = started().fail_model(code)
     assert is_transient(code) == (code == "provider_unavailable")
-    assert (bench.state is State.AWAITING_RETRY) == is_transient(code)
+    assert (bench.state is Phase.AWAITING_RETRY) == is_transient(code)
 
 
 def test_a_run_of_an_old_recording_retries_nothing_and_says_nothing() -> None:
@@ -135,7 +135,7 @@ def test_a_steer_that_came_meanwhile_goes_first() -> None:
 def test_timers_and_news_of_others_are_late() -> None:
     bench = started().fail_model("provider_unavailable")
     assert bench.give(TimerFired("abort_grace"), ModelDone(1)) == []
-    assert bench.state is State.AWAITING_RETRY
+    assert bench.state is Phase.AWAITING_RETRY
     storing = bench.retry().answer(TextDelta("x"))
     assert storing.abort().give(TimerFired("provider_retry")) == []
     assert storing.fire().payload("agent_end")["status"] == "aborted"

@@ -7,7 +7,7 @@ import pytest
 from nous.engine.effects import AskPolicy, RunTool
 from nous.engine.inputs import PolicyAnswered, ToolDone, ToolProgressed, ToolsSet
 from nous.engine.spec import EngineLimits
-from nous.engine.transitions import State
+from nous.engine.transitions import Phase
 from nous.ports.model import Finish
 from nous.ports.tool import Outcome
 from nous.protocol.messages import ToolResultBlock
@@ -76,7 +76,7 @@ def test_a_tool_that_failed_warns_and_the_run_goes_on(outcome: Outcome, code: st
     assert warning["turn_id"] == "1"
     assert bench.payload("tool_execution_end")["is_error"] is True
     assert result_of(bench) == ToolResultBlock("t0", "read", "no", is_error=True)
-    assert bench.state is State.CALLING
+    assert bench.state is Phase.CALLING
 
 
 # -- calls that cannot run
@@ -91,7 +91,7 @@ def check_refusal(bench: Bench, code: str, arguments: object) -> Json:
     end = bench.payload("tool_execution_end")
     assert (end["is_error"], end["truncated"], end["message_id"]) == (True, False, "run-1-m3")
     assert result_of(bench).text == end["result"]
-    assert bench.state is State.CALLING
+    assert bench.state is Phase.CALLING
     return end
 
 
@@ -159,11 +159,11 @@ def test_a_denied_call_does_not_keep_the_next_from_running() -> None:
 def test_news_of_another_call_is_late() -> None:
     bench = Bench().start().call_tools(tool_call("read"))
     bench.give(PolicyAnswered("t1", allow=True), ToolDone("t0", "early", "ok", truncated=False))
-    assert bench.state is State.ASKING
+    assert bench.state is Phase.ASKING
     bench.allow()
     count = len(bench.events)
     bench.give(ToolProgressed("t1", "x"), ToolDone("t1", "x", "ok", truncated=False), PolicyAnswered("t0", allow=False))
-    assert (bench.state, len(bench.events)) == (State.RUNNING_TOOL, count)
+    assert (bench.state, len(bench.events)) == (Phase.RUNNING_TOOL, count)
 
 
 # -- output that was not streamed

@@ -12,7 +12,7 @@ import pytest
 from nous.engine.inputs import AbortRequested, FollowUpModeSet, Input, RunStarted, SteeringModeSet, ToolsSet
 from nous.engine.machine import RunMachine
 from nous.engine.spec import EngineLimits
-from nous.engine.transitions import AFTER_HOOK, TRANSITIONS, Row, State
+from nous.engine.transitions import AFTER_HOOK, TRANSITIONS, Phase, Transition
 from nous.ports.model import TextDelta
 from nous.protocol.entries import Compaction
 from nous.protocol.grammar import EventGrammar
@@ -139,7 +139,7 @@ def test_every_way_keeps_the_grammar_and_can_be_brought_to_its_end(benches: list
 @pytest.mark.full
 def test_every_state_but_the_first_and_the_last_can_be_aborted(benches: list[Bench]) -> None:
     active = {b.state for b in benches if not b.machine.ended}
-    assert active == set(State) - {State.READY, State.ENDED}
+    assert active == set(Phase) - {Phase.READY, Phase.ENDED}
     for bench in benches:
         after = replay(bench.machine.spec, bench.inputs).abort()
         if not after.machine.ended:
@@ -148,7 +148,7 @@ def test_every_state_but_the_first_and_the_last_can_be_aborted(benches: list[Ben
 
 
 @pytest.mark.parametrize("row", TRANSITIONS.values(), ids=lambda row: f"{row.state.value}-{row.input.__name__}")
-def test_every_row_has_a_handler(row: Row) -> None:
+def test_every_row_has_a_handler(row: Transition) -> None:
     assert callable(attrgetter(row.handler)(RunMachine(make_spec())))
 
 
@@ -159,8 +159,8 @@ def test_every_input_has_a_row() -> None:
 def test_nothing_happens_before_the_prompt_or_after_the_end() -> None:
     early = Bench()
     early.steer("hello").abort().fire()
-    assert (early.state, early.events, early.accepted) == (State.READY, [], [])
+    assert (early.state, early.events, early.accepted) == (Phase.READY, [], [])
     late = Bench().start().say()
     count = len(late.events)
     late.steer("hello").abort().fire().give(RunStarted("c2", "again"), AbortRequested("a2"))
-    assert (late.state, len(late.events)) == (State.ENDED, count)
+    assert (late.state, len(late.events)) == (Phase.ENDED, count)

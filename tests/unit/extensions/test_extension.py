@@ -16,7 +16,7 @@ import pytest
 
 from nous.extensions.extension import Extension, ExtensionFailedError
 from nous.extensions.pending import CallFailedError, Question
-from nous.extensions.wire import CallKind, Result
+from nous.extensions.wire import CallKind, ResultLine
 from nous.system import procfs
 from tests.support.extension_programs import ANSWERING, FIXTURES, running, write_extension
 from tests.support.raw import until
@@ -29,18 +29,18 @@ pytestmark = [
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
 
 
-def as_it_is(result: Result) -> Result:
+def as_it_is(result: ResultLine) -> ResultLine:
     return result
 
 
-def read_hook(result: Result) -> dict[str, Any]:
+def read_hook(result: ResultLine) -> dict[str, Any]:
     if result.error is not None:
         raise CallFailedError("extension_error", result.error)
     return result.value
 
 
 def question(
-    kind: CallKind, name: str, given: Any, read: Callable[[Result], Any] = read_hook, **more: Any
+    kind: CallKind, name: str, given: Any, read: Callable[[ResultLine], Any] = read_hook, **more: Any
 ) -> Question[Any]:
     return Question(kind=kind, name=name, given=given, context={}, read=read, **{"timeout_ms": 20_000, **more})
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from nous.extensions.schema import host_schema
 from nous.extensions.wire import (
-    Call,
+    CallLine,
     Cancel,
-    Hello,
-    Log,
+    HelloLine,
+    LogLine,
     Progress,
     ProtocolError,
-    Result,
+    ResultLine,
     ToolDeclaration,
     decode_child_line,
     encode_host_line,
@@ -30,15 +30,15 @@ def test_lines_of_a_child() -> None:
         b'"tools":[{"name":"t","description":"d","schema":{"type":"object"}}],"hooks":["input"]}'
     )
     tool = ToolDeclaration("t", "d", {"type": "object"})
-    assert hello == Hello(protocol="1", name="n", version="2", tools=(tool,), hooks=("input",))
-    assert decode_child_line(b'{"type":"result","id":"1"}') == Result("1")
-    assert decode_child_line(b'{"type":"result","id":"1","error":"e"}') == Result("1", error="e")
+    assert hello == HelloLine(protocol="1", name="n", version="2", tools=(tool,), hooks=("input",))
+    assert decode_child_line(b'{"type":"result","id":"1"}') == ResultLine("1")
+    assert decode_child_line(b'{"type":"result","id":"1","error":"e"}') == ResultLine("1", error="e")
     assert decode_child_line(b'{"type":"progress","id":"1","text":"t"}') == Progress("1", "t")
-    assert decode_child_line(b'{"type":"log","message":"m"}') == Log("m")
+    assert decode_child_line(b'{"type":"log","message":"m"}') == LogLine("m")
 
 
 def test_lines_to_a_child_begin_with_type_and_id() -> None:
-    call = encode_host_line(Call("7", "hook", "input", {"text": "a\nb\u2028"}, {"run_id": "r"}, 5))
+    call = encode_host_line(CallLine("7", "hook", "input", {"text": "a\nb\u2028"}, {"run_id": "r"}, 5))
     assert call.startswith(b'{"type":"call","id":"7","kind":"hook","name":"input",')
     assert call.count(b"\n") == 1
     assert json.loads(call)["input"] == {"text": "a\nb\u2028"}
@@ -80,7 +80,7 @@ SCHEMA = host_schema()
         ("result", {"type": "result", "id": "1", "value": {}}),
         ("progress", {"type": "progress", "id": "1", "text": "t"}),
         ("log", {"type": "log", "message": "m"}),
-        ("call", json.loads(encode_host_line(Call("7", "tool", "t", {}, {}, 5)))),
+        ("call", json.loads(encode_host_line(CallLine("7", "tool", "t", {}, {}, 5)))),
         ("cancel", json.loads(encode_host_line(Cancel("7", "aborted")))),
         ("answer_tool", {"text": "t", "is_error": True}),
         ("answer_tool_call", {"block": "no"}),

@@ -9,11 +9,11 @@ import pytest
 from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
 from nous.providers.api_base import ApiBase
-from nous.providers.faults import Reply, fault_of_reply
+from nous.providers.faults import ErrorReply, fault_of_reply
 
 pytestmark = pytest.mark.anyio
 
-Fault = Callable[[Reply], NousError]
+Fault = Callable[[ErrorReply], NousError]
 
 
 class Server:
@@ -28,7 +28,7 @@ class Server:
         self.asked.append(path)
         status = self.statuses.get("v1" if "/v1/" in path else "plain", 200)
         if status != 200:
-            raise fault(Reply(status, "", b""))
+            raise fault(ErrorReply(status, "", b""))
         return path
 
 

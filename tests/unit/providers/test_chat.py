@@ -11,7 +11,7 @@ from nous.errors import NousError
 from nous.ports.model import ContextMessage, ModelRequest, ToolSpec
 from nous.protocol.messages import Message, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
 from nous.providers.chat import ChatAdapter
-from nous.providers.faults import Reply
+from nous.providers.faults import ErrorReply
 from nous.providers.presets import PRESETS
 from nous.providers.registry import build_adapter
 from nous.providers.settings import ProviderSettings
@@ -184,11 +184,11 @@ def test_settings_that_cannot_work(settings: ProviderSettings, code: str, cause:
     assert "sk-" not in str(caught.value)
 
 
-def reply(status: int, body: object, retry_after_ms: int | None = None) -> Reply:
-    return Reply(status, "application/json", json.dumps(body).encode(), retry_after_ms)
+def reply(status: int, body: object, retry_after_ms: int | None = None) -> ErrorReply:
+    return ErrorReply(status, "application/json", json.dumps(body).encode(), retry_after_ms)
 
 
-def refusal(status: int, retry_after_ms: int | None = None, **error: str) -> Reply:
+def refusal(status: int, retry_after_ms: int | None = None, **error: str) -> ErrorReply:
     return reply(status, {"error": error}, retry_after_ms)
 
 
@@ -216,14 +216,14 @@ def refusal(status: int, retry_after_ms: int | None = None, **error: str) -> Rep
         (refusal(400, code="content_filter"), "content_refused", "HTTP 400 content_filter"),
         (reply(404, {"error": "model not found"}), "provider_error", "HTTP 404: model not found"),
         (reply(500, ["x"]), "provider_unavailable", "HTTP 500"),
-        (Reply(502, "text/html", b"<html>"), "provider_unavailable", "HTTP 502"),
+        (ErrorReply(502, "text/html", b"<html>"), "provider_unavailable", "HTTP 502"),
         (reply(307, {}), "provider_error", "HTTP 307: redirects are not followed"),
         (reply(200, {"choices": []}), "provider_error", "HTTP 200: application/json, not a plain event stream"),
-        (Reply(200, "text/<b>", b""), "provider_error", "HTTP 200: no known type, not a plain event stream"),
+        (ErrorReply(200, "text/<b>", b""), "provider_error", "HTTP 200: no known type, not a plain event stream"),
         (reply(200, {"error": {"code": 429}}), "provider_unavailable", "HTTP 429"),
     ],
 )
-def test_answers_that_are_no_stream(answer: Reply, code: str, cause: str) -> None:
+def test_answers_that_are_no_stream(answer: ErrorReply, code: str, cause: str) -> None:
     error = chat_adapter(SETTINGS).fault(answer)
     assert (error.code, error.cause) == (code, cause)
     assert error.retry_after_ms == answer.retry_after_ms

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nous.errors import NousError
-from nous.providers.connection import MAX_OVERHEAD_BYTES, MAX_PARTS, Connection, Incoming
+from nous.providers.connection import MAX_OVERHEAD_BYTES, MAX_PARTS, HttpConnection, Incoming
 from tests.support.home import SCALE
 
 pytestmark = pytest.mark.anyio
@@ -25,16 +25,16 @@ SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
 
 
 @pytest.fixture
-def peer() -> Iterator[tuple[Connection, socket.socket]]:
+def peer() -> Iterator[tuple[HttpConnection, socket.socket]]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    connection = Connection(ours, 10)
+    connection = HttpConnection(ours, 10)
     yield connection, theirs
     connection.close()
     theirs.close()
 
 
-async def read_all(connection: Connection) -> bytes:
+async def read_all(connection: HttpConnection) -> bytes:
     with anyio.fail_after(DEADLINE_S):
         await connection.receive_head()
         out = b""
@@ -47,7 +47,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def test_an_exchange_and_another_one(peer: tuple[Connection, socket.socket]) -> None:
+async def test_an_exchange_and_another_one(peer: tuple[HttpConnection, socket.socket]) -> None:
     connection, theirs = peer
     for number in (b"1", b"2"):
         await connection.send(b"GET /", number)
@@ -58,7 +58,7 @@ async def test_an_exchange_and_another_one(peer: tuple[Connection, socket.socket
         assert await connection.read() == b""
 
 
-async def test_a_request_in_pieces_of_any_size_and_number(peer: tuple[Connection, socket.socket]) -> None:
+async def test_a_request_in_pieces_of_any_size_and_number(peer: tuple[HttpConnection, socket.socket]) -> None:
     """More than the system takes at once, in pieces and in bytes, to a peer that takes its time."""
     connection, theirs = peer
     parts = [b"%d;" % number * (number % 7) for number in range(3 * MAX_PARTS)]
@@ -106,7 +106,7 @@ async def test_a_request_in_pieces_of_any_size_and_number(peer: tuple[Connection
     ],
 )
 async def test_answers(
-    peer: tuple[Connection, socket.socket], raw: bytes, status: int, body: bytes, reusable: bool
+    peer: tuple[HttpConnection, socket.socket], raw: bytes, status: int, body: bytes, reusable: bool
 ) -> None:
     connection, theirs = peer
     theirs.send(raw)
@@ -146,7 +146,7 @@ async def test_answers(
         "ext",
     ],
 )
-async def test_what_is_no_answer_or_only_a_part_of_one(peer: tuple[Connection, socket.socket], raw: bytes) -> None:
+async def test_what_is_no_answer_or_only_a_part_of_one(peer: tuple[HttpConnection, socket.socket], raw: bytes) -> None:
     connection, theirs = peer
 
     def send() -> None:
@@ -166,7 +166,7 @@ async def test_what_is_no_answer_or_only_a_part_of_one(peer: tuple[Connection, s
     assert not connection.is_reusable
 
 
-async def test_what_was_good_comes_before_the_failure(peer: tuple[Connection, socket.socket]) -> None:
+async def test_what_was_good_comes_before_the_failure(peer: tuple[HttpConnection, socket.socket]) -> None:
     connection, theirs = peer
     theirs.send(CHUNKED + chunk(b"good") + b"not a chunk\r\n")
     await connection.receive_head()
@@ -176,7 +176,7 @@ async def test_what_was_good_comes_before_the_failure(peer: tuple[Connection, so
             await connection.read()
 
 
-async def test_a_request_that_is_not_taken_is_answered_all_the_same(peer: tuple[Connection, socket.socket]) -> None:
+async def test_a_request_that_is_not_taken_is_answered_all_the_same(peer: tuple[HttpConnection, socket.socket]) -> None:
     """A server may refuse a body that is too long before it has read it all."""
     connection, theirs = peer
     theirs.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
@@ -190,14 +190,14 @@ async def test_a_peer_that_takes_no_request_is_waited_for_no_longer_than_allowed
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with theirs:
-        connection = Connection(ours, 0.05)
+        connection = HttpConnection(ours, 0.05)
         with pytest.raises(NousError, match="idle: the request was not taken"):
             await connection.send(b"x" * 10_000_000)
         connection.close()
 
 
 async def test_a_resting_connection_is_not_used_when_it_is_closed_or_has_something_to_say(
-    peer: tuple[Connection, socket.socket],
+    peer: tuple[HttpConnection, socket.socket],
 ) -> None:
     connection, theirs = peer
     connection.rest()
@@ -280,7 +280,7 @@ def test_any_bytes_are_an_answer_or_a_named_failure(raw: bytes) -> None:
         b"Transfer-Encoding: Chunked",
     ],
 )
-async def test_a_transfer_coding_wins_over_a_length(peer: tuple[Connection, socket.socket], raw: bytes) -> None:
+async def test_a_transfer_coding_wins_over_a_length(peer: tuple[HttpConnection, socket.socket], raw: bytes) -> None:
     """RFC 9112, section 6.3: and the connection is not used again where both were named."""
     connection, theirs = peer
     theirs.send(b"HTTP/1.1 200 OK\r\n" + raw + b"\r\n\r\n" + chunk(b"hello") + b"0\r\n\r\n")
@@ -290,7 +290,7 @@ async def test_a_transfer_coding_wins_over_a_length(peer: tuple[Connection, sock
 
 @pytest.mark.parametrize("coding", [b"gzip, chunked", b"chunked, gzip", b"gzip"])
 async def test_a_transfer_coding_that_nobody_asked_for_fails(
-    peer: tuple[Connection, socket.socket], coding: bytes
+    peer: tuple[HttpConnection, socket.socket], coding: bytes
 ) -> None:
     connection, theirs = peer
     theirs.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + coding + b"\r\n\r\n" + chunk(b"\x1f\x8b") + b"0\r\n\r\n")
@@ -301,7 +301,7 @@ async def test_a_transfer_coding_that_nobody_asked_for_fails(
 
 
 async def test_an_answer_that_comes_before_the_request_is_taken_is_read(
-    peer: tuple[Connection, socket.socket],
+    peer: tuple[HttpConnection, socket.socket],
 ) -> None:
     connection, theirs = peer
     theirs.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
@@ -312,17 +312,17 @@ async def test_an_answer_that_comes_before_the_request_is_taken_is_read(
     assert not connection.is_reusable
 
 
-async def test_a_peer_that_neither_takes_nor_sends_is_given_up(peer: tuple[Connection, socket.socket]) -> None:
+async def test_a_peer_that_neither_takes_nor_sends_is_given_up(peer: tuple[HttpConnection, socket.socket]) -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    connection = Connection(ours, 0.05)
+    connection = HttpConnection(ours, 0.05)
     with pytest.raises(NousError, match="not taken in time"), anyio.fail_after(DEADLINE_S):
         await connection.send(b"x" * 50_000_000)
     connection.close()
     theirs.close()
 
 
-async def test_a_peer_that_always_has_more_lets_others_run(peer: tuple[Connection, socket.socket]) -> None:
+async def test_a_peer_that_always_has_more_lets_others_run(peer: tuple[HttpConnection, socket.socket]) -> None:
     """Reads that never wait: other tasks run all the same, and a deadline is kept."""
     connection, theirs = peer
     theirs.send(CHUNKED)
@@ -351,7 +351,7 @@ async def test_a_head_that_trickles_is_bounded_in_all() -> None:
     """Each byte comes in time, the whole head does not."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    connection = Connection(ours, DEADLINE_S, 0.1)
+    connection = HttpConnection(ours, DEADLINE_S, 0.1)
 
     async def trickle() -> None:
         for byte in CHUNKED[:-4] * 1000:
@@ -367,11 +367,11 @@ async def test_a_head_that_trickles_is_bounded_in_all() -> None:
     theirs.close()
 
 
-async def test_what_arrived_while_the_loop_stood_still_is_read(peer: tuple[Connection, socket.socket]) -> None:
+async def test_what_arrived_while_the_loop_stood_still_is_read(peer: tuple[HttpConnection, socket.socket]) -> None:
     """The process was stopped for longer than the timeout; the answer lies in the socket."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    connection = Connection(ours, 0.5)
+    connection = HttpConnection(ours, 0.5)
     theirs.send(CHUNKED)
     await connection.receive_head()
 

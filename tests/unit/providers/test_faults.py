@@ -13,7 +13,7 @@ from nous.errors import NousError
 from nous.providers import faults
 from nous.providers.faults import (
     MAX_RETRY_AFTER_MS,
-    Reply,
+    ErrorReply,
     fault_in_stream,
     fault_of_exception,
     fault_of_reply,
@@ -103,7 +103,7 @@ def test_a_certificate_that_is_not_accepted_is_permanent() -> None:
     ],
 )
 def test_statuses(status: int, code: str) -> None:
-    error = fault_of_reply(Reply(status, "application/json", b"", retry_after_ms=5))
+    error = fault_of_reply(ErrorReply(status, "application/json", b"", retry_after_ms=5))
     assert error.code == code
     assert (error.cause or "").startswith(f"HTTP {status}")
     assert error.retry_after_ms == (5 if code == "provider_unavailable" else None)
@@ -122,7 +122,7 @@ def test_statuses(status: int, code: str) -> None:
     ],
 )
 def test_words_say_more_than_the_status(status: int, words: list[object], code: str) -> None:
-    assert fault_of_reply(Reply(status, "", b""), words).code == code
+    assert fault_of_reply(ErrorReply(status, "", b""), words).code == code
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_words_say_more_than_the_status(status: int, words: list[object], code: 
 def test_a_sentence_is_looked_at_where_no_word_says_it(
     status: int, words: list[object], sentence: object, code: str
 ) -> None:
-    error = fault_of_reply(Reply(status, "", b""), words, sentence)
+    error = fault_of_reply(ErrorReply(status, "", b""), words, sentence)
     assert error.code == code
     shown = f": {shown_text(sentence)}" if isinstance(sentence, str) else ""
     assert error.cause == " ".join([f"HTTP {status}", *map(str, words)]) + shown
@@ -195,7 +195,7 @@ def test_every_shape_of_an_error_object(body: object, words: list[object], sente
 )
 @pytest.mark.parametrize("status", [400, 413, 422, 429, 500])
 def test_overflow_in_each_vendors_words_is_never_retried(status: int, sentence: str) -> None:
-    assert fault_of_reply(Reply(status, "", b""), [], sentence).code == "context_overflow"
+    assert fault_of_reply(ErrorReply(status, "", b""), [], sentence).code == "context_overflow"
 
 
 def test_a_vendors_text_is_one_bounded_line_without_keys() -> None:
@@ -225,7 +225,7 @@ def test_only_words_get_into_the_cause() -> None:
         "messages[0].content",
         "a\nb",
     ]
-    assert fault_of_reply(Reply(404, "", b""), words).cause == "HTTP 404 model_not_found messages[0].content"
+    assert fault_of_reply(ErrorReply(404, "", b""), words).cause == "HTTP 404 model_not_found messages[0].content"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from nous.errors import NousError
 from nous.ports.model import Finish, ModelItem, TextDelta, ThinkingDelta, ToolCallDelta, UsageReport
 from nous.protocol.messages import ImageBlock, TextBlock, ThinkingBlock, Usage
 from nous.providers.adapter import Adapter
-from nous.providers.faults import Reply
+from nous.providers.faults import ErrorReply
 from nous.providers.gemini_stream import GeminiParser
 from tests.support.vendor_requests import LS, PNG, READ, body_of, calls, request, result, results, said, user
 from tests.support.vendor_streams import KEY, adapter_of, play_events
@@ -167,8 +167,8 @@ def test_a_model_cannot_change_the_address() -> None:
 def test_how_long_to_wait(details: object, wait_ms: int | None) -> None:
     body = msgspec.json.encode({"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": details}})
     asked = adapter()
-    assert asked.fault(Reply(429, "application/json", body)).retry_after_ms == wait_ms
-    assert asked.fault(Reply(429, "application/json", body, retry_after_ms=5)).retry_after_ms == 5
+    assert asked.fault(ErrorReply(429, "application/json", body)).retry_after_ms == wait_ms
+    assert asked.fault(ErrorReply(429, "application/json", body, retry_after_ms=5)).retry_after_ms == 5
 
 
 # -- the stream

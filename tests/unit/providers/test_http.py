@@ -10,7 +10,7 @@ import pytest
 
 from nous.errors import NousError
 from nous.providers.adapter import HttpRequest
-from nous.providers.faults import Reply, fault_of_reply
+from nous.providers.faults import ErrorReply, fault_of_reply
 from nous.providers.http import HttpRoom
 from tests.support.home import SCALE
 from tests.support.sse_server import answers, serve, streams
@@ -99,9 +99,9 @@ async def test_the_end_stays_the_end() -> None:
 
 
 async def test_the_fault_is_told_what_was_answered() -> None:
-    seen: list[Reply] = []
+    seen: list[ErrorReply] = []
 
-    def fault(reply: Reply) -> NousError:
+    def fault(reply: ErrorReply) -> NousError:
         seen.append(reply)
         return NousError("provider_error")
 
@@ -111,7 +111,7 @@ async def test_the_fault_is_told_what_was_answered() -> None:
             async with room.post(HttpRequest(server.url, {}, ()), fault):
                 pass
         await room.aclose()
-    assert seen == [Reply(418, "text/plain", b"tea", 1000)]
+    assert seen == [ErrorReply(418, "text/plain", b"tea", 1000)]
 
 
 def test_building_a_provider_imports_neither_httpx_nor_yaml() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nous.config.settings import ProviderSettings as ProviderSection
+from nous.config.settings import ProviderSection as ProviderSection
 from nous.config.settings import Settings
 from nous.errors import NousError
 from nous.ports.model import ModelChoice

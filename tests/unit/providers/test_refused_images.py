@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nous.errors import NousError
-from nous.providers.faults import Reply, fault_in_stream, fault_of_answer
+from nous.providers.faults import ErrorReply, fault_in_stream, fault_of_answer
 from nous.providers.vendor_errors import error_parts
 
 
@@ -24,7 +24,7 @@ def _gemini(message: str) -> object:
 
 
 def fault(status: int, body: object) -> NousError:
-    return fault_of_answer(Reply(status, "application/json", json.dumps(body).encode()))
+    return fault_of_answer(ErrorReply(status, "application/json", json.dumps(body).encode()))
 
 
 REFUSED = {

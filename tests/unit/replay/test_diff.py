@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from nous.ports.model import TextDelta, ThinkingDelta
-from nous.replay.diff import CONTEXT_PARTS, Change, Comparison, align, compare_runs
+from nous.replay.diff import CONTEXT_PARTS, Comparison, Difference, align, compare_runs
 from nous.replay.show import KEPT_CHARACTERS, Timeline, make_timeline
 from tests.support.engine import Bench, Json, make_spec, tool_call
 from tests.support.engine_moves import Played, runs
@@ -86,7 +86,7 @@ def test_a_changed_text_is_told_with_what_surrounds_it() -> None:
     text = "x" * 100 + "one" + "y" * 100
     found = compare(plain("a", text), plain("a", text.replace("one", "two")))
     [change] = found.changes
-    assert change == Change(
+    assert change == Difference(
         kind="changed",
         where="turn 1, message 3 (assistant)",
         field="text",

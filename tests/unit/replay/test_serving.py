@@ -13,7 +13,7 @@ import pytest
 
 from nous.cli.serve import make_recorded_world
 from nous.client import Client
-from nous.config.settings import ProviderSettings, Settings, TraceSettings
+from nous.config.settings import ProviderSection, Settings, TraceSettings
 from nous.engine.effects import AskPolicy
 from nous.engine.inputs import (
     ToolProgressed,
@@ -177,7 +177,7 @@ def test_recordings_are_found_in_the_order_of_their_names(tmp_path: Path) -> Non
 async def serving(path: Path, state: Path, speed: Speed = "full") -> AsyncIterator[Client]:
     for name in ("sessions", "traces", "outputs"):
         (state / name).mkdir()
-    given = ProviderSettings(name="replay", replay_from=str(path), replay_speed=speed)
+    given = ProviderSection(name="replay", replay_from=str(path), replay_speed=speed)
     world = make_recorded_world(given, state / "traces")
     daemon = Daemon(
         settings=Settings(trace=TraceSettings(fsync="off"), provider=given),

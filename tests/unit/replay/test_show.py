@@ -156,7 +156,7 @@ def test_ends_without_starts_are_shown_too() -> None:
 
 def test_notices_between_turns_stand_between_them() -> None:
     run = make_timeline([{"type": "status", "message": "hello"}, {"type": "turn_start"}, {"type": "turn_end"}])
-    assert [type(part).__name__ for part in run.parts] == ["Notice", "Turn"]
+    assert [type(part).__name__ for part in run.parts] == ["Notice", "ShownTurn"]
 
 
 def test_times_with_and_without_a_zone_are_not_mixed() -> None:

@@ -6,7 +6,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from nous.engine.emitter import Event
+from nous.engine.emitter import EmittedEvent
 from nous.protocol.events import MessageUpdate, ThinkingUpdate
 from nous.runtime.hub import PACED_BOUND_BYTES, Hub, Listener
 from nous.runtime.outbox import Outbox
@@ -15,9 +15,9 @@ from tests.support.home import bounded
 
 pytestmark = pytest.mark.anyio
 
-PLAIN = Event(MessageUpdate, 1, None, b"plain\n")
-THINKING = Event(ThinkingUpdate, 1, "thinking", b"thinking\n")
-LATER = Event(MessageUpdate, 2, None, b"later\n")
+PLAIN = EmittedEvent(MessageUpdate, 1, None, b"plain\n")
+THINKING = EmittedEvent(ThinkingUpdate, 1, "thinking", b"thinking\n")
+LATER = EmittedEvent(MessageUpdate, 2, None, b"later\n")
 
 
 class Heard:
@@ -79,7 +79,7 @@ async def test_a_listener_past_its_bound_is_reported_and_the_others_are_not() ->
     hub.add(paced.listener)
     overruns = []
     for _ in range(5):
-        hub.publish("r", [Event(MessageUpdate, 1, None, b"x" * 40)])
+        hub.publish("r", [EmittedEvent(MessageUpdate, 1, None, b"x" * 40)])
         overruns.append(slow.overruns)
     # 64 bytes are in the pipe: after four events 96 wait, after five 136.
     assert overruns == [0, 0, 0, 0, 1]
@@ -91,7 +91,7 @@ async def test_runs_wait_for_a_paced_listener_that_lags() -> None:
     hub.add(heard.listener)
     congested = [hub.congested]
     await hub.room()
-    hub.publish("r", [Event(MessageUpdate, 1, None, b"x" * (PACED_BOUND_BYTES + 65))])
+    hub.publish("r", [EmittedEvent(MessageUpdate, 1, None, b"x" * (PACED_BOUND_BYTES + 65))])
     congested.append(hub.congested)
     free = anyio.Event()
 
@@ -117,7 +117,7 @@ async def test_runs_wait_for_a_paced_listener_that_lags() -> None:
 async def test_nobody_waits_for_a_paced_listener_that_is_gone() -> None:
     hub, heard = Hub(), Heard(paced=True)
     hub.add(heard.listener)
-    hub.publish("r", [Event(MessageUpdate, 1, None, b"x" * 2 * PACED_BOUND_BYTES)])
+    hub.publish("r", [EmittedEvent(MessageUpdate, 1, None, b"x" * 2 * PACED_BOUND_BYTES)])
     heard.outbox.drop()
     with bounded():
         await hub.room()

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from nous.engine.emitter import Event
+from nous.engine.emitter import EmittedEvent
 from nous.errors import NousError
 from nous.protocol.events import MessageEnd, MessageUpdate
 from nous.runtime.hub import Hub, Listener
@@ -26,12 +26,12 @@ from tests.support.home import bounded
 pytestmark = pytest.mark.anyio
 
 
-def delta(seq: int, size: int = 0) -> Event:
-    return Event(MessageUpdate, seq, None, b"%d%b\n" % (seq, b"x" * size))
+def delta(seq: int, size: int = 0) -> EmittedEvent:
+    return EmittedEvent(MessageUpdate, seq, None, b"%d%b\n" % (seq, b"x" * size))
 
 
-def end(seq: int) -> Event:
-    return Event(MessageEnd, seq, None, b"%d.\n" % seq)
+def end(seq: int) -> EmittedEvent:
+    return EmittedEvent(MessageEnd, seq, None, b"%d.\n" % seq)
 
 
 class Disk(store.Disk):

@@ -13,8 +13,8 @@ from nous.store.session_format import (
     SEAL_BYTES,
     Checkpoint,
     Entry,
+    EntryLink,
     LeafMove,
-    Link,
     SessionHeader,
     UnreadableLineError,
     chain_line,
@@ -91,7 +91,7 @@ def test_lines_look_as_documented() -> None:
     line, _ = encode_line(Checkpoint(id="p2", parent_id="b", created_at=NOW), link)
     assert line.startswith(b'{"type":"checkpoint","id":"p2","parent_id":"b","created_at":"')
     pruned = SessionHeader(format=1, id="s1", created_at=NOW, pruned={"b": "k1"})
-    assert b'"pruned":{"b":"k1"},"n":8,' in encode_line(pruned, Link(7, b"0" * 32))[0]
+    assert b'"pruned":{"b":"k1"},"n":8,' in encode_line(pruned, EntryLink(7, b"0" * 32))[0]
 
 
 @given(st.lists(entries, max_size=5))
@@ -129,7 +129,7 @@ def test_any_cut_is_found() -> None:
 def test_a_line_belongs_to_its_place() -> None:
     _, link = encode_line(HEADER, ORIGIN)
     line, after = encode_line(message("a"), link)
-    for wrong in (after, Link(link.n + 1, link.digest), Link(link.n, b"0" * 32), ORIGIN):
+    for wrong in (after, EntryLink(link.n + 1, link.digest), EntryLink(link.n, b"0" * 32), ORIGIN):
         with pytest.raises(UnreadableLineError, match="does not follow"):
             check_line(line[:-1], wrong)
 
@@ -155,7 +155,7 @@ def test_a_header_of_another_format_is_newer() -> None:
 
 def test_a_header_may_go_on_counting() -> None:
     """So that a file whose older entries were pruned still names what it continues."""
-    before = Link(41, b"0123456789abcdef" * 2)
+    before = EntryLink(41, b"0123456789abcdef" * 2)
     line, link = encode_line(HEADER, before)
     assert json.loads(line)["n"] == 42
     assert json.loads(line)["prev"] == before.digest.decode()
@@ -181,7 +181,7 @@ def test_what_is_no_header_is_refused(line: bytes) -> None:
 
 @given(st.lists(entries, max_size=4), st.integers(-1, 10**9))
 def test_a_line_can_be_chained_anew_without_being_decoded(written: list[Entry], n: int) -> None:
-    old, new = Link(3, b"a" * 32), Link(n, b"b" * 32)
+    old, new = EntryLink(3, b"a" * 32), EntryLink(n, b"b" * 32)
     for entry in [*written, FULL]:
         line, old_after = encode_line(entry, old)
         assert chain_line(unchained(line[:-1], old), new) == encode_line(entry, new)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nous.tools.images import Image, identify_image
+from nous.tools.images import ImageFile, identify_image
 
 PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 640, 480)
 GIF = b"GIF89a" + struct.pack("<HH", 3, 70000 % 65536)
@@ -24,21 +24,21 @@ def webp(kind: bytes, body: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("head", "image"),
     [
-        (PNG, Image("image/png", 640, 480)),
-        (PNG[:10], Image("image/png", 0, 0)),
-        (GIF, Image("image/gif", 3, 4464)),
-        (BMP, Image("image/bmp", 10, 20)),
-        (b"\xff\xd8" + b"\xff\xc0" + FRAME, Image("image/jpeg", 640, 480)),
-        (b"\xff\xd8" + EXIF + b"\xff\xff\xff\xc2" + FRAME, Image("image/jpeg", 640, 480)),
-        (b"\xff\xd8" + EXIF + b"\xff\xc4\x00\x04ab" + b"\xff\xcf" + FRAME, Image("image/jpeg", 640, 480)),
-        (b"\xff\xd8\xff\xe0\x00\x00", Image("image/jpeg", 0, 0)),
-        (b"\xff\xd8" + EXIF[:1000], Image("image/jpeg", 0, 0)),
-        (webp(b"VP8X", bytes(4) + b"\x7f\x02\x00" + b"\xdf\x01\x00"), Image("image/webp", 640, 480)),
-        (webp(b"VP8L", b"\x2f" + struct.pack("<I", 639 | 479 << 14)), Image("image/webp", 640, 480)),
-        (webp(b"VP8 ", bytes(3) + b"\x9d\x01\x2a" + struct.pack("<HH", 640, 480)), Image("image/webp", 640, 480)),
+        (PNG, ImageFile("image/png", 640, 480)),
+        (PNG[:10], ImageFile("image/png", 0, 0)),
+        (GIF, ImageFile("image/gif", 3, 4464)),
+        (BMP, ImageFile("image/bmp", 10, 20)),
+        (b"\xff\xd8" + b"\xff\xc0" + FRAME, ImageFile("image/jpeg", 640, 480)),
+        (b"\xff\xd8" + EXIF + b"\xff\xff\xff\xc2" + FRAME, ImageFile("image/jpeg", 640, 480)),
+        (b"\xff\xd8" + EXIF + b"\xff\xc4\x00\x04ab" + b"\xff\xcf" + FRAME, ImageFile("image/jpeg", 640, 480)),
+        (b"\xff\xd8\xff\xe0\x00\x00", ImageFile("image/jpeg", 0, 0)),
+        (b"\xff\xd8" + EXIF[:1000], ImageFile("image/jpeg", 0, 0)),
+        (webp(b"VP8X", bytes(4) + b"\x7f\x02\x00" + b"\xdf\x01\x00"), ImageFile("image/webp", 640, 480)),
+        (webp(b"VP8L", b"\x2f" + struct.pack("<I", 639 | 479 << 14)), ImageFile("image/webp", 640, 480)),
+        (webp(b"VP8 ", bytes(3) + b"\x9d\x01\x2a" + struct.pack("<HH", 640, 480)), ImageFile("image/webp", 640, 480)),
     ],
 )
-def test_known_images(head: bytes, image: Image) -> None:
+def test_known_images(head: bytes, image: ImageFile) -> None:
     assert identify_image(head) == image
 
 
