@@ -70,10 +70,12 @@ class Reply(NamedTuple):
 
 
 async def ping(call: Call, payload: c.Ping) -> Pong:
+    """Answer."""
     return Pong()
 
 
 async def hello(call: Call, payload: c.Hello) -> Reply:
+    """Grant features and tell the limits."""
     conn = call.connection
     daemon = conn.daemon
     settings = daemon.settings.daemon
@@ -210,12 +212,14 @@ def _refuse_images(payload: c.Steer | c.FollowUp) -> None:
 
 
 async def steer(call: Call, payload: c.Steer) -> Accepted:
+    """Queue a steer in a run."""
     _refuse_images(payload)
     driver = _queue(call, payload.run_id, Steered(call.command_id, payload.text))
     return Accepted(command="steer", run_id=driver.run_id)
 
 
 async def follow_up(call: Call, payload: c.FollowUp) -> Accepted:
+    """Queue a follow-up in a run."""
     _refuse_images(payload)
     driver = _queue(call, payload.run_id, FollowedUp(call.command_id, payload.text))
     return Accepted(command="follow_up", run_id=driver.run_id)
@@ -234,6 +238,7 @@ async def abort(call: Call, payload: c.Abort) -> Reply:
 
 
 async def set_active_tools(call: Call, payload: c.SetActiveTools) -> Accepted:
+    """Choose the tools that runs may use."""
     daemon = call.connection.daemon
     await daemon.extensions.ready()
     names = daemon.toolbox.check(payload.tools)
@@ -242,16 +247,19 @@ async def set_active_tools(call: Call, payload: c.SetActiveTools) -> Accepted:
 
 
 async def set_steering_mode(call: Call, payload: c.SetSteeringMode) -> Accepted:
+    """Choose how many queued steers a turn takes."""
     call.connection.daemon.set_steering_mode(payload.mode)
     return Accepted(command="set_steering_mode", mode=payload.mode)
 
 
 async def set_follow_up_mode(call: Call, payload: c.SetFollowUpMode) -> Accepted:
+    """Choose how many queued follow-ups a turn takes."""
     call.connection.daemon.set_follow_up_mode(payload.mode)
     return Accepted(command="set_follow_up_mode", mode=payload.mode)
 
 
 async def list_tools(call: Call, payload: c.ListTools) -> Tools:
+    """Return all tools and which are active."""
     daemon = call.connection.daemon
     return Tools(
         tools=[
@@ -271,6 +279,7 @@ async def list_tools(call: Call, payload: c.ListTools) -> Tools:
 
 
 async def get_state(call: Call, payload: c.GetState) -> State:
+    """Return the daemon's and the active session's state."""
     daemon = call.connection.daemon
     session = await daemon.named_or_active_session(payload.session_id)
     session_id = "" if session is None else session.id
@@ -316,6 +325,7 @@ def _run_info(run: RunDriver) -> RunInfo:
 
 
 async def get_messages(call: Call, payload: c.GetMessages) -> Messages:
+    """Return a page of a session's messages."""
     daemon = call.connection.daemon
     session = await daemon.named_or_active_session(payload.session_id)
     if session is None:
@@ -328,6 +338,7 @@ async def get_messages(call: Call, payload: c.GetMessages) -> Messages:
 
 
 async def get_tree(call: Call, payload: c.GetTree) -> Tree:
+    """Return a page of a session's tree."""
     daemon = call.connection.daemon
     session = await daemon.named_or_active_session(payload.session_id)
     if session is None:
@@ -341,6 +352,7 @@ async def get_tree(call: Call, payload: c.GetTree) -> Tree:
 
 
 async def new_session(call: Call, payload: c.NewSession) -> SessionAnswer:
+    """Make a session and make it the active one."""
     daemon = call.connection.daemon
     await daemon.ask_about_session("session_before_switch", daemon.active_session_id, {"reason": "new"})
     session = daemon.create_session()
@@ -350,6 +362,7 @@ async def new_session(call: Call, payload: c.NewSession) -> SessionAnswer:
 
 
 async def switch_session(call: Call, payload: c.SwitchSession) -> SessionAnswer:
+    """Make a session the active one."""
     if not payload.session_id:
         raise NousError("invalid_payload", "session_id: empty")
     daemon = call.connection.daemon
@@ -361,6 +374,7 @@ async def switch_session(call: Call, payload: c.SwitchSession) -> SessionAnswer:
 
 
 async def set_leaf(call: Call, payload: c.SetLeaf) -> Leaf:
+    """Make a message the active leaf of a session."""
     daemon = call.connection.daemon
     session = await daemon.named_or_active_session(payload.session_id)
     if session is None:
@@ -373,6 +387,7 @@ async def set_leaf(call: Call, payload: c.SetLeaf) -> Leaf:
 
 
 async def branch_session(call: Call, payload: c.BranchSession) -> SessionAnswer:
+    """Copy a path of a session into a new one and make that the active session."""
     if payload.source_id is None:
         raise NousError("invalid_payload", "session_id: required")
     daemon = call.connection.daemon
@@ -386,6 +401,7 @@ async def branch_session(call: Call, payload: c.BranchSession) -> SessionAnswer:
 
 
 async def extension_command(call: Call, payload: c.ExtensionCommand) -> ExtensionResult:
+    """Have an extension carry out one of its commands."""
     daemon = call.connection.daemon
     if call.turn is not None:
         # It may take long, and changes nothing that others wait for.
@@ -396,6 +412,7 @@ async def extension_command(call: Call, payload: c.ExtensionCommand) -> Extensio
 
 
 async def shutdown(call: Call, payload: c.Shutdown) -> Reply:
+    """Answer, then stop the daemon in order."""
     daemon = call.connection.daemon
     return Reply(Accepted(command="shutdown"), lambda: daemon.stop.request("shutdown"))
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 async def list_models(call: Call, payload: c.ListModels) -> Models:
+    """Return the providers and models that can be chosen."""
     catalogue = call.connection.daemon.catalogue
     rows = [row for row in catalogue.known() if payload.provider in (None, row.name)]
     if not rows:

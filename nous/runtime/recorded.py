@@ -35,6 +35,7 @@ _PLACE: Final = re.compile(rb'^\{"v":"1","id":"[^"]*?\.(\d+)(?:\.(\d+))?","type"
 
 
 async def get_events(call: Call, payload: c.GetEvents) -> Events:
+    """Return a page of a run's events, from its trace."""
     daemon = call.connection.daemon
     if not daemon.knows_run(payload.run_id):
         raise NousError("run_not_found")
@@ -83,6 +84,7 @@ def _lines_after(
 
 
 async def list_runs(call: Call, payload: c.ListRuns) -> Runs:
+    """Return a page of the runs on disk, the newest first."""
     daemon = call.connection.daemon
     if payload.cursor is not None and not is_safe_id(payload.cursor):
         raise NousError("invalid_payload", "cursor: not one that nous gave")
@@ -162,4 +164,5 @@ def _end_trace(daemon: Daemon, run_id: str) -> None:
 
 
 def trace_path(daemon: Daemon, run_id: str) -> Path:
+    """Return where a run's trace is, or would be."""
     return daemon.traces_root / f"{run_id}.ndjson"
