@@ -17,7 +17,7 @@ from nous.protocol.messages import Usage
 from nous.providers.decoding import decode_event, encode_text, read_count, read_details, read_id, read_index, read_usage
 from nous.providers.ending import EndingParser
 from nous.providers.faults import fault_in_stream, malformed
-from nous.providers.text import TextChannel
+from nous.providers.text import TextChannel, clean
 from nous.providers.vendor_errors import error_parts
 
 REDACTED: Final = "redacted:"
@@ -126,11 +126,11 @@ class AnthropicParser(EndingParser):
             self._note_answer()
             self._calls += 1
             opened.input = block.input
-            name = self._names.get(block.name, block.name)
+            name = self._names.get(block.name, clean(block.name))
             items.append(ToolCallDelta(opened.index, read_id(block.id) or None, name))
         elif kind == "redacted_thinking":
             self._note_more()
-            items.append(ThinkingDelta("", REDACTED + (block.data or "")))
+            items.append(ThinkingDelta("", REDACTED + clean(block.data or "")))
         elif kind == "thinking":
             opened.signature = block.signature or ""
             self._think(opened, block.thinking or "", items)
@@ -187,7 +187,7 @@ class AnthropicParser(EndingParser):
         elif block.kind == "thinking":
             items.extend(map(ThinkingDelta, pieces))
             if block.signature:
-                items.append(ThinkingDelta("", block.signature))
+                items.append(ThinkingDelta("", clean(block.signature)))
         elif block.kind == "tool_use":
             # Some servers send the whole input at the start and no deltas.
             if not block.has_input and block.input:

@@ -28,7 +28,7 @@ from msgspec import Struct
 from nous.ports.model import ModelItem, ToolCallDelta
 from nous.providers.decoding import encode_text, read_id, read_index
 from nous.providers.faults import malformed
-from nous.providers.text import TextChannel
+from nous.providers.text import TextChannel, clean
 
 PLACEHOLDER: Final = "{}"
 
@@ -77,7 +77,7 @@ class ToolCalls:
         if name or not call.is_opened:
             call.name = name
             opened_id = None if call.is_opened else call.id or None
-            items.append(ToolCallDelta(call.index, opened_id, self._names.get(name, name) or None))
+            items.append(ToolCallDelta(call.index, opened_id, self._names.get(name, clean(name)) or None))
             call.is_opened = True
         items.extend(ToolCallDelta(call.index, arguments=piece) for piece in call.add(arguments))
         return True

@@ -14,7 +14,7 @@ from nous.providers.chat_calls import Fragment, Function, ToolCalls
 from nous.providers.decoding import decode_event, encode_text, read_count, read_details, read_index, read_usage
 from nous.providers.ending import EndingParser
 from nous.providers.faults import fault_in_stream, parse_object
-from nous.providers.text import TextChannel
+from nous.providers.text import TextChannel, clean
 from nous.providers.vendor_errors import error_parts
 
 
@@ -175,7 +175,7 @@ class ChatParser(EndingParser):
     def _close(self, items: list[ModelItem]) -> None:
         items.extend(map(ThinkingDelta, self._thinking.flush()))
         if self._details is not None and (signature := self._details.take()):
-            items.append(ThinkingDelta("", signature))
+            items.append(ThinkingDelta("", clean(signature)))
         items.extend(map(TextDelta, self._text.flush()))
         self._calls.flush(items)
         if self._usage is not None and (usage := read_usage(self._usage, _read_usage)) is not None:

@@ -15,6 +15,7 @@ import msgspec
 from nous.errors import NousError
 from nous.protocol.messages import Usage
 from nous.providers.faults import malformed
+from nous.providers.text import clean
 
 T = TypeVar("T")
 
@@ -63,8 +64,7 @@ def encode_text(value: Any) -> str:
     except UnicodeEncodeError:
         import json
 
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return clean(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def read_index(value: object, name: str) -> int | None:
@@ -85,7 +85,7 @@ def read_index(value: object, name: str) -> int | None:
 def read_id(value: object) -> str:
     """Return an id, also where a server numbers them; ``""`` if there is none."""
     if isinstance(value, str):
-        return value
+        return clean(value)
     return str(value) if type(value) is int else ""
 
 

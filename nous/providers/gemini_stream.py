@@ -17,7 +17,7 @@ from nous.protocol.messages import Usage
 from nous.providers.decoding import decode_event, encode_text, read_count, read_id, read_index, read_usage
 from nous.providers.ending import EndingParser, printable
 from nous.providers.faults import fault_in_stream, malformed
-from nous.providers.text import TextChannel
+from nous.providers.text import TextChannel, clean
 from nous.providers.vendor_errors import error_parts
 
 
@@ -121,7 +121,7 @@ class GeminiParser(EndingParser):
         if part.thought_signature:
             # Before the call it belongs to, behind the text.
             self._note_more()
-            items.append(ThinkingDelta("", part.thought_signature))
+            items.append(ThinkingDelta("", clean(part.thought_signature)))
         if part.function_call is not None:
             self._call(part.function_call, items)
 
@@ -134,7 +134,7 @@ class GeminiParser(EndingParser):
         self._note_answer()
         index = self._calls
         self._calls += 1
-        items.append(ToolCallDelta(index, read_id(call.id) or None, self._names.get(call.name, call.name)))
+        items.append(ToolCallDelta(index, read_id(call.id) or None, self._names.get(call.name, clean(call.name))))
         # An empty list is PHP's empty object.
         items.extend(ToolCallDelta(index, arguments=piece) for piece in TextChannel().feed(_arguments(call.args)))
 

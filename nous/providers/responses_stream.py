@@ -29,7 +29,7 @@ from nous.providers.responses_items import (
     texts_of,
     thoughts_of,
 )
-from nous.providers.text import TextChannel
+from nous.providers.text import TextChannel, clean
 from nous.providers.vendor_errors import error_parts
 
 
@@ -250,7 +250,7 @@ class ResponsesParser(EndingParser):
             call = self._calls.find_item(item, output_index) or self._open_call(item, output_index, items)
             if item.name and not call.name:
                 call.name = item.name
-                items.append(ToolCallDelta(call.index, name=self._names.get(item.name, item.name)))
+                items.append(ToolCallDelta(call.index, name=self._names.get(item.name, clean(item.name))))
             self._end_call(call, arguments_text(item.arguments), items)
         elif item.type == "reasoning":
             self._end_reasoning(item, items)
@@ -267,7 +267,7 @@ class ResponsesParser(EndingParser):
         self._has_thought = False
         if item.encrypted_content:
             items.extend(map(ThinkingDelta, self._thinking.flush()))
-            items.append(ThinkingDelta("", _sealed(item)))
+            items.append(ThinkingDelta("", clean(_sealed(item))))
 
     # -- tool calls
 
@@ -275,7 +275,7 @@ class ResponsesParser(EndingParser):
         call = self._calls.open(item, output_index)
         self._has_calls = self._has_answer = True
         call_id = read_id(item.call_id) or read_id(item.id) or None
-        items.append(ToolCallDelta(call.index, call_id, self._names.get(call.name, call.name) or None))
+        items.append(ToolCallDelta(call.index, call_id, self._names.get(call.name, clean(call.name)) or None))
         return call
 
     def _argue(self, event: _ArgumentsDelta, items: list[ModelItem]) -> None:

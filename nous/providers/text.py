@@ -46,7 +46,14 @@ class TextChannel:
         text, self._held = self._held + text, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._held = text[:-1], text[-1]
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return clean(text)
+
+
+def clean(text: str) -> str:
+    """Return whole text as it may leave: each lone surrogate has become U+FFFD."""
+    if text.isascii() or not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def clean_pieces(texts: Iterable[str]) -> list[str]:

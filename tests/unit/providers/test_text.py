@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nous.ports.model import MAX_DELTA_BYTES
-from nous.providers.text import MAX_PIECE_CHARS, TextChannel, clean_pieces
+from nous.providers.text import MAX_PIECE_CHARS, TextChannel, clean, clean_pieces
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,10 @@ def test_no_piece_is_longer_than_a_line_can_carry_even_escaped(char: str) -> Non
     assert len(pieces) == 3
     assert all(len(msgspec.json.encode(piece)) <= MAX_DELTA_BYTES + 2 for piece in pieces)
     assert all(len(piece.encode()) <= MAX_DELTA_BYTES for piece in pieces)
+
+
+@given(st.text(st.characters(categories=("Cs", "L", "So"))))
+def test_whole_text_keeps_all_but_lone_surrogates(text: str) -> None:
+    cleaned = clean(text)
+    assert cleaned.encode() == text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+    assert clean(cleaned) == cleaned
