@@ -58,6 +58,8 @@ class ClientFaults(_Part, frozen=True):
 
 
 class FaultPlan(Struct, frozen=True, forbid_unknown_fields=True):
+    """A plan of faults, drawn from a seed: which calls of providers, tools and disks fail, and how."""
+
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     provider: ProviderFaults = ProviderFaults()
     tool: ToolFaults = ToolFaults()

@@ -33,6 +33,7 @@ class Installed(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
+        """The name in its manifest; that of its directory if there is no manifest that can be read."""
         return self.directory.name if self.manifest is None else self.manifest.name
 
 

@@ -124,10 +124,12 @@ class Extension:
 
     @property
     def version(self) -> str:
+        """The version that it said, once it did."""
         return "" if self.hello is None else self.hello.version
 
     @property
     def consecutive_failures(self) -> int:
+        """How many calls in a row have failed."""
         return self._breaker.failures
 
     @property
@@ -146,9 +148,11 @@ class Extension:
 
     @property
     def pid(self) -> int | None:
+        """Its process id, while it runs."""
         return None if self._process is None or not self._process.is_usable else self._process.pid
 
     def on_failure(self, hook: HookName) -> OnFailure:
+        """Return what a failed hook counts as."""
         return self._on_failure.get(hook, default_on_failure(hook))
 
     # -- life

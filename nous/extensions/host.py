@@ -132,6 +132,7 @@ class ExtensionHost:
 
     @property
     def hooks(self) -> frozenset[HookName]:
+        """The hooks that somebody listens to."""
         return self._hooks
 
     # -- life
@@ -274,6 +275,7 @@ class ExtensionHost:
     # -- hooks
 
     async def call(self, call: HookCall) -> HookOutcome:
+        """Ask all extensions of a hook, one after the other; each sees what the ones before it changed."""
         outcome = HookOutcome()
         payload = dict(call.payload)
         for lapsed in self._lapsed:
@@ -318,6 +320,7 @@ class ExtensionHost:
             return HookOutcome(block=reason if blocks else None, warnings=warnings)
 
     def tell(self, call: HookCall) -> None:
+        """Tell all extensions of a hook in a task of its own; past a bound the call is dropped, with a log record."""
         if self._tasks is None:
             return
         if self._told >= MAX_TOLD:
@@ -338,6 +341,7 @@ class ExtensionHost:
     # -- commands
 
     async def command(self, name: str, payload: dict[str, Any], session_id: str) -> dict[str, Any]:
+        """Have the extension that has a command carry it out."""
         await self.ready()
         extension = self._commands.get(name)
         if extension is None:
@@ -367,6 +371,7 @@ class ExtensionHost:
     # -- seen from outside
 
     def states(self) -> list[ExtensionInfo]:
+        """Return what is known of each extension."""
         running = [
             ExtensionInfo(
                 name=extension.name,

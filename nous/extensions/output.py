@@ -55,6 +55,7 @@ class StderrLog:
         return all(logged)
 
     def finish(self, now_s: float) -> None:
+        """Log what is left, and how much was dropped."""
         for line in self._lines.finish():
             self._put(line, now_s)
         self._report_dropped()

@@ -62,10 +62,12 @@ class PendingCall:
         self._changed = anyio.Event()
 
     def add_progress(self, text: str) -> None:
+        """Take a piece of progress."""
         self._pieces.append(text)
         self._changed.set()
 
     def settle(self, answer: ResultLine | CallFailedError) -> None:
+        """End the wait with an answer, or with why there is none."""
         self.answer = answer
         self._changed.set()
 

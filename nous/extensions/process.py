@@ -82,6 +82,7 @@ class ExtensionProcess:
 
     @property
     def is_usable(self) -> bool:
+        """Whether it takes calls."""
         return not self._is_retired and self.end_reason is None
 
     # -- calls

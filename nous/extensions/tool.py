@@ -39,6 +39,7 @@ class ExtensionTool:
         self._on_failed = on_failed
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
+        """Check the arguments against the schema, then have the extension carry out the call."""
         try:
             fault = await self._schemas.find_argument_fault(self.schema, arguments)
         except CheckFailedError as failed:

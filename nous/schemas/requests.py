@@ -51,6 +51,7 @@ def read_request(stdin: BinaryIO) -> tuple[Any, ...] | None:
 
 
 def encode_reply(reply: CheckReply) -> bytes:
+    """Return a reply as one line."""
     return msgspec.json.encode(reply) + b"\n"
 
 

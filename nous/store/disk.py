@@ -41,12 +41,15 @@ class Disk:
         os.close(fd)
 
     def read_at(self, fd: int, count: int, offset: int) -> bytes:
+        """Return up to ``count`` bytes from ``offset``."""
         return os.pread(fd, count, offset)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
+        """Write some of ``data``; return how many bytes that was."""
         return os.write(fd, data)
 
     def truncate(self, fd: int, size: int) -> None:
+        """Cut a file to ``size`` bytes."""
         os.ftruncate(fd, size)
 
     def sync(self, fd: int) -> None:

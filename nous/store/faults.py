@@ -34,10 +34,12 @@ class FaultyDisk(Disk):
         self._full = False
 
     def open(self, path: str, flags: int) -> int:
+        """Open a file, unless this call is the one that fails."""
         self._count("open")
         return super().open(path, flags)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
+        """Write, unless this call is the one that fails; a full disk takes a part first."""
         if self._full:
             self._full = self._stays
             self._fail()
@@ -49,18 +51,22 @@ class FaultyDisk(Disk):
         return super().write(fd, data)
 
     def truncate(self, fd: int, size: int) -> None:
+        """Cut a file, unless this call is the one that fails."""
         self._count("truncate")
         super().truncate(fd, size)
 
     def sync(self, fd: int) -> None:
+        """Sync a file, unless this call is the one that fails."""
         self._count("sync")
         super().sync(fd)
 
     def rename(self, source: str, target: str) -> None:
+        """Rename a file, unless this call is the one that fails."""
         self._count("rename")
         super().rename(source, target)
 
     def sync_directory(self, path: str) -> None:
+        """Sync a directory, unless this call is the one that fails."""
         self._count("sync_directory")
         super().sync_directory(path)
 

@@ -14,6 +14,7 @@ ONE_LEFT_OUT: Final = "[An image stood here. It was left out: the provider refus
 
 
 def has_images(message: Message) -> bool:
+    """Return whether a message has an image."""
     return any(isinstance(block, ImageBlock) for block in message.blocks)
 
 

@@ -72,6 +72,7 @@ class Session:
 
     @property
     def id(self) -> str:
+        """The session's id."""
         return self._log.header.id
 
     @property
@@ -81,6 +82,7 @@ class Session:
 
     @property
     def created_at(self) -> str:
+        """When the session was made."""
         return self._log.header.created_at
 
     @property

@@ -121,12 +121,15 @@ class MemoryLink:
         self._endpoint = endpoint
 
     async def receive(self) -> bytes:
+        """Return some bytes, or ``b""`` at the end."""
         return await self._endpoint.receive()
 
     async def send(self, data: bytes) -> None:
+        """Write everything."""
         await self._endpoint.send(data)
 
     async def end_input(self) -> None:
+        """Tell the daemon that no more commands come."""
         self._endpoint.end()
 
 
@@ -136,6 +139,7 @@ class MemoryClient(Client):
     @classmethod
     @asynccontextmanager
     async def over(cls, endpoint: MemoryEndpoint) -> AsyncIterator[Client]:
+        """Connect to a daemon in this process."""
         client = cls(drain=0.0, keep_events=True)
         channel = Channel(MemoryLink(endpoint), client._inbox, client._pending, client._explain_socket_end)
         channel.on_line = client._notice

@@ -21,12 +21,14 @@ MODES: Final = ("engine", "daemon")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option and the setting of the plugin."""
     group = parser.getgroup("nous", "recorded runs of nous")
     group.addoption("--nous-replay-mode", choices=MODES, help="replay recorded runs in a bare engine, or in a daemon")
     parser.addini("nous_replay_mode", "how recorded runs of nous are replayed: engine or daemon", default="engine")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect recordings by their suffix."""
     if not file_path.name.endswith(SUFFIX):
         return None
     return RecordingFile.from_parent(parent, path=file_path)
@@ -44,6 +46,7 @@ class RecordingFile(pytest.File):
     """A recorded run."""
 
     def collect(self) -> Iterable[pytest.Item]:
+        """Yield one test: the replay of the file."""
         yield RecordingItem.from_parent(self, name=replay_mode(self.config))
 
 
@@ -51,6 +54,7 @@ class RecordingItem(pytest.Item):
     """The replay of a recorded run."""
 
     def runtest(self) -> None:
+        """Replay the recording; fail unless it is identical."""
         from nous.replay.run_many import replay_one
 
         report = replay_one(self.path, replay_mode(self.config))
@@ -58,11 +62,13 @@ class RecordingItem(pytest.Item):
             raise NotIdenticalError(report)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *args: Any, **options: Any) -> Any:
+        """Return where the replay differs, without a traceback."""
         if isinstance(excinfo.value, NotIdenticalError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, *args, **options)
 
     def reportinfo(self) -> tuple[Path, int, str]:
+        """Return how reports name the test."""
         return self.path, 0, f"{self.path.name} ({self.name} mode)"
 
 

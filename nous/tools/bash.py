@@ -87,6 +87,7 @@ class BashTool(BuiltinTool[BashArguments]):
             raise InvalidArgumentsError("Invalid arguments: `timeout` is a number of seconds.") from None
 
     async def execute(self, arguments: BashArguments, context: ToolContext) -> ToolResult:
+        """Run the command line; its output is streamed and kept."""
         timeout_ms = self._timeout_ms if arguments.timeout_ms is UNSET else arguments.timeout_ms
         command = encode(arguments.command, "command")
         if b"\0" in command:

@@ -29,6 +29,7 @@ class Stop:
         self._is_set = threading.Event()
 
     def set(self) -> None:
+        """Ask the work to stop."""
         self._is_set.set()
 
     def check(self) -> None:

@@ -33,6 +33,7 @@ class BuiltinTool(ABC, Generic[ArgumentsT]):
         return schema_of(self.shape)
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
+        """Check the arguments, carry out the call, and say in words what went wrong."""
         try:
             decoded = decode_arguments(self.name, self.prepare(arguments), self.shape)
             return await self.execute(decoded, context)
@@ -50,7 +51,8 @@ class BuiltinTool(ABC, Generic[ArgumentsT]):
         return arguments
 
     @abstractmethod
-    async def execute(self, arguments: ArgumentsT, context: ToolContext) -> ToolResult: ...
+    async def execute(self, arguments: ArgumentsT, context: ToolContext) -> ToolResult:
+        """Carry out a call whose arguments were checked."""
 
 
 PATH_HELP: Final = "Relative paths start at the working directory; ~, $HOME and $PWD are expanded."

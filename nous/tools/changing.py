@@ -28,6 +28,8 @@ class Replacement(NamedTuple):
 
 
 class Change(NamedTuple):
+    """A file's new content, and the diff that leads to it."""
+
     data: bytes
     diff: str
 

@@ -46,6 +46,8 @@ class EditArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EditTool(BuiltinTool[EditArguments]):
+    """The tool ``edit``."""
+
     tool_name = "edit"
     summary: ClassVar[str] = (
         "Replace text in a file. old_text must stand in the file exactly once, unless replace_all is true. "
@@ -54,6 +56,7 @@ class EditTool(BuiltinTool[EditArguments]):
     shape = EditArguments
 
     async def execute(self, arguments: EditArguments, context: ToolContext) -> ToolResult:
+        """Replace the text; a large file is changed in a process of its own."""
         done = await off_the_loop(lambda stop: edit_file(arguments, context, stop))
         if isinstance(done, LargeEdit):
             with done as large:
@@ -84,6 +87,7 @@ class LargeEdit:
         self.close()
 
     def close(self) -> None:
+        """Close the file's directory and the request."""
         self._place.close()
         if self.request_fd >= 0:
             os.close(self.request_fd)

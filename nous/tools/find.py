@@ -29,6 +29,8 @@ class FindArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FindTool(BuiltinTool[FindArguments]):
+    """The tool ``find``."""
+
     tool_name = "find"
     summary: ClassVar[str] = (
         "Find files and directories by a glob, sorted by path, hidden ones too; directories end with /. "
@@ -37,6 +39,7 @@ class FindTool(BuiltinTool[FindArguments]):
     shape = FindArguments
 
     async def execute(self, arguments: FindArguments, context: ToolContext) -> ToolResult:
+        """Search in a process of its own."""
         check_glob(arguments.pattern, "pattern")
         limit, glob = arguments.limit, arguments.pattern
         with await plan_search(arguments.path, context, glob=glob, limit=limit, grep=None) as search:

@@ -59,6 +59,7 @@ class GrepTool(BuiltinTool[GrepArguments]):
         self._timeout_ms = timeout_ms
 
     async def execute(self, arguments: GrepArguments, context: ToolContext) -> ToolResult:
+        """Search in a process of its own."""
         _check_pattern(arguments)
         glob = None if arguments.glob is UNSET else arguments.glob
         if glob is not None:

@@ -72,6 +72,7 @@ class IgnoreRules:
         return (IgnoreRules() if is_repository else self).plus(directory, read_ignore_file(directory_fd))
 
     def plus(self, directory: str, own: IgnoreFile | None) -> IgnoreRules:
+        """Return these rules with those of a directory's own file."""
         return self if own is None else IgnoreRules((*self._files, (directory, own)))
 
     def ignores(self, path: str, *, is_directory: bool) -> bool:

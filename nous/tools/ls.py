@@ -27,6 +27,8 @@ class LsArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LsTool(BuiltinTool[LsArguments]):
+    """The tool ``ls``."""
+
     tool_name = "ls"
     summary: ClassVar[str] = (
         "List a directory, one entry per line, sorted, hidden ones too. Directories end with /, links with -> target."
@@ -34,11 +36,13 @@ class LsTool(BuiltinTool[LsArguments]):
     shape = LsArguments
 
     async def execute(self, arguments: LsArguments, context: ToolContext) -> ToolResult:
+        """List the directory."""
         text = await off_the_loop(lambda stop: list_directory(arguments, context, stop))
         return await head_result(text.encode(), context)
 
 
 def list_directory(arguments: LsArguments, context: ToolContext, stop: Stop) -> str:
+    """Return the listing as text.  Blocks."""
     with open_place(arguments.path, context, takes_look_alikes=True) as place:
         note, fd = place.note, place.open_directory()
     try:

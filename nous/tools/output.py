@@ -74,6 +74,7 @@ class Spool:
         self._newlines = 0
 
     async def feed(self, data: bytes) -> None:
+        """Take a piece of output."""
         self._total_bytes += len(data)
         self._newlines += data.count(b"\n")
         self._tail += data
@@ -114,6 +115,7 @@ class OutputFile:
         self.failure: str | None = None
 
     def append(self, data: bytes) -> None:
+        """Append to the file; a disk that fails is noted in ``failure``, not raised."""
         self.size_bytes += len(data)
         if self.failure is not None:
             return

@@ -29,13 +29,20 @@ class Boundary(Protocol):
     """What decides where tools may go; :class:`nous.ports.tool.ToolContext` has it."""
 
     @property
-    def workdir(self) -> Path: ...
+    def workdir(self) -> Path:
+        """The working directory."""
+
     @property
-    def state_dir(self) -> Path: ...
+    def state_dir(self) -> Path:
+        """The state directory, which is closed to tools."""
+
     @property
-    def outputs_root(self) -> Path: ...
+    def outputs_root(self) -> Path:
+        """Where outputs that were cut are kept whole."""
+
     @property
-    def allow_outside_workdir(self) -> bool: ...
+    def allow_outside_workdir(self) -> bool:
+        """Whether paths may leave the working directory."""
 
 
 class Place:
@@ -64,6 +71,7 @@ class Place:
         self.close()
 
     def close(self) -> None:
+        """Close the descriptor of the directory."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -39,6 +39,8 @@ class _Part(NamedTuple):
 
 
 class ReadTool(BuiltinTool[ReadArguments]):
+    """The tool ``read``."""
+
     tool_name = "read"
     summary: ClassVar[str] = (
         "Read a text file, or the lines from offset on. "
@@ -48,10 +50,12 @@ class ReadTool(BuiltinTool[ReadArguments]):
     shape = ReadArguments
 
     async def execute(self, arguments: ReadArguments, context: ToolContext) -> ToolResult:
+        """Read the file."""
         return await off_the_loop(lambda stop: read_file(arguments, context, stop))
 
 
 def read_file(arguments: ReadArguments, context: ToolContext, stop: Stop) -> ToolResult:
+    """Return the lines or the image.  Blocks."""
     with open_place(arguments.path, context, may_read_outputs=True, takes_look_alikes=True) as place:
         note, fd = place.note, place.open_regular()
     try:

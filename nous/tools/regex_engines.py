@@ -60,23 +60,28 @@ class PatternWriter:
         self._ignores_case = ignore_case
 
     def character(self, character: str) -> str:
+        """Return the pattern of one character."""
         if self._needs_exact_case(character):
             return self.one_of(CharacterSet([(character, character)], []))
         return _written(character)
 
     def any_character(self) -> str:
+        """Return the pattern of any character within a line."""
         return rf"[^\r{_UNDECODABLE}]" if self._engine == "python" else r"[^\r\n]"
 
     def end_of_line(self) -> str:
+        """Return the pattern of a line's end, before a CR too."""
         return r"(?:\r?$)" if self._engine == "rust" else r"(?:\r?\Z)"
 
     def boundary(self) -> str:
+        """Return the pattern of a word boundary."""
         if self._engine != "python":
             return r"\b"
         word = _unicode_word()
         return f"(?:(?<={word})(?!{word})|(?<!{word})(?={word}))"
 
     def one_of(self, members: CharacterSet) -> str:
+        """Return the pattern of one character out of a set."""
         if self._engine == "rust":
             return _rust_class(members)
         written = _ascii_class(members) if self._engine == "python-ascii" else _unicode_class(members)

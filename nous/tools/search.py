@@ -39,6 +39,7 @@ class Search:
         self.close()
 
     def close(self) -> None:
+        """Close the descriptor of the start."""
         if self.request["start_fd"] >= 0:
             os.close(self.request["start_fd"])
             self.request["start_fd"] = -1
@@ -118,6 +119,7 @@ async def plan_search(
 
 
 def find_ripgrep() -> str | None:
+    """Return the path of ``rg``, if it is installed."""
     return find_program("rg", os.environ)
 
 

@@ -54,11 +54,13 @@ def encode_request(request: SearchRequest) -> str:
 
 
 def decode_request(argument: str) -> SearchRequest:
+    """Return the request that the argument of a search process holds."""
     request: SearchRequest = marshal.loads(bytes.fromhex(argument))
     return request
 
 
 def encode_summary(summary: SearchSummary) -> bytes:
+    """Return the last line that a search process writes."""
     return b"\0%d %d %d." % summary
 
 

@@ -26,6 +26,7 @@ _FLUSH_BYTES: Final = 32 * 1024
 
 
 def main() -> None:
+    """Search as the first argument says, and write what is found.  A process of its own."""
     request = decode_request(sys.argv[1])
     walk = Walk(request["start"], request["top"], request["closed"], request["start_fd"])
     output = _Output(request["limit"])

@@ -14,6 +14,7 @@ SNIFFED_BYTES: Final = 8192
 
 
 def looks_binary(head: bytes) -> bool:
+    """Return whether the beginning of a file has a NUL byte."""
     return b"\0" in head[:SNIFFED_BYTES]
 
 

@@ -43,6 +43,7 @@ class TextFile(NamedTuple):
             return
 
     def close(self) -> None:
+        """Close the file."""
         if self.fd >= 0:
             os.close(self.fd)
 

@@ -24,6 +24,8 @@ class WriteArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WriteTool(BuiltinTool[WriteArguments]):
+    """The tool ``write``."""
+
     tool_name = "write"
     summary: ClassVar[str] = (
         "Write a file: make it, with its directories, or replace all of it. To change a part of a file use edit."
@@ -31,10 +33,12 @@ class WriteTool(BuiltinTool[WriteArguments]):
     shape = WriteArguments
 
     async def execute(self, arguments: WriteArguments, context: ToolContext) -> ToolResult:
+        """Write the file."""
         return await off_the_loop(lambda stop: write_file(arguments, context, stop))
 
 
 def write_file(arguments: WriteArguments, context: ToolContext, stop: Stop) -> ToolResult:
+    """Replace or make the file; return what was done.  Blocks."""
     encode(arguments.content, "content")
     with open_place(arguments.path, context) as place:
         data, note = encode_like(place, arguments.content, stop)

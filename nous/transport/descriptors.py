@@ -57,6 +57,7 @@ class DescriptorEndpoint:
         self._poll.register(write_fd, select.POLLOUT)
 
     async def receive(self) -> bytes:
+        """Return some bytes, or ``b""`` at the end of the stream."""
         try:
             if self._read_waits:
                 return await self._receive_ready()
@@ -73,6 +74,7 @@ class DescriptorEndpoint:
                 return self._own_read.read() if self._own_read else os.read(self._read_fd, READ_BYTES)
 
     def send_nowait(self, data: bytes) -> int:
+        """Write what fits without blocking; return how many bytes that was."""
         if self._may_block:
             return 0
         sent = 0
@@ -91,6 +93,7 @@ class DescriptorEndpoint:
         return sent
 
     async def send(self, data: bytes) -> None:
+        """Write everything.  Raises :class:`BrokenEndpointError` if the peer is gone."""
         sent = self.send_nowait(data)
         while sent < len(data):
             if self._write_waits:
@@ -119,6 +122,7 @@ class DescriptorEndpoint:
         poll.poll()
 
     async def aclose(self) -> None:
+        """Close the connection."""
         self._read_thread.close()
         self._own_read.close()
         self._own_write.close()

@@ -57,6 +57,7 @@ class MemoryEndpoint:
         self._out = outgoing
 
     async def receive(self) -> bytes:
+        """Return some bytes, or ``b""`` at the end of the stream."""
         # A peer that always has more must not keep every other task from running.
         await checkpoint()
         while not self._in.size:
@@ -66,9 +67,11 @@ class MemoryEndpoint:
         return self._in.take()
 
     def send_nowait(self, data: bytes) -> int:
+        """Write what fits without blocking; return how many bytes that was."""
         return self._out.put(data)
 
     async def send(self, data: bytes) -> None:
+        """Write everything.  Raises :class:`BrokenEndpointError` if the peer is gone."""
         while True:
             data = data[self._out.put(data) :]
             if not data:
@@ -86,9 +89,11 @@ class MemoryEndpoint:
         return self._in.reader_closed.is_set()
 
     async def wait_closed(self) -> None:
+        """Return once the peer will read no more."""
         await self._out.reader_closed.wait()
 
     async def aclose(self) -> None:
+        """Close the connection."""
         self.end()
         self._in.reader_closed.set()
         self._in.notify()

@@ -36,6 +36,7 @@ class SocketEndpoint:
         self.peer_pid, self.peer_uid = peer_credentials(sock)
 
     async def receive(self) -> bytes:
+        """Return some bytes, or ``b""`` at the end of the stream."""
         # A peer that always has more must not keep every other task from running.
         await checkpoint()
         while True:
@@ -47,6 +48,7 @@ class SocketEndpoint:
                 return b""
 
     def send_nowait(self, data: bytes) -> int:
+        """Write what fits without blocking; return how many bytes that was."""
         try:
             return self._sock.send(data)
         except BlockingIOError:
@@ -55,6 +57,7 @@ class SocketEndpoint:
             raise BrokenEndpointError from error
 
     async def send(self, data: bytes) -> None:
+        """Write everything.  Raises :class:`BrokenEndpointError` if the peer is gone."""
         view = memoryview(data)
         while view:
             try:
@@ -73,6 +76,7 @@ class SocketEndpoint:
             pass
 
     async def aclose(self) -> None:
+        """Close the connection."""
         self.close()
 
     def close(self) -> None:
@@ -151,6 +155,7 @@ class UnixListener:
                 raise
 
     def close(self) -> None:
+        """Stop listening and remove the path."""
         # The path goes first: as long as the socket listens, nobody else takes the path over.
         try:
             with suppress(FileNotFoundError):

@@ -14,6 +14,8 @@ _FIRST_PRIVATE_FD: Final = 10
 
 
 class WireDescriptors(NamedTuple):
+    """The descriptors that carry the wire over stdin and stdout."""
+
     read_fd: int
     write_fd: int
 
