@@ -19,6 +19,7 @@ _STATES: Final = {"set": "set", "unset": "not set", "none": "needs no key"}
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Say which providers have their keys."""
     parser = OptionParser(prog="nous auth", description="Say which providers have their keys. No key is ever shown.")
     parser.add_argument("action", choices=("check",), help="look into the environment")
     add_state_flags(parser)

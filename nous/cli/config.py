@@ -33,6 +33,7 @@ commands:
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Run a subcommand of ``nous config``."""
     if arguments and arguments[0] in ("-h", "--help"):
         say_text(f"usage: nous config COMMAND [OPTIONS]\n\n{EPILOG}\nEach command has --help.")
         return EXIT_OK
@@ -44,6 +45,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def make_parser(name: str, description: str) -> OptionParser:
+    """Return the parser of a subcommand with the flags that all of them take."""
     parser = OptionParser(prog=f"nous config {name}", description=description)
     add_state_flags(parser)
     parser.add_argument("--json", action="store_true", help="answer with one object")
@@ -54,6 +56,7 @@ def make_parser(name: str, description: str) -> OptionParser:
 
 
 def show(arguments: Sequence[str]) -> int:
+    """Print every setting with its value and where that was given."""
     parser = make_parser("show", "Print every setting, its value, and where that was given. Takes serve's flags too.")
     add_daemon_flags(parser)
     options = parse(parser, arguments)
@@ -75,6 +78,7 @@ def show(arguments: Sequence[str]) -> int:
 
 
 def get(arguments: Sequence[str]) -> int:
+    """Print the value of one setting."""
     parser = make_parser("get", "Print the value of one setting; of a section, an object.")
     parser.add_argument("path", metavar="PATH", help="its dotted path, for instance provider.model")
     options = parse(parser, arguments)
@@ -92,6 +96,7 @@ def shown_values(settings: Settings) -> dict[str, Any]:
 
 
 def is_hidden(path: str) -> bool:
+    """Return whether a setting's value may hold a secret."""
     key = find_key(path)
     return key is not None and key.hidden
 
@@ -111,10 +116,12 @@ def pick(values: dict[str, Any], path: str) -> Any:
 
 
 def as_text(value: object) -> str:
+    """Return a value as JSON text."""
     return msgspec.json.encode(value).decode()
 
 
 def describe_project(loaded: Loaded) -> dict[str, str] | None:
+    """Return the project's file and whether it is trusted; None if there is none."""
     project = loaded.project
     return None if project is None else {"file": project.source.name, "trust": project.verdict}
 
@@ -123,6 +130,7 @@ def describe_project(loaded: Loaded) -> dict[str, str] | None:
 
 
 def check(arguments: Sequence[str]) -> int:
+    """Say whether the configuration is valid; exit code 6 if it is not."""
     parser = make_parser(
         "check",
         "Read all layers, or the named files alone, and say whether they are valid. Exit code 6 if not: the message "
@@ -142,6 +150,7 @@ def check(arguments: Sequence[str]) -> int:
 
 
 def check_file(path: Path, *, is_project: bool) -> None:
+    """Check one file by itself.  Raises ``invalid_config``."""
     try:
         source = read_source(path)
     except FileNotFoundError:
@@ -165,6 +174,7 @@ def files_of(loaded: Loaded) -> list[str]:
 
 
 def say_valid(files: list[str], *, as_json: bool) -> int:
+    """Say which files were found valid."""
     if as_json:
         return succeed(files=files)
     say(f"valid: {', '.join(files) or 'no file sets anything'}")
@@ -172,6 +182,7 @@ def say_valid(files: list[str], *, as_json: bool) -> int:
 
 
 def schema(arguments: Sequence[str]) -> int:
+    """Print the JSON Schema of a configuration file."""
     from nous.config.schema import settings_schema
 
     options = parse(make_parser("schema", "Print the JSON Schema (2020-12) of a configuration file."), arguments)

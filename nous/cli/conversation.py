@@ -53,6 +53,7 @@ def read_conversation(session: Session, leaf_id: str | None) -> Conversation:
 
 
 def conversation_json(found: Conversation) -> dict[str, Any]:
+    """Return a conversation as ``--json`` shows it."""
     return {
         "session_id": found.session_id,
         "parent_id": found.parent_id,
@@ -67,6 +68,7 @@ def conversation_json(found: Conversation) -> dict[str, Any]:
 
 
 def write_conversation(ink: Ink, found: Conversation) -> None:
+    """Write a conversation."""
     ink.line((found.session_id, "bold"))
     about = [f"leaf {found.leaf_id}" if found.leaf_id else "no messages"]
     if found.parent_id:
@@ -105,6 +107,7 @@ def _write_text(ink: Ink, text: str) -> None:
 
 
 def write_sessions(ink: Ink, page: SessionPage, root: Path) -> None:
+    """Write a page of sessions."""
     if not page.sessions:
         ink.line("no sessions in ", str(root))
         ink.flush()
@@ -156,6 +159,7 @@ def _write_node(ink: Ink, message: Message, depth: int, *, is_leaf: bool) -> Non
 
 
 def write_verdict(ink: Ink, report: VerifyReport) -> None:
+    """Write what the check of a session found."""
     style: Style = "green" if report.ok else "red"
     about = f"{report.lines} lines, {report.messages} messages, {report.first_n} to {report.last_n}"
     ink.line(("ok   " if report.ok else "BAD  ", style), report.file, (f"  {about}" if report.ok else "", "dim"))

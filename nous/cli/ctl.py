@@ -20,6 +20,7 @@ from nous.errors import EXIT_OK, NousError
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Send one command to a daemon."""
     options = parse(make_parser(), arguments)
     payload = read_payload(options.payload)
     if options.follow and payload.get("wait"):
@@ -28,6 +29,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``nous ctl``."""
     parser = OptionParser(
         prog="nous ctl", description="Send one command to a daemon and print its answer, one JSON line."
     )
@@ -56,6 +58,7 @@ def read_payload(given: str) -> dict[str, Any]:
 
 
 async def control(options: argparse.Namespace, payload: dict[str, Any]) -> int:
+    """Send the command and print its answer, with ``--follow`` also the events of its run."""
     async with Client.connect(options.socket, keep_events=options.follow) as client:
         if options.follow:
             # On one connection the answer comes before the run's first event, and nothing can be missed in between.
@@ -70,6 +73,7 @@ async def control(options: argparse.Namespace, payload: dict[str, Any]) -> int:
 
 
 def run_of(response: Response) -> str:
+    """Return the run that a response names.  Raises ``invalid_usage``."""
     run_id = response.payload.get("run_id")
     if not isinstance(run_id, str) or not run_id:
         raise NousError("invalid_usage", f"--follow: the answer of type {response.type} names no run")
@@ -77,4 +81,5 @@ def run_of(response: Response) -> str:
 
 
 def print_line(response: Response) -> None:
+    """Print a response as it came."""
     write_bytes(response.line + b"\n")

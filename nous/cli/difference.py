@@ -21,6 +21,7 @@ def write_comparison(ink: Ink, found: Comparison) -> None:
 
 
 def summary(found: Comparison) -> str:
+    """Return how many differences there are of each kind."""
     return ", ".join(f"{found.count(kind)} {kind}" for kind in ("changed", "added", "removed"))
 
 

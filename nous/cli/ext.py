@@ -46,6 +46,7 @@ commands:
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Run a subcommand of ``nous ext``."""
     if arguments and arguments[0] in ("-h", "--help"):
         say_text(f"usage: nous ext COMMAND [OPTIONS]\n\n{EPILOG}\nEach command has --help.")
         return EXIT_OK
@@ -57,6 +58,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def make_parser(name: str, description: str) -> OptionParser:
+    """Return the parser of a subcommand with the flags that all of them take."""
     parser = OptionParser(prog=f"nous ext {name}", description=description)
     add_state_flags(parser)
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="the project (default: here)")
@@ -65,6 +67,7 @@ def make_parser(name: str, description: str) -> OptionParser:
 
 
 def workdir_of(options: argparse.Namespace) -> Path:
+    """Return the project's directory."""
     return (options.workdir or Path.cwd()).resolve()
 
 
@@ -72,6 +75,7 @@ def workdir_of(options: argparse.Namespace) -> Path:
 
 
 def list_extensions(arguments: Sequence[str]) -> int:
+    """List the extensions that are installed, and the trusted ones that are gone."""
     options = parse(make_parser("list", "List extensions, the user's first."), arguments)
     settings = load_settings(options).settings
     store = TrustStore(state_root(options))
@@ -109,6 +113,7 @@ def describe_removed(lapsed: Lapsed) -> dict[str, Any]:
 
 
 def check(arguments: Sequence[str]) -> int:
+    """Check manifests; nothing is run."""
     parser = make_parser("check", "Check manifests. Nothing is run.")
     parser.add_argument("directories", metavar="DIR", type=Path, nargs="*", help="default: all that are installed")
     options = parse(parser, arguments)
@@ -139,6 +144,7 @@ def valid(directory: Path) -> tuple[Installed, Manifest]:
 
 
 def trust(arguments: Sequence[str]) -> int:
+    """Let an extension run as it is now."""
     parser = make_parser(
         "trust",
         "Let the extension in a directory run, as it is now, with everything in it. Read it first. When any file "
@@ -201,6 +207,7 @@ def describe_grant(manifest: Manifest, settings: Settings) -> dict[str, Any]:
 
 
 def try_out(arguments: Sequence[str]) -> int:
+    """Start an extension, show what it has, or call one thing of it."""
     parser = make_parser("run", "Start an extension that may run, show what it has, or try one thing of it.")
     parser.add_argument("directory", metavar="DIR", type=Path, help=f"the extension: it has {MANIFEST_NAME}")
     what = parser.add_mutually_exclusive_group()
@@ -266,6 +273,7 @@ class _Trial:
 
 
 def failure(extension: Extension, reason: str, code: str = "internal_error") -> NousError:
+    """Return the error for an extension that failed."""
     return NousError(code, f"the extension {extension.name}: {reason}", hint="What it wrote to stderr is above.")
 
 
@@ -288,6 +296,7 @@ def make_question(extension: Extension, options: argparse.Namespace) -> Question
 
 
 def read_input(text: str) -> Any:
+    """Return the value of ``--input``.  Raises ``invalid_usage``."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError):
@@ -295,12 +304,14 @@ def read_input(text: str) -> Any:
 
 
 def read_value(result: ResultLine) -> dict[str, Any]:
+    """Return the value of a result.  Raises :class:`CallFailedError` if it is an error."""
     if result.error is not None:
         raise CallFailedError("extension_error", f"it answered with an error: {result.error}")
     return result.value
 
 
 async def show_progress(text: str) -> None:
+    """Show a piece of progress on standard error."""
     write_stderr(many_lines(text).encode())
 
 

@@ -17,6 +17,7 @@ from nous.system.state_dir import dead_epochs, is_dead, remove_dead_locks, state
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Remove what is too old."""
     parser = OptionParser(
         prog="nous gc",
         description="Remove sessions, traces and tool outputs that the settings under retention call too old. "
@@ -44,6 +45,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def rules(settings: RetentionSettings) -> dict[Kind, Keep]:
+    """Return what the settings say about each kind."""
     return {
         "session": Keep(days=settings.max_session_days, count=settings.max_sessions),
         "trace": Keep(days=settings.max_trace_days, count=settings.max_traces),
@@ -52,6 +54,7 @@ def rules(settings: RetentionSettings) -> dict[Kind, Keep]:
 
 
 def report(plan: Plan, gone: list[Unit], locks: list[str], copies: list[str], *, is_dry: bool, as_json: bool) -> int:
+    """Say what was removed and what stays; return the exit code."""
     freed_bytes = sum(unit.size_bytes for unit in gone)
     left = {
         kind: count + sum(u.kind == kind for u in plan.remove if u not in gone) for kind, count in plan.kept.items()

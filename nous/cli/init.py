@@ -11,6 +11,7 @@ from nous.system.state_dir import init_state_dir
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Make the state directory."""
     parser = OptionParser(prog="nous init", description="Make the state directory. Nothing else ever makes it unasked.")
     add_state_flags(parser)
     parser.add_argument("--json", action="store_true", help="answer with one object")

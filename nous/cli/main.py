@@ -233,6 +233,7 @@ def _find_correlation_id(arguments: Sequence[str]) -> str | None:
 
 
 def usage() -> str:
+    """Return the overview of all commands."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (text, _) in COMMANDS.items()]
     return "\n".join(["usage: nous COMMAND [OPTIONS]", "", *lines, "", "Each command has --help."])

@@ -26,6 +26,7 @@ _UNKNOWN: Final = "-"
 
 
 def run(arguments: Sequence[str]) -> int:
+    """List providers and models."""
     options = parse(make_parser(), arguments)
     settings = load_settings(options).settings
     file = settings.provider.models_file
@@ -42,6 +43,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``nous models``."""
     parser = OptionParser(prog="nous models", description="List providers, and the models nous knows something about.")
     add_state_flags(parser)
     # Not the setting of that name: an address that was set for one provider must not become another's.
@@ -52,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def chosen(name: str | None) -> list[Preset]:
+    """Return the providers that were asked for.  Raises ``invalid_usage``."""
     if name is None:
         return [*PRESETS.values()]
     if name not in PRESETS:
@@ -72,6 +75,7 @@ def describe(preset: Preset, settings: Settings, table: ModelTable) -> dict[str,
 
 
 def describe_model(name: str, info: ModelInfo) -> dict[str, Any]:
+    """Return what is known of a model as ``--json`` shows it."""
     known = {field: value for field, value in structs.asdict(info).items() if value is not None}
     return {"id": name, **known}
 
@@ -106,6 +110,7 @@ def merge(listed: ListedModel, info: ModelInfo | None) -> dict[str, Any]:
 
 
 def print_provider(row: dict[str, Any]) -> None:
+    """Print a provider with its models."""
     key = row["key_variable"] or "no key"
     say(f"{row['name']}  {row['title']}  {row['api_base']}  ({key})")
     if "error" in row:
@@ -117,11 +122,13 @@ def print_provider(row: dict[str, Any]) -> None:
 
 
 def size(tokens: int | None) -> str:
+    """Return a number of tokens in short."""
     if tokens is None:
         return _UNKNOWN
     return f"{tokens // 1_000_000}M" if tokens >= 1_000_000 else f"{tokens // 1000}K"
 
 
 def prices(model: dict[str, Any]) -> str:
+    """Return a model's prices in words; nothing if they are not known."""
     read, written = model.get("input_usd_per_mtok"), model.get("output_usd_per_mtok")
     return "" if read is None or written is None else f"${read:g} in, ${written:g} out per million tokens"

@@ -46,6 +46,7 @@ class OptionParser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
+        """Raise ``invalid_usage``."""
         raise NousError("invalid_usage", message, hint=f"Type: {self.prog} --help")
 
     def _print_message(self, message: str, file: object = None) -> None:
@@ -53,6 +54,7 @@ class OptionParser(argparse.ArgumentParser):
 
 
 def duration_ms(text: str) -> int:
+    """Read a duration; return milliseconds."""
     try:
         return parse_duration_ms(text)
     except NousError as error:
@@ -60,6 +62,7 @@ def duration_ms(text: str) -> int:
 
 
 def tool_list(text: str) -> tuple[str, ...]:
+    """Read names of tools, separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
@@ -87,6 +90,7 @@ SETTING_FLAGS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
 
 
 def add_state_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every command takes."""
     parser.add_argument("--state-dir", metavar="DIR", type=Path, help="where nous keeps its state")
     parser.add_argument("--config", metavar="FILE", type=Path, help="a configuration file on top of the others")
     parser.add_argument("--correlation-id", metavar="ID", help="found again in logs, traces and errors")
@@ -148,4 +152,5 @@ def state_root(options: argparse.Namespace) -> Path:
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options.  Raises ``invalid_usage``."""
     return parser.parse_args(arguments)

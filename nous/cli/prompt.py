@@ -26,6 +26,7 @@ EXIT_KILLED = 130
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Do one run."""
     options = parse(make_parser(), arguments)
     payload = make_payload(options)
     tell_ignored_project(options)
@@ -41,6 +42,7 @@ def tell_ignored_project(options: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``nous prompt``."""
     parser = OptionParser(prog="nous prompt", description="Run the agent once and show what it does.")
     parser.add_argument("text", metavar="TEXT", help="what to ask; - reads it from stdin")
     parser.add_argument("--session", metavar="ID", help="go on with this session")
@@ -90,6 +92,7 @@ def make_payload(options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def prompt(options: argparse.Namespace, payload: dict[str, Any]) -> int:
+    """Have a daemon run the prompt and show it; return the exit code."""
     # Whoever asks for a level of logging wants to see the logs.
     on_stderr = write_stderr if options.log_level is not None else None
     async with Client.spawn(arguments=daemon_arguments(options), on_stderr=on_stderr) as client:
@@ -107,6 +110,7 @@ async def prompt(options: argparse.Namespace, payload: dict[str, Any]) -> int:
 
 
 def make_writer(options: argparse.Namespace) -> Writer:
+    """Return what shows the run: a transcript, the events, or the output value alone."""
     if options.json:
         return EventLines()
     return Transcript() if options.schema is None else OutputValue()
@@ -122,6 +126,7 @@ class Interrupts:
         self.have_killed = False
 
     async def obey(self) -> None:
+        """Abort the run at the first interrupt; the second one kills the daemon."""
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
             # Started in the background by a shell, or under nohup.
             self.expected.set()

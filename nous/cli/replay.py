@@ -37,6 +37,7 @@ _VERDICT_WIDTH: Final = max(map(len, EXIT_BY_VERDICT))
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Replay recordings; the exit code is that of the worst verdict."""
     options = parse(make_parser(), arguments)
     if options.update:
         return run_update(options)
@@ -55,6 +56,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``nous replay``."""
     parser = OptionParser(
         prog="nous replay",
         description="Replay recorded runs. Exit code: 0 all identical; else the worst of 5 diverged, 2 broken or "
@@ -73,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
+    """Read a number of jobs."""
     if not text.isdecimal() or not 0 < int(text) <= 1024:
         raise argparse.ArgumentTypeError("expected a number from 1 to 1024")
     return int(text)
@@ -96,6 +99,7 @@ def print_report(report: Report) -> None:
 
 
 def answer_json(reports: Sequence[Report], *, mode: str) -> int:
+    """Print all reports as one object; return the exit code."""
     fields = {"mode": mode, "counts": count_verdicts(reports), "reports": reports}
     worst = worst_of(reports)
     if worst == "identical":
@@ -107,6 +111,7 @@ def answer_json(reports: Sequence[Report], *, mode: str) -> int:
 
 
 def worst_of(reports: Iterable[Report]) -> Verdict:
+    """Return the worst verdict."""
     found = {report.verdict for report in reports}
     return next((verdict for verdict in WORST_FIRST if verdict in found), "identical")
 
@@ -147,6 +152,7 @@ def _xml_text(text: str) -> str:
 
 
 def run_update(options: argparse.Namespace) -> int:
+    """Write recordings anew from what the engine does now."""
     if options.mode == "daemon" or options.junit is not None:
         raise NousError("invalid_usage", "--update goes with neither --mode daemon nor --junit")
     updates: list[Update] = []
@@ -165,6 +171,7 @@ def run_update(options: argparse.Namespace) -> int:
 
 
 def print_update(update: Update) -> None:
+    """Say what became of a recording."""
     say(f"{update.path}  {describe_update(update)}")
     for line in explain(update.before) if update.changed else []:
         say(line)

@@ -14,6 +14,7 @@ from nous.protocol.schema import documents, render
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Print the protocol's JSON Schema, or write it to a directory."""
     parser = OptionParser(
         prog="nous schema", description="Print the protocol's JSON Schema, or write it to a directory."
     )
@@ -33,5 +34,6 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def write(path: Path, document: dict[str, Any]) -> Path:
+    """Write a document; return its path."""
     path.write_bytes(render(document))
     return path

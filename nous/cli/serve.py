@@ -55,6 +55,7 @@ log = get_log("cli")
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Serve until the clients are gone, or a signal."""
     options = parse(make_parser(), arguments)
     loaded = load_settings(options)
     settings = loaded.settings
@@ -148,6 +149,7 @@ def start_warnings(loaded: Loaded) -> tuple[StartWarning, ...]:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``nous serve``."""
     parser = OptionParser(
         prog="nous serve", description="Run the daemon. Without --socket it speaks over stdin and stdout."
     )
@@ -170,6 +172,7 @@ class World(NamedTuple):
 
 
 def make_world(name: ProviderName, settings: Settings, traces: Path) -> World:
+    """Return the providers that a daemon of these settings has."""
     given = settings.provider
     if name == "replay":
         return make_recorded_world(given, traces)
@@ -182,6 +185,7 @@ def make_world(name: ProviderName, settings: Settings, traces: Path) -> World:
 
 
 def make_tools(settings: Settings) -> Sequence[Tool]:
+    """Return the built-in tools."""
     from nous.tools.registry import builtin_tools
 
     return builtin_tools(
@@ -223,6 +227,7 @@ def make_recorded_world(given: ProviderSection, traces: Path) -> World:
 
 
 def lock_profile(settings: Settings) -> LockProfile:
+    """Return the timing of session locks that the settings ask for."""
     timeout_ms, retry_ms = settings.session_lock.timing_ms()
     return LockProfile(timeout_ms=timeout_ms, retry_ms=retry_ms, stale_after_ms=settings.session_lock.stale_after_ms)
 
@@ -243,6 +248,7 @@ def make_daemon(
     epoch: str,
     warnings: tuple[StartWarning, ...] = (),
 ) -> Daemon:
+    """Return the daemon, not yet serving."""
     faulty = make_faulty_seams(settings)
     schemas = SchemaChecker()
     daemon = Daemon(
@@ -349,6 +355,7 @@ def keep_house(state: StateDir, daemon: Daemon) -> None:
 
 
 def read_system_override(settings: Settings) -> str | None:
+    """Return the system prompt that the settings give in the place of nous's own, if they do."""
     if settings.prompt.system_file is None:
         return settings.prompt.system
     path = Path(settings.prompt.system_file)

@@ -56,6 +56,7 @@ commands:
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Run a subcommand of ``nous session``."""
     if arguments and arguments[0] in ("-h", "--help"):
         say_text(f"usage: nous session COMMAND [OPTIONS]\n\n{EPILOG}\nEach command has --help.")
         return EXIT_OK
@@ -67,6 +68,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def make_parser(name: str, description: str) -> OptionParser:
+    """Return the parser of a subcommand with the flags that all of them take."""
     parser = OptionParser(prog=f"nous session {name}", description=description)
     add_state_flags(parser)
     parser.add_argument("--json", action="store_true", help="answer with one object")
@@ -74,12 +76,14 @@ def make_parser(name: str, description: str) -> OptionParser:
 
 
 def make_session_parser(name: str, description: str) -> OptionParser:
+    """Return the parser of a subcommand that takes a session."""
     parser = make_parser(name, description)
     parser.add_argument("session_id", metavar="SESSION", help="its id, as nous session list shows it")
     return parser
 
 
 def store_of(options: argparse.Namespace) -> SessionStore:
+    """Return the store of the state directory that the options name."""
     return SessionStore(state_paths(state_root(options)).sessions)
 
 
@@ -87,6 +91,7 @@ def store_of(options: argparse.Namespace) -> SessionStore:
 
 
 def list_sessions(arguments: Sequence[str]) -> int:
+    """List sessions, the last changed first."""
     parser = make_parser("list", "List sessions, the last changed first.")
     parser.add_argument("--limit", metavar="N", type=int, default=DEFAULT_SESSIONS, help="at most so many (default 50)")
     parser.add_argument("--cursor", metavar="CURSOR", help="go on where an earlier list ended")
@@ -104,6 +109,7 @@ def list_sessions(arguments: Sequence[str]) -> int:
 
 
 def show(arguments: Sequence[str]) -> int:
+    """Show a conversation."""
     parser = make_session_parser("show", "Show the conversation up to a leaf, and what a model sees of it.")
     parser.add_argument("--leaf", metavar="ID", help="up to this message (default: the active leaf)")
     options = parse(parser, arguments)
@@ -115,6 +121,7 @@ def show(arguments: Sequence[str]) -> int:
 
 
 def tree(arguments: Sequence[str]) -> int:
+    """Show all messages of a session with their branches."""
     options = parse(make_session_parser("tree", "Show all messages with their branches and compactions."), arguments)
     session = store_of(options).get(options.session_id)
     if options.json:
@@ -124,6 +131,7 @@ def tree(arguments: Sequence[str]) -> int:
 
 
 def tree_json(session: Session) -> dict[str, Any]:
+    """Return a session's tree as ``--json`` shows it."""
     nodes = [
         {
             "id": known.message.id,
@@ -157,6 +165,7 @@ def _compaction_json(made: Compaction) -> dict[str, Any]:
 
 
 def verify(arguments: Sequence[str]) -> int:
+    """Check whether sessions are what was written."""
     parser = make_parser(
         "verify",
         "Check whether sessions are what was written: every line, and that it stands where it was written. Exit code "
@@ -192,6 +201,7 @@ def file_of(state: StateDir, source: str) -> Path:
 
 
 def all_files(state: StateDir) -> list[Path]:
+    """Return the files of all sessions."""
     return sorted(path for path in state.sessions.glob("*.ndjson") if is_safe_id(path.stem))
 
 
@@ -199,6 +209,7 @@ def all_files(state: StateDir) -> list[Path]:
 
 
 def compact(arguments: Sequence[str]) -> int:
+    """Put a summary in the place of the older part of a session."""
     parser = make_session_parser(
         "compact",
         "Put a summary in the place of the older part of a session. Nothing is asked of a model: the summary lists "
@@ -284,6 +295,7 @@ def _lock_profile(settings: Settings) -> LockProfile:
 
 
 def export(arguments: Sequence[str]) -> int:
+    """Write a conversation to one file."""
     parser = make_session_parser("export", "Write the conversation up to a leaf to one file that can be handed on.")
     parser.add_argument("--leaf", metavar="ID", help="up to this message (default: the active leaf)")
     parser.add_argument("-o", "--out", metavar="FILE", help="where to; - for standard output (default: exports/)")

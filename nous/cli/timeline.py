@@ -24,6 +24,7 @@ STATUS_STYLES: Final[dict[str, Style]] = {
 
 
 def write_timeline(ink: Ink, run: Timeline) -> None:
+    """Write what happened in a run."""
     _write_head(ink, run)
     for part in run.parts:
         if isinstance(part, ShownTurn):

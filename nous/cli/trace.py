@@ -50,6 +50,7 @@ commands:
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Run a subcommand of ``nous trace``."""
     usage = f"usage: nous trace COMMAND [OPTIONS]\n\n{EPILOG}\nEach command has --help."
     if not arguments or arguments[0] in ("-h", "--help"):
         if arguments:
@@ -63,6 +64,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def make_parser(name: str, description: str) -> OptionParser:
+    """Return the parser of a subcommand with the flags that all of them take."""
     parser = OptionParser(prog=f"nous trace {name}", description=description)
     add_state_flags(parser)
     parser.add_argument("--json", action="store_true", help="answer with one object")
@@ -73,6 +75,7 @@ def make_parser(name: str, description: str) -> OptionParser:
 
 
 def list_runs(arguments: Sequence[str]) -> int:
+    """List runs, the newest first."""
     parser = make_parser("list", "List runs, the newest first.")
     parser.add_argument("--session", metavar="ID", help="only runs of this session")
     parser.add_argument(
@@ -121,6 +124,7 @@ def _run_json(run: TraceSummary) -> dict[str, Any]:
 
 
 def write_runs(ink: Ink, state: StateDir, runs: Sequence[TraceSummary]) -> None:
+    """Write a page of runs."""
     if not runs:
         ink.line("no runs in ", str(state.root))
     else:
@@ -161,6 +165,7 @@ def read_prompt(path: Path) -> str:
 
 
 def show(arguments: Sequence[str]) -> int:
+    """Show what happened in a run."""
     parser = make_parser("show", "Show what happened in a run, on a timeline.")
     parser.add_argument("source", metavar="RUN|FILE", help="a run's id, or a trace or event list")
     options = parse(parser, arguments)
@@ -194,6 +199,7 @@ def load(state: StateDir, source: str) -> Timeline:
 
 
 def export_run(arguments: Sequence[str]) -> int:
+    """Write one file of a run."""
     parser = make_parser("export", "Write one file of a run that can be handed on and replayed: to standard output.")
     parser.add_argument("run_id", metavar="RUN_ID", help="the run's id, as nous trace list shows it")
     where = parser.add_mutually_exclusive_group()
@@ -227,6 +233,7 @@ def export_run(arguments: Sequence[str]) -> int:
 
 
 def check_text_bound(max_text_bytes: int | None, form: str) -> None:
+    """Check ``--max-text-bytes``.  Raises ``invalid_usage``."""
     if max_text_bytes is None:
         return
     if max_text_bytes < 1:
@@ -271,6 +278,7 @@ def _about(exported: Export) -> str:
 
 
 def validate_files(arguments: Sequence[str]) -> int:
+    """Check whether files are whole and unchanged."""
     parser = make_parser(
         "validate",
         "Check whether files are whole, unchanged, and keep the grammar of events. Exit code: 0 all are; else 2 if "
@@ -304,6 +312,7 @@ def _path_of(state: StateDir, source: str) -> Path:
 
 
 def write_validation(ink: Ink, found: Validation) -> None:
+    """Write what the check of a file found."""
     style: Style = "green" if found.verdict == "valid" else "red"
     about = ", ".join(filter(None, (found.kind, found.status, f"{found.events} events" if found.kind else "")))
     ink.line((f"{found.verdict:<11}  ", style), found.path, (f"  {found.reason or about}", "dim"))
@@ -327,6 +336,7 @@ def _answer_validations(found: Sequence[Validation], exit_code: int) -> int:
 
 
 def diff(arguments: Sequence[str]) -> int:
+    """Compare what two runs did; exit code 5 if it differs."""
     parser = make_parser("diff", "Compare what two runs did. Exit 0: the same, 5: different.")
     parser.add_argument("left", metavar="A", help="a run's id, or a trace or event list")
     parser.add_argument("right", metavar="B", help="the other one")

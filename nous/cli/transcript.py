@@ -16,9 +16,11 @@ MAX_ARGUMENTS_CHARACTERS: Final = 160
 class Writer(Protocol):
     """Shows a run's events; ``flush`` is called when no further event is there yet."""
 
-    def show(self, event: Event) -> None: ...
+    def show(self, event: Event) -> None:
+        """Take an event."""
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """Write what was collected."""
 
 
 class EventLines:
@@ -28,9 +30,11 @@ class EventLines:
         self._lines: list[bytes] = []
 
     def show(self, event: Event) -> None:
+        """Collect an event's line."""
         self._lines.append(event.line)
 
     def flush(self) -> None:
+        """Write what was collected."""
         if self._lines:
             lines, self._lines = self._lines, []
             write_bytes(b"\n".join(lines) + b"\n")
@@ -45,6 +49,7 @@ class Transcript:
         self._last = "\n"
 
     def show(self, event: Event) -> None:
+        """Show an event as text."""
         match event.type:
             case "message_update":
                 self._add(event.payload["delta"])
@@ -63,6 +68,7 @@ class Transcript:
                 self._note(f"{event.type}: {complaint(event.payload)}")
 
     def flush(self) -> None:
+        """Write the text that was collected."""
         if self._text:
             text = "".join(self._text)
             self._text.clear()
@@ -90,6 +96,7 @@ class OutputValue(Transcript):
         self._value: list[str] = []
 
     def show(self, event: Event) -> None:
+        """Collect the answer; write it once the run has completed."""
         match event.type:
             case "message_start":
                 self._value.clear()

@@ -17,6 +17,7 @@ from nous.system.trust import TrustStore
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Let a project's configuration count, or list what is trusted."""
     options = parse(make_parser(), arguments)
     root = state_root(options)
     if options.list:
@@ -33,6 +34,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def make_parser() -> OptionParser:
+    """Return the parser of ``nous trust``."""
     parser = OptionParser(
         prog="nous trust",
         description="Let the configuration that comes with a project count, as it is now. Read it first. When it "
@@ -63,6 +65,7 @@ def read_checked(directory: Path, root: Path) -> ProjectFile:
 
 
 def show_all(store: TrustStore, *, as_json: bool) -> int:
+    """List all that is trusted."""
     records = store.records()
     if as_json:
         shown = [{"path": one.path, "digest": one.digest, "trusted_at": one.trusted_at} for one in records]
@@ -73,6 +76,7 @@ def show_all(store: TrustStore, *, as_json: bool) -> int:
 
 
 def report(path: str, state: str, digest: str, *, as_json: bool) -> int:
+    """Say what is trusted; return the exit code."""
     if as_json:
         return succeed(path=path, state=state, digest=digest or None)
     say(f"{state}: {path}")

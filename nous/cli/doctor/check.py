@@ -68,14 +68,17 @@ class Row(Struct, frozen=True):
 
 
 def passed(message: str) -> Finding:
+    """Return the finding of a check that passed."""
     return Finding("pass", message)
 
 
 def warned(message: str, fix: str) -> Finding:
+    """Return the finding of a check that warns."""
     return Finding("warn", message, fix)
 
 
 def failed(message: str, fix: str) -> Finding:
+    """Return the finding of a check that failed."""
     return Finding("fail", message, fix)
 
 

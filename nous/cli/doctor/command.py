@@ -53,6 +53,7 @@ _STYLES: Final[dict[str, Style]] = {"pass": "green", "warn": "yellow", "fail": "
 
 
 def run(arguments: Sequence[str]) -> int:
+    """Run the checks."""
     options = parse(make_parser(), arguments)
     situation = look(options)
     checks = chosen(options)
@@ -62,6 +63,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def make_parser() -> OptionParser:
+    """Return the parser of ``nous doctor``."""
     parser = OptionParser(
         prog="nous doctor",
         description="Check the machine, the state directory, all that is recorded there, and the configuration. Reads "
@@ -81,6 +83,7 @@ def make_parser() -> OptionParser:
 
 
 def chosen(options: argparse.Namespace) -> list[Check]:
+    """Return the checks that were asked for."""
     online = ONLINE_CHECKS if options.online else ()
     return [*CHECKS, *online, *(PRODUCTION_CHECKS if options.production_readiness else ())]
 
@@ -123,6 +126,7 @@ def repair(checks: Sequence[Check], situation: Situation) -> list[str]:
 
 
 def report(rows: Sequence[Row], done: Sequence[str], *, repaired: bool, as_json: bool) -> int:
+    """Show what was found; return the exit code, 2 if a check failed."""
     failures = [row.name for row in rows if row.status == "fail"]
     error = NousError("verification_failed", ", ".join(failures), hint=_first_fix(rows)) if failures else None
     repairs = {"repairs": done} if repaired else {}
@@ -137,6 +141,7 @@ def _first_fix(rows: Sequence[Row]) -> str | None:
 
 
 def write_rows(ink: Ink, rows: Sequence[Row], done: Sequence[str]) -> None:
+    """Write the findings as a table."""
     width = max(len(row.name) for row in rows)
     for line in done:
         ink.line(("repaired  ", "bold"), line)

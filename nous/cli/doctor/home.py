@@ -49,6 +49,7 @@ def check_state_directory(situation: Situation) -> Finding:
 
 
 def close_to_others(situation: Situation) -> list[str]:
+    """Close what is private to other users; return what was done."""
     done = []
     for path in _private_paths(situation):
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -74,6 +75,7 @@ def _private_paths(situation: Situation) -> Iterator[Path]:
 
 
 def check_leftovers(situation: Situation) -> Finding:
+    """Look for temporary files of killed processes."""
     found = list(find_leftovers(situation.state.root))
     size = sum(path.stat().st_size for path in found)
     if not found:
@@ -108,6 +110,7 @@ def check_locks(situation: Situation) -> Finding:
 
 
 def remove_dead_locks(situation: Situation) -> list[str]:
+    """Remove the locks of dead daemons; return what was done."""
     return [f"removed the lock of {epoch}" for epoch in state_dir.remove_dead_locks(situation.state.daemons)]
 
 

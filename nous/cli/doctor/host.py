@@ -22,6 +22,7 @@ _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+)>=([0-9.]+)")
 
 
 def check_python(situation: Situation) -> Finding:
+    """Look at Python's version."""
     version = situation.machine.python()
     shown = f"Python {version[0]}.{version[1]}"
     if version < OLDEST_PYTHON:
@@ -55,6 +56,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def check_disk_space(situation: Situation) -> Finding:
+    """Look how much space is left."""
     free = situation.machine.free_bytes(situation.state.root)
     shown = f"{free >> 20} MiB free where {situation.state.root} is"
     fix = "Free some space, or choose another --state-dir."
@@ -78,6 +80,7 @@ def check_temp_directory(situation: Situation) -> Finding:
 
 
 def check_ripgrep(situation: Situation) -> Finding:
+    """Look whether ripgrep is there and runs."""
     found = situation.machine.find("rg")
     if found is None:
         return warned("rg is not on PATH: grep searches with Python, which is slower", "Install ripgrep.")

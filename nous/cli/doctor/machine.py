@@ -31,6 +31,7 @@ class Machine:
         self._environ = environ
 
     def python(self) -> tuple[int, int]:
+        """Return Python's version."""
         return sys.version_info[:2]
 
     def requirements(self) -> list[str]:
@@ -41,6 +42,7 @@ class Machine:
             return []
 
     def version_of(self, package: str) -> str | None:
+        """Return the version of an installed distribution."""
         try:
             return importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -57,6 +59,7 @@ class Machine:
         return Path(self._environ.get("TMPDIR") or tempfile.gettempdir())
 
     def find(self, program: str) -> str | None:
+        """Return the path of a program, if it is on PATH."""
         return shutil.which(program, path=self._environ.get("PATH", os.defpath))
 
     def output_of(self, *command: str, cwd: Path) -> str | None:

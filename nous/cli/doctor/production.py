@@ -25,6 +25,7 @@ _OTHERS_WRITE: Final = 0o022
 
 
 def check_profile(situation: Situation) -> Finding:
+    """Look whether the profile is that of production, and who may change it."""
     if situation.settings.daemon.profile != "production":
         return failed("daemon.profile is standard", "Set daemon: {profile: production} in the user's configuration.")
     source = "" if situation.loaded is None else situation.loaded.sources["daemon.profile"]
@@ -59,6 +60,7 @@ def check_consent(situation: Situation) -> Finding:
 
 
 def check_line_size(situation: Situation) -> Finding:
+    """Look whether one client may exhaust the memory."""
     size = situation.settings.daemon.max_line_bytes
     shown = f"daemon.max_line_bytes is {size}"
     fix = f"Set it to {COMMON_LINE_BYTES}, the default."

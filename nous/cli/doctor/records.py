@@ -40,6 +40,7 @@ def check_sessions(situation: Situation) -> Finding:
 
 
 def repair_sessions(situation: Situation) -> list[str]:
+    """Move damaged sessions to quarantine and cut torn tails; return what was done."""
     sessions = situation.state.sessions
     done = []
     for report in _verify_sessions(situation):
@@ -81,6 +82,7 @@ def check_traces(situation: Situation) -> Finding:
 
 
 def repair_traces(situation: Situation) -> list[str]:
+    """Close the traces of dead daemons and move broken ones to quarantine; return what was done."""
     state = situation.state
     found = interrupt_dead(state.traces, partial(is_dead, state.daemons))
     done = [f"closed the trace of {trace.run_id}: it was interrupted" for trace in found.closed]
@@ -132,6 +134,7 @@ def check_index(situation: Situation) -> Finding:
 
 
 def drop_index(situation: Situation) -> list[str]:
+    """Remove the index of sessions, which is made again; return what was done."""
     path = situation.state.sessions / INDEX_NAME
     if path.is_dir():
         return [f"moved {path} to {set_aside(path, situation.state.root / QUARANTINE_DIR)}"]
